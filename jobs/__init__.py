@@ -1,0 +1,1 @@
+"""One file a verb: what Rowvault does to a database and a repository."""

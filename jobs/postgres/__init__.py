@@ -1,0 +1,1 @@
+"""The database side: connections, identifiers, catalogue, snapshot, COPY streams, schema dumps."""

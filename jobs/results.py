@@ -1,0 +1,80 @@
+"""What jobs return. Frozen records: the runner turns them into metrics and logs, the command line into tables and JSON."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+State = Literal["success", "warning", "failed"]
+PlaceState = Literal["committed", "pending", "failed", "unreachable"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceOutcome:
+    """How one place took a backup; `error` says why it is not committed."""
+
+    name: str
+    state: PlaceState
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableOutcome:
+    """What one table came to: rows by COPY's own count, bytes before and after compression."""
+
+    schema: str
+    name: str
+    rows: int
+    bytes_raw: int
+    bytes_stored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that verification found: where, what kind of fault, what was promised and what is there."""
+
+    place: str
+    object: str
+    table: str | None
+    kind: Literal["missing", "size", "sha256_stored", "sha256_raw", "rows", "unreadable", "altered", "identity"]
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """What reading a backup back in every place came to; `pending` places are a warning, not a problem."""
+
+    id: str
+    state: State
+    problems: tuple[Problem, ...]
+    places: tuple[PlaceOutcome, ...] = ()
+    objects: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BackupResult:
+    """What one backup came to. `duration_seconds` runs to the commit, `verify_seconds` is apart from it."""
+
+    id: str
+    kind: str
+    state: State
+    created_at: datetime
+    places: tuple[PlaceOutcome, ...]
+    tables: tuple[TableOutcome, ...]
+    duration_seconds: float
+    verify_seconds: float
+    verification: VerifyResult | None = None
+    warnings: tuple[str, ...] = ()
+    uncovered_tables: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResult:
+    """What a restore put into the target; `warnings` name what could not be restored as it was, and why."""
+
+    id: str
+    target: str
+    tables: tuple[TableOutcome, ...]
+    duration_seconds: float
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""Where backups rest: names, manifests, repository, codecs."""

@@ -1,0 +1,1 @@
+"""Places to keep objects, all behind one small protocol."""

@@ -1,0 +1,96 @@
+"""What a place to keep objects must be able to do: the one interface every backend implements.
+
+An object has a name: components of `A-Z a-z 0-9 . _ - ~ =` joined by `/`, none of them `.` or `..`
+(`storage.names` makes such names of anything). Objects are immutable but for being deleted or written again whole.
+
+Every method raises only `storage.errors`: `Unavailable` where another try may help, `Refused` where it will not.
+Every method may be cancelled at any await; what a cancelled call leaves behind is never visible to a reader.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object as a listing shows it; `size` in bytes, `modified` by the store's own clock (UTC)."""
+
+    name: str
+    size: int
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A write that was begun and neither committed nor aborted: a temporary file, a multipart upload.
+
+    `token` is the backend's own handle on it (a path, an upload id).
+    """
+
+    name: str
+    started: datetime
+    token: str
+
+
+class Upload(Protocol):
+    """One object being written. Nobody sees it before `commit` returns.
+
+    Used by one task at a time. After `commit` or `abort` it is spent.
+    """
+
+    async def append(self, block: bytes) -> None:
+        """Add bytes at the end; any length, blocks are regrouped as the store likes them."""
+
+    async def commit(self) -> int:
+        """Make the object durable, then visible, replacing an older one of that name; return its size in bytes.
+
+        Raises `Corrupt`, and leaves nothing visible, if a hash was promised to `begin` and the bytes have another.
+        """
+
+    async def abort(self) -> None:
+        """Forget the object and free what it took. Does nothing after `commit` or another `abort`."""
+
+
+class Backend(Protocol):
+    """A flat store of named objects."""
+
+    async def begin(self, name: str, *, sha256: str | None = None) -> Upload:
+        """Begin an object. `sha256` (hex) promises what the bytes will be, where that is known beforehand."""
+
+    async def create(self, name: str, data: bytes) -> None:
+        """Store a small object, durably and at once, only if none of that name exists; else raise `AlreadyExists`.
+
+        Of two concurrent callers at most one succeeds, where the store can promise that (S3: `If-None-Match: *`).
+        """
+
+    def read(self, name: str, offset: int = 0) -> AsyncIterator[bytes]:
+        """The object's bytes from `offset` on, in blocks of at most 1 MiB. Raises `NotFound` at the first block."""
+
+    async def stat(self, name: str) -> StoredObject:
+        """What a listing would say of this one object. Raises `NotFound`."""
+
+    def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
+        """Every visible object whose name starts with `prefix`, in byte order of their names."""
+
+    def folders(self, prefix: str = "") -> AsyncIterator[str]:
+        """The distinct next components of names under `prefix` (which is empty or ends in `/`), without reading deeper.
+
+        Only components followed by a `/` count; components that hold nothing but unfinished writes do too.
+        """
+
+    async def delete(self, names: Iterable[str]) -> None:
+        """Delete objects; one that is absent already is no error."""
+
+    def unfinished(self, prefix: str = "") -> AsyncIterator[Unfinished]:
+        """Writes under `prefix` that were begun and never ended, by anybody, in no particular order."""
+
+    async def discard(self, unfinished: Unfinished) -> None:
+        """Free what an unfinished write took; one that is gone already is no error."""
+
+    async def free_bytes(self) -> int | None:
+        """Room left in bytes, or None where the store has no such figure."""
+
+    async def close(self) -> None:
+        """Release connections. The backend is spent."""
