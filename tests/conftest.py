@@ -1,0 +1,150 @@
+"""Fixtures that every test may use: PostgreSQL servers and databases, S3 and buckets, pools, Prometheus."""
+
+import itertools
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import aioboto3
+import pytest
+
+from tests.programs import PoolMode, pgbouncer, prometheus
+from tests.seaweed import S3Server, start_seaweed
+from tests.servers import DEFAULT_MAJOR, MAJORS, Build, Database, Server, Servers
+
+_buckets = itertools.count(1)
+
+CreateDatabase = Callable[..., Awaitable[Database]]
+Pooled = Callable[[Database, PoolMode], Awaitable[str]]
+StartPrometheus = Callable[[str], Awaitable[str]]
+
+
+@pytest.fixture(scope="session")
+async def servers() -> AsyncIterator[Servers]:
+    """The session's PostgreSQL servers; `await servers.get(16)` starts one if need be."""
+    running = Servers()
+    yield running
+    await running.close()
+
+
+@pytest.fixture
+async def server(servers: Servers) -> Server:
+    """The default PostgreSQL server, shared by the session."""
+    return await servers.get(DEFAULT_MAJOR)
+
+
+@pytest.fixture(params=MAJORS, ids="postgresql{}".format)
+async def any_server(servers: Servers, request: pytest.FixtureRequest) -> Server:
+    """Each PostgreSQL server in turn."""
+    return await servers.get(request.param)
+
+
+@pytest.fixture
+async def create_database(servers: Servers) -> AsyncIterator[CreateDatabase]:
+    """Makes databases that are dropped after the test.
+
+    `await create_database(server=None, key=None, build=None)`: an empty one, or with a key and a build a
+    clone of the database that SQL or a coroutine function builds once a session.
+    """
+    made: list[Database] = []
+
+    async def create(server: Server | None = None, key: str | None = None, build: Build = "") -> Database:
+        at = server or await servers.get(DEFAULT_MAJOR)
+        made.append(await (at.clone(key, build) if key else at.create()))
+        return made[-1]
+
+    yield create
+    for database in made:
+        await database.server.drop(database)
+
+
+@pytest.fixture
+async def database(create_database: CreateDatabase) -> Database:
+    """An empty database on the default server."""
+    return await create_database()
+
+
+@pytest.fixture
+async def any_database(create_database: CreateDatabase, any_server: Server) -> Database:
+    """An empty database on each server in turn."""
+    return await create_database(any_server)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A SeaweedFS server, shared by the session."""
+    with tempfile.TemporaryDirectory(prefix="rowvault-s3-", ignore_cleanup_errors=True) as folder:
+        running = start_seaweed(Path(folder))
+        yield running
+        # Its data are thrown away with it, so a graceful stop, which takes seconds, would be for nothing.
+        running.process.kill()
+        running.process.wait()
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """An S3 bucket, and all it takes to reach it."""
+
+    name: str
+    endpoint_url: str
+    access_key: str
+    secret_key: str
+    region: str = "us-east-1"
+
+
+@pytest.fixture
+async def bucket(s3_server: S3Server) -> AsyncIterator[Bucket]:
+    """An empty bucket, removed with all it holds after the test."""
+    made = Bucket(
+        f"bucket-{next(_buckets)}", s3_server.endpoint_url, s3_server.access_key, s3_server.secret_key
+    )
+    async with aioboto3.Session().client(
+        "s3",
+        endpoint_url=made.endpoint_url,
+        aws_access_key_id=made.access_key,
+        aws_secret_access_key=made.secret_key,
+        region_name=made.region,
+    ) as client:
+        await client.create_bucket(Bucket=made.name)
+        yield made
+        # SeaweedFS removes what is in it too, and frees its volumes, of which there are not many.
+        await client.delete_bucket(Bucket=made.name)
+
+
+@pytest.fixture
+async def pooled() -> AsyncIterator[Pooled]:
+    """`await pooled(database, "session" | "transaction")`: its DSN through a PgBouncer in that mode."""
+    async with AsyncExitStack() as stack:
+
+        async def start(database: Database, mode: PoolMode) -> str:
+            return await stack.enter_async_context(pgbouncer(database, mode))
+
+        yield start
+
+
+@pytest.fixture
+async def start_prometheus() -> AsyncIterator[StartPrometheus]:
+    """`await start_prometheus(configuration)`: the base URL of a Prometheus that does what the YAML says."""
+    async with AsyncExitStack() as stack:
+
+        async def start(configuration: str) -> str:
+            return await stack.enter_async_context(prometheus(configuration))
+
+        yield start
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a test that was skipped is a test that failed: every part it needs is to be installed there."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or os.environ.get("CI") != "true":
+        return
+    skipped = reporter.stats.get("skipped", [])
+    for report in skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        reporter.write_line(f"skipped, which fails in CI: {report.nodeid}: {reason}", red=True)
+    if skipped:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
