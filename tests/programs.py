@@ -152,7 +152,7 @@ async def _running(
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    """Terminate a process, kill it if need be; its pipes are read out, for it cannot stop while one is full."""
+    """Terminate a process, kill it if need be; its pipes are read out, else it might not end."""
     if process.returncode is None:
         process.terminate()
     try:

