@@ -149,8 +149,9 @@ class EmbeddedServer:
     async def start(self) -> None:
         """Start the stopped server on its port and wait until it answers. Raises `EmbeddedServerError`."""
         self.port = self.port or _free_port()
-        settings = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
-        command = [self._binaries / "postgres", "-D", str(self.data), "-p", str(self.port), *settings]
+        command: list[str | Path] = [self._binaries / "postgres", "-D", self.data, "-p", str(self.port)]
+        for name, value in self._settings.items():
+            command += ["-c", f"{name}={value}"]
         with self.log.open("ab") as log:
             self._process = await processes.spawn(command, self._account, log.fileno())
         try:
