@@ -15,6 +15,8 @@ from tests.programs import PoolMode, pgbouncer, prometheus
 from tests.seaweed import S3Server, start_seaweed
 from tests.servers import DEFAULT_MAJOR, MAJORS, Build, Database, Server, Servers
 
+DEMO_DATA = Path(__file__).parents[1] / "daemon" / "demo_data.sql"
+
 _buckets = itertools.count(1)
 
 CreateDatabase = Callable[..., Awaitable[Database]]
@@ -71,6 +73,12 @@ async def database(create_database: CreateDatabase) -> Database:
 async def any_database(create_database: CreateDatabase, any_server: Server) -> Database:
     """An empty database on each server in turn."""
     return await create_database(any_server)
+
+
+@pytest.fixture
+async def demo_database(create_database: CreateDatabase) -> Database:
+    """A copy of the demo's database on the default server: ten tables, some hundred thousand rows."""
+    return await create_database(key="demo", build=DEMO_DATA.read_text())
 
 
 @pytest.fixture(scope="session")
