@@ -1,0 +1,103 @@
+"""Kinds of settings: each reads a person's text into a value, or says what would be right.
+
+Every ValueError raised here reads on after the setting's name, and never repeats the text.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Annotated
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+
+from daemon.cron import parse_cron
+from daemon.durations import parse_duration, parse_size
+from daemon.environment import full_name
+
+# A comma followed by an even number of double quotes lies outside them.
+_COMMA = re.compile(r',(?=[^"]*(?:"[^"]*"[^"]*)*$)')
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    if text.count('"') % 2:
+        raise ValueError("has a double quote that is not closed")
+    items = tuple(item.strip() for item in _COMMA.split(text))
+    if not all(items):
+        raise ValueError("has an empty pattern between commas")
+    return items
+
+
+def _database_url(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise ValueError("must begin with postgresql:// or postgres://")
+    try:
+        url = urlsplit(text)
+        # urllib cannot read the ports of several hosts, which libpq allows.
+        usable = "," in url.netloc or url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(
+            "cannot be read: in its user and password, write @ : / ? # [ ] and % percent-encoded (@ is %40)"
+        )
+    return secret
+
+
+def _endpoint_url(text: str) -> str:
+    try:
+        url = urlsplit(text)
+        usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be an address such as https://s3.example.org:9000")
+    if url.username is not None or url.password is not None:
+        raise ValueError(
+            f"must not hold credentials: they go into {full_name('s3', 'access_key_id')}"
+            f" and {full_name('s3', 'secret_access_key')}"
+        )
+    return text
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        if name != "UTC":
+            raise ValueError("must be a time zone this machine knows, such as UTC or Europe/Berlin") from None
+    return name
+
+
+def _schedule(text: str) -> str:
+    if text.strip().lower() in ("", "off"):
+        return ""
+    parse_cron(text)
+    return text.strip()
+
+
+def _from_text(parse: Callable[[str], object]) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
+
+
+def whole(low: int, high: int) -> BeforeValidator:
+    """Whole numbers within bounds, both included."""
+
+    def parse(text: str) -> int:
+        if not (text.strip().isdecimal() and len(text) < 10 and low <= int(text) <= high):
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(text)
+
+    return _from_text(parse)
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+Duration = Annotated[timedelta, _from_text(parse_duration)]
+EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
+Patterns = Annotated[tuple[str, ...], _from_text(_patterns)]
+Prefix = Annotated[str, AfterValidator(lambda text: text.strip("/"))]
+Schedule = Annotated[str, _from_text(_schedule)]
+Size = Annotated[int, _from_text(parse_size)]
+ZoneName = Annotated[str, AfterValidator(_zone)]

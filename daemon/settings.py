@@ -1,0 +1,285 @@
+"""What the process is told: settings from the environment, a `.env` file, and files that hold secrets.
+
+`daemon.environment` gathers the values, pydantic checks them, and `load_settings` says what is wrong in its
+own words, for pydantic's errors print the values, passwords included.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, timedelta, tzinfo
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from daemon.cron import CronLine, parse_cron
+from daemon.durations import format_duration
+from daemon.environment import NESTED, PREFIX, full_name, gather
+from daemon.setting_types import (
+    DatabaseUrl,
+    Duration,
+    EndpointUrl,
+    Patterns,
+    Prefix,
+    Schedule,
+    Size,
+    ZoneName,
+    whole,
+)
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used: a line for each problem, with the setting's name, never its value."""
+
+    hint = "`rowvault --help` and the README list every setting"
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        self.message = "\n".join(self.problems)
+        super().__init__(self.message)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingDescription:
+    """One setting as people read about it: full name, default as written (empty: unset), meaning."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class S3Settings(_Group):
+    """The off-site place: a bucket in anything that speaks S3."""
+
+    bucket: str | None = Field(
+        None, description="Bucket for off-site backups; it must exist. Unset: none are made."
+    )
+    prefix: Prefix = Field("", description="Folder inside the bucket, for a bucket shared with others.")
+    endpoint_url: EndpointUrl | None = Field(
+        None, description="Address of an S3-compatible server. Unset: Amazon's, by region."
+    )
+    region: str | None = Field(None, description="The bucket's region, where the server asks for one.")
+    access_key_id: SecretStr | None = Field(
+        None,
+        description="Access key. Unset: the credentials the machine has by itself, such as a role.",
+    )
+    secret_access_key: SecretStr | None = Field(None, description="Secret that belongs to the access key.")
+    session_token: SecretStr | None = Field(None, description="Session token, with temporary credentials.")
+    addressing_style: Literal["auto", "path", "virtual"] = Field(
+        "auto",
+        description="Bucket in the path, in the host name (virtual), or as the endpoint suggests (auto).",
+    )
+    ca_file: Path | None = Field(
+        None, description="PEM file of the certificate authority that signed the server's certificate."
+    )
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        given = sorted(self.model_fields_set - {"bucket"})
+        if given and self.bucket is None:
+            raise ValueError(f"{PREFIX}S3__BUCKET: must be set, since {full_name('s3', given[0])} is")
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError(f"{PREFIX}S3__ACCESS_KEY_ID: goes together with {PREFIX}S3__SECRET_ACCESS_KEY")
+        if self.session_token is not None and self.access_key_id is None:
+            raise ValueError(f"{PREFIX}S3__SESSION_TOKEN: goes together with {PREFIX}S3__ACCESS_KEY_ID")
+        return self
+
+
+class ScheduleSettings(_Group):
+    """When each job runs; an empty line means never."""
+
+    full: Schedule = Field(
+        "0 2 * * *", description="When to take a full backup (crontab line; empty or off: never)."
+    )
+    incremental: Schedule = Field("0 * * * *", description="When to take an incremental backup, likewise.")
+    archive: Schedule = Field("0 3 * * 0", description="When to take a long-term archive, likewise.")
+    drill: Schedule = Field("0 4 1 * *", description="When to prove recovery in a drill, likewise.")
+
+
+class HttpSettings(_Group):
+    """Where health and metrics are served."""
+
+    host: str = Field(
+        "127.0.0.1", description="Address on which health and metrics are served; 0.0.0.0 for all."
+    )
+    port: Annotated[int, whole(0, 65535)] = Field(
+        8080, description="Port on which health and metrics are served."
+    )
+
+
+class ObjectiveSettings(_Group):
+    """What the person asked for expects; unset follows the jobs that run."""
+
+    rpo: Duration | None = Field(
+        None, description="Oldest the newest recovery point may get. Unset: follows the backup schedule."
+    )
+    rto: Duration | None = Field(None, description="Longest a recovery may take. Unset: none is promised.")
+
+
+class Settings(BaseSettings):
+    """Every setting of the process, checked. Frozen; secrets are typed as such."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter=NESTED, frozen=True, extra="forbid"
+    )
+
+    database_url: DatabaseUrl | None = Field(
+        None, description="The database to back up: postgresql://user:password@host:5432/name."
+    )
+    tables: Patterns = Field(
+        (),
+        description="Tables to back up: globs on schema.name, comma-separated. Unset: every table of public.",
+    )
+    exclude_tables: Patterns = Field((), description="Tables to leave out of these, written likewise.")
+    local_path: Path | None = Field(None, description="Folder for local backups. Unset: none are kept.")
+    s3: S3Settings = S3Settings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    timezone: ZoneName = Field(
+        "UTC", description="Time zone in which schedules are meant, such as Europe/Berlin."
+    )
+    copy_jobs: Annotated[int, whole(1, 64)] = Field(
+        2, description="How many tables or parts are copied at the same time."
+    )
+    compression_level: Annotated[int, whole(1, 19)] = Field(
+        1, description="Level of zstd compression, 1 (fast) to 19 (small)."
+    )
+    rate_limit: Size | None = Field(
+        None, description="Most bytes a second to read from the database, such as 50MB. Unset: no limit."
+    )
+    lock_timeout: Duration = Field(
+        timedelta(seconds=5),
+        description="How long to wait for a table's lock before trying again from the start.",
+    )
+    give_way_after: Duration = Field(
+        timedelta(seconds=3),
+        description="How long others may wait on a backup's locks before it gives way to them.",
+    )
+    give_way_attempts: Annotated[int, whole(1, 1000)] = Field(
+        10, description="How often a backup begins again before it gives up."
+    )
+    job_time_limit: Duration = Field(
+        timedelta(hours=6), description="Longest a job may run before it is ended."
+    )
+    connect_timeout: Duration = Field(timedelta(seconds=10), description="Longest to wait for a connection.")
+    http: HttpSettings = HttpSettings()
+    objectives: ObjectiveSettings = ObjectiveSettings()
+    stop_grace_seconds: Annotated[int, whole(0, 3600)] = Field(
+        8,
+        description="How long jobs may take to end after SIGTERM; stay under the container's own.",
+    )
+    pg_bin: Path | None = Field(
+        None, description="Folder of pg_dump and pg_restore. Unset: the newest found on this machine."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged."
+    )
+    log_format: Literal["json", "console"] | None = Field(
+        None, description="How logs are written. Unset: console on a terminal, else json."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take only what is passed in: `load_settings` has read the environment, and more strictly."""
+        return (init_settings,)
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone in which schedules are meant."""
+        return UTC if self.timezone == "UTC" else ZoneInfo(self.timezone)
+
+    @property
+    def schedules(self) -> dict[str, CronLine | None]:
+        """When each job runs, by the id it has everywhere; None: disabled."""
+        lines = {
+            "daily-full": self.schedule.full,
+            "hourly-incremental": self.schedule.incremental,
+            "weekly-archive": self.schedule.archive,
+            "monthly-drill": self.schedule.drill,
+        }
+        return {job: parse_cron(line) if line else None for job, line in lines.items()}
+
+    def require_database_url(self) -> SecretStr:
+        """The database's address. Raises `SettingsError` if there is none."""
+        if self.database_url is None:
+            raise SettingsError([f"{PREFIX}DATABASE_URL: must be set to the database to back up"])
+        return self.database_url
+
+    def require_places(self) -> None:
+        """Raise `SettingsError` if there is no place at all for backups to rest."""
+        if self.local_path is None and self.s3.bucket is None:
+            raise SettingsError([f"{PREFIX}LOCAL_PATH or {PREFIX}S3__BUCKET: at least one must be set"])
+
+
+def load_settings(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".env")) -> Settings:
+    """Read settings from the environment (by default the process's own) and, after it, from a `.env` file.
+
+    Raises `SettingsError` with every problem found: unknown names, unreadable files, unusable values.
+    """
+    names = {full_name(*path): path for path, _ in _walk(Settings)}
+    gathered = gather(names, os.environ if environ is None else environ, dotenv)
+    # An empty schedule disables its job; anything else that is empty is unset.
+    values = {name: v for name, v in gathered.values.items() if v.strip() or names[name][0] == "schedule"}
+    try:
+        settings = Settings(**_nested(values, names))
+    except ValidationError as error:
+        raise SettingsError([*gathered.problems, *_lines(error)]) from None
+    if gathered.problems:
+        raise SettingsError(gathered.problems)
+    return settings
+
+
+def describe_settings() -> tuple[SettingDescription, ...]:
+    """Every setting with its default and meaning, in the order to read them."""
+    return tuple(
+        SettingDescription(full_name(*path), _written(field.default), field.description or "")
+        for path, field in _walk(Settings)
+    )
+
+
+def _walk(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _walk(kind, (*above, name))
+        else:
+            yield (*above, name), field
+
+
+def _written(default: object) -> str:
+    if isinstance(default, timedelta):
+        return format_duration(default)
+    return "" if default is None or default == () else str(default)
+
+
+def _nested(values: Mapping[str, str], names: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        *groups, leaf = names[name]
+        branch = tree
+        for group in groups:
+            branch = branch.setdefault(group, {})
+        branch[leaf] = value
+    return tree
+
+
+def _lines(error: ValidationError) -> Iterator[str]:
+    """One line for each problem, made anew: pydantic's own text repeats the values."""
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        # A group's own check names its settings itself.
+        yield message if message.startswith(PREFIX) else f"{full_name(*map(str, problem['loc']))}: {message}"
