@@ -6,6 +6,7 @@ from typing import Literal
 
 State = Literal["success", "warning", "failed"]
 PlaceState = Literal["committed", "pending", "failed", "unreachable"]
+ProblemKind = Literal["missing", "size", "sha256_stored", "sha256_raw", "rows", "unreadable", "altered", "identity"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
 """What can go wrong where backups rest.
 
-    StorageError
-    ├── NotFound          no object or backup of that name
-    ├── AlreadyExists     an object of that name is there already
-    ├── Corrupt           bytes are not the ones that were promised
-    ├── Unavailable       the store did not answer, or asked to be asked later: worth another try
-    └── Refused           the store answered no: another try would be refused too
-        └── OutOfSpace    no room left
+StorageError
+├── NotFound          no object or backup of that name
+├── AlreadyExists     an object of that name is there already
+├── Corrupt           bytes are not the ones that were promised
+├── Unavailable       the store did not answer, or asked to be asked later: worth another try
+└── Refused           the store answered no: another try would be refused too
+    └── OutOfSpace    no room left
 """
 
 

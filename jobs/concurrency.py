@@ -1,0 +1,97 @@
+"""Structured concurrency for jobs: watchers beside work, and worker threads with an event loop of their own."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Generic, NoReturn, TypeVar
+
+import uvloop
+
+T = TypeVar("T")
+
+
+def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that the others followed from: the first leaf in the order they were raised."""
+    first = group.exceptions[0]
+    return first_cause(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """A TaskGroup that raises its first error plainly instead of a group of errors."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as errors:
+        raise first_cause(errors) from None
+
+
+@asynccontextmanager
+async def alongside(*watchers: Coroutine[Any, Any, NoReturn]) -> AsyncIterator[None]:
+    """Run watchers while the block runs. The first that raises cancels the block, and its error is raised instead."""
+    async with task_group() as group:
+        tasks = [group.create_task(watcher) for watcher in watchers]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+class Worker:
+    """A thread with an event loop of its own, in which blocking work may be done inline.
+
+    One such thread for each COPY stream, hashing and compressing in it, moves data about as fast as the server sends
+    it; a hop to an executor for each chunk does not.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+
+    async def __aenter__(self) -> "Worker":
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        ended = asyncio.run_coroutine_threadsafe(_end_everything(), self._loop)
+        await asyncio.shield(asyncio.wrap_future(ended))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.shield(asyncio.to_thread(self._thread.join))
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._loop.close()
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the thread. Cancelling cancels it there; leaving the worker waits for its end."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Have a plain function called in the thread."""
+        self._loop.call_soon_threadsafe(callback)
+
+
+async def _end_everything() -> None:
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+class Handoff(Generic[T]):
+    """Carries items from a worker thread to the loop that made it, at most `depth` waiting: back-pressure."""
+
+    def __init__(self, depth: int = 2) -> None:
+        self._queue: asyncio.Queue[T] = asyncio.Queue(depth)
+        self._loop = asyncio.get_running_loop()
+
+    async def put(self, item: T) -> None:
+        """Called in the worker: waits until there is room."""
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._queue.put(item), self._loop))
+
+    async def get(self) -> T:
+        """Called on the loop: the next item."""
+        return await self._queue.get()

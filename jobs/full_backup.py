@@ -1,0 +1,267 @@
+"""A full backup: every row of the chosen tables as of one moment, committed last, verified right after.
+
+With two places the local one takes the stream, and each finished object is copied off-site while the next are made, so
+that slow storage never holds the snapshot.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from jobs.concurrency import alongside, task_group
+from jobs.describe import (
+    describe_not_covered,
+    describe_schema_only,
+    describe_sequences,
+    describe_snapshot,
+    describe_source,
+    describe_tables,
+    describe_warnings,
+)
+from jobs.leasing import leased
+from jobs.offsite import Mirror, mirrored
+from jobs.postgres.catalogue import Selection
+from jobs.postgres.connection import Source, connect
+from jobs.postgres.copying import PartPlan
+from jobs.postgres.errors import Contended
+from jobs.postgres.inventory import Inventory, read_inventory
+from jobs.postgres.lineage import Lineage, read_lineage
+from jobs.postgres.pooling import refuse_transaction_pooling
+from jobs.postgres.role_settings import read_role_settings
+from jobs.postgres.snapshot import LockLimits, Snapshot, SnapshotSession, open_snapshot
+from jobs.postgres.tools import Tools, find_tools
+from jobs.progress import OnProgress, Progress, no_progress
+from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome, VerifyResult
+from jobs.schema_copy import copy_schema, store_dump
+from jobs.sweep import discard, sweep
+from jobs.table_copy import CopyOptions, copy_tables, parts_by_table
+from jobs.verify import verify_backup
+from storage.errors import Refused, StorageError, Unavailable
+from storage.manifest import Manifest, Part
+from storage.names import check_label, new_backup_id
+from storage.repository import Repository
+
+RETRY_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackupOptions:
+    """What a person or the schedule wants of a backup. `attempts`: how often to begin again after giving way."""
+
+    copying: CopyOptions = field(default_factory=CopyOptions)
+    locks: LockLimits = field(default_factory=LockLimits)
+    attempts: int = 10
+    pg_bin: Path | None = None
+    label: str = ""
+    reason: str = ""
+    keep: bool = False
+    adopt: bool = False
+
+
+async def full_backup(
+    source: Source,
+    selection: Selection,
+    repositories: Sequence[Repository],
+    options: BackupOptions,
+    on_progress: OnProgress = no_progress,
+) -> BackupResult:
+    """Take, commit and verify one full backup. The job lock is the caller's to hold.
+
+    `repositories` are the places, the primary one first. A second place that fails is `pending`, not a failure.
+    Raises what the database and the primary place raise; nothing is committed then.
+    """
+    check_label(options.label)
+    started = time.monotonic()
+    primary, *others = repositories
+    taking = await _prepare(source, selection, primary, options, on_progress)
+    ready, outcomes = await _bind_others(others, taking.lineage, options.adopt)
+    manifest, committed = await _with_attempts(taking, ready)
+    outcomes = [*committed, *outcomes]
+    committed_at = time.monotonic()
+    there = [repository for repository in repositories if _committed(repository, outcomes)]
+    if options.keep:
+        for repository in there:
+            await repository.keep(manifest.id, options.reason)
+    verification = await verify_backup(there, manifest.id, on_progress=on_progress)
+    return BackupResult(
+        id=manifest.id,
+        kind=manifest.kind,
+        state=_state(outcomes, verification),
+        created_at=manifest.created_at,
+        places=tuple(outcomes),
+        tables=_table_outcomes(manifest),
+        duration_seconds=committed_at - started,
+        verify_seconds=time.monotonic() - committed_at,
+        verification=verification,
+        warnings=manifest.warnings,
+        uncovered_tables=len(manifest.not_covered.tables),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Taking:
+    """What every attempt at one backup needs."""
+
+    source: Source
+    selection: Selection
+    primary: Repository
+    lineage: Lineage
+    tools: Tools
+    options: BackupOptions
+    on_progress: OnProgress
+
+
+async def _prepare(
+    source: Source, selection: Selection, primary: Repository, options: BackupOptions, on_progress: OnProgress
+) -> _Taking:
+    """Look at both ends before anything is locked or written; sweep what interrupted runs left."""
+    await refuse_transaction_pooling(source)
+    connection = await connect(source, "identity")
+    try:
+        lineage = await read_lineage(connection)
+    finally:
+        connection.terminate()
+    tools = await asyncio.to_thread(find_tools, lineage.major, options.pg_bin)
+    await primary.bind(lineage.system_identifier, lineage.database, adopt=options.adopt)
+    await sweep(primary)
+    return _Taking(source, selection, primary, lineage, tools, options, on_progress)
+
+
+async def _bind_others(
+    others: list[Repository], lineage: Lineage, adopt: bool
+) -> tuple[list[Repository], list[PlaceOutcome]]:
+    """Which of the other places can take a copy now, and why the rest cannot."""
+    ready: list[Repository] = []
+    outcomes: list[PlaceOutcome] = []
+    for other in others:
+        try:
+            await other.bind(lineage.system_identifier, lineage.database, adopt=adopt)
+            await sweep(other)
+            ready.append(other)
+        except (Unavailable, Refused) as error:
+            outcomes.append(PlaceOutcome(other.place, "pending", str(error)))
+    return ready, outcomes
+
+
+async def _with_attempts(taking: _Taking, others: list[Repository]) -> tuple[Manifest, list[PlaceOutcome]]:
+    """Give way and begin again, from the locks on, as often as the options say."""
+    for attempt in range(1, taking.options.attempts):
+        try:
+            return await _attempt(taking, others)
+        except Contended as error:
+            taking.on_progress(Progress(f"beginning again after attempt {attempt}: {error.message}", 0, 0))
+            await asyncio.sleep(RETRY_SECONDS)
+    return await _attempt(taking, others)
+
+
+async def _attempt(taking: _Taking, others: list[Repository]) -> tuple[Manifest, list[PlaceOutcome]]:
+    primary = taking.primary
+    async with AsyncExitStack() as snapshot_scope:
+        session = await snapshot_scope.enter_async_context(
+            open_snapshot(taking.source, taking.selection, taking.options.locks)
+        )
+        backup_id = new_backup_id("full", session.snapshot.moment)
+        async with leased(primary, backup_id, "full backup"), mirrored(primary, others, backup_id) as mirrors:
+            manifest = await _copy(taking, session, backup_id, mirrors)
+            await snapshot_scope.aclose()  # nobody waits on our locks for what storage still has to do
+            await primary.commit(manifest)
+            outcomes = [PlaceOutcome(primary.place, "committed")]
+            outcomes += [await mirror.finish(manifest) for mirror in mirrors]
+            return manifest, outcomes
+
+
+async def _copy(taking: _Taking, session: SnapshotSession, backup_id: str, mirrors: list[Mirror]) -> Manifest:
+    """Copy everything; on failure remove what was written, since a full disk should not stay full."""
+    inventory = await read_inventory(session)
+    settings_sql = await read_role_settings(session.connection)
+    try:
+        async with alongside(session.watch()):
+            return await _store_everything(taking, session.snapshot, inventory, settings_sql, backup_id, mirrors)
+    except Exception:
+        with suppress(StorageError):  # the next run's sweep removes what this could not
+            await discard(taking.primary, backup_id)
+        raise
+
+
+async def _store_everything(
+    taking: _Taking,
+    snapshot: Snapshot,
+    inventory: Inventory,
+    settings_sql: str,
+    backup_id: str,
+    mirrors: list[Mirror],
+) -> Manifest:
+    backend, options = taking.primary.backend, taking.options
+    plans = inventory.parts()
+    total = sum(plan.weight for plan in plans)
+    copied: list[tuple[PartPlan, Part]] = []
+
+    def on_part(plan: PartPlan, part: Part) -> None:
+        copied.append((plan, part))
+        for mirror in mirrors:
+            mirror.offer(part.objects)
+        done = sum(plan.weight for plan, _ in copied)
+        taking.on_progress(Progress(f"copied {plan}", done, total))
+
+    async with task_group() as group:
+        schema = group.create_task(
+            copy_schema(
+                taking.tools,
+                taking.source,
+                snapshot.id,
+                inventory,
+                settings_sql,
+                backup_id,
+                backend,
+                options.locks.lock_timeout,
+            )
+        )
+        await copy_tables(taking.source, snapshot.id, backup_id, plans, backend, options.copying, on_part)
+    tables = describe_tables(inventory, parts_by_table(copied))
+    sequences = describe_sequences(inventory.sequences)
+    dump = await store_dump(backend, backup_id, taking.tools, inventory, schema.result(), tables, sequences)
+    for mirror in mirrors:
+        mirror.offer(dump.files())
+    missing = describe_not_covered(
+        inventory.relations, inventory.chosen, inventory.foreign_keys, inventory.large_objects
+    )
+    return Manifest(
+        id=backup_id,
+        kind="full",
+        created_at=snapshot.moment,
+        finished_at=datetime.now(UTC),
+        base=None,
+        label=options.label,
+        reason=options.reason,
+        program=f"rowvault {version('rowvault')}",
+        source=describe_source(taking.lineage),
+        snapshot=describe_snapshot(snapshot),
+        dump=dump,
+        tables=tables,
+        sequences=sequences,
+        schema_only=describe_schema_only(inventory),
+        not_covered=missing,
+        warnings=describe_warnings(taking.lineage, inventory, missing),
+    )
+
+
+def _committed(repository: Repository, outcomes: list[PlaceOutcome]) -> bool:
+    return PlaceOutcome(repository.place, "committed") in outcomes
+
+
+def _state(outcomes: list[PlaceOutcome], verification: VerifyResult) -> State:
+    if verification.state == "failed":
+        return "failed"
+    return "success" if all(outcome.state == "committed" for outcome in outcomes) else "warning"
+
+
+def _table_outcomes(manifest: Manifest) -> tuple[TableOutcome, ...]:
+    return tuple(
+        TableOutcome(table.schema_name, table.name, table.rows, table.bytes_raw, table.bytes_stored)
+        for table in manifest.tables
+    )

@@ -1,0 +1,56 @@
+"""What lies in every backup for the day this program is not at hand: a script and a short text."""
+
+import shlex
+
+from jobs.postgres.identifiers import TableName, column_list, qualified, quote
+from storage import manifest as stored
+
+
+def load_script(tables: tuple[stored.Table, ...], sequences: tuple[stored.Sequence, ...], prefix: str) -> str:
+    """A shell script that loads all rows with `zstd` and `psql` alone."""
+    lines = [
+        "#!/bin/sh",
+        "# Loads the rows of this backup; see RESTORE.txt. PG* variables say where to.",
+        "set -eu",
+        "",
+    ]
+    for table in tables:
+        columns = [column.name for column in table.columns if not column.generated]
+        into = f" ({column_list(columns)})" if columns else ""
+        copy = f"COPY {qualified(TableName(table.schema_name, table.name))}{into} FROM STDIN (ENCODING 'UTF8')"
+        files = [stored.name.removeprefix(prefix) for part in table.parts for stored in part.objects]
+        lines.append(f"zstd -dcq {shlex.join(files)} | psql -qv ON_ERROR_STOP=1 -c {shlex.quote(copy)}")
+    for sequence in sequences:
+        name = f"{quote(sequence.schema_name)}.{quote(sequence.name)}".replace("'", "''")
+        called = str(sequence.is_called).lower()
+        setval = f"SELECT pg_catalog.setval('{name}', {sequence.last_value}, {called})"
+        lines.append(f"psql -qtAv ON_ERROR_STOP=1 -c {shlex.quote(setval)} >/dev/null")
+    return "\n".join(lines) + "\n"
+
+
+INSTRUCTIONS = """\
+How to restore this backup with psql, pg_restore and zstd alone
+================================================================
+
+What is in this folder:
+  schema.dump  definitions, a pg_dump archive      schema.sql  the same as plain SQL
+  roles.sql    roles, memberships and settings     load.sh     loads all rows and sets the sequences
+  data/SCHEMA/TABLE/PART-PIECE.copy.zst            COPY text, zstd-compressed; =XX in a name is a byte in hex
+
+The manifest of the backup, manifests/{id}~….json, lists every object with its SHA-256
+(`head -n -2 MANIFEST | sha256sum` checks the manifest itself).
+
+In this folder, with PGHOST, PGPORT, PGUSER and PGPASSWORD set (pg_restore {tool} or newer):
+
+  1.  psql -d postgres -f roles.sql                  # where roles are missing; read it first
+  2.  createdb restored; export PGDATABASE=restored
+  3.  pg_restore --section=pre-data -d restored schema.dump
+  4.  sh load.sh
+  5.  pg_restore --section=post-data -d restored schema.dump
+
+Step 3 says that schema "public" exists already: that is as it should be. Materialized views are empty until they are
+refreshed; foreign keys to tables outside this backup cannot be made where those tables are missing.
+
+One table alone: zstd -dc data/SCHEMA/TABLE/*.copy.zst | psql -c 'COPY schema.table (columns…) FROM STDIN'
+(the columns are in load.sh). One row: zstd -dc data/SCHEMA/TABLE/*.copy.zst | grep …
+"""

@@ -1,0 +1,316 @@
+"""What the database holds, read from its system catalogue: https://www.postgresql.org/docs/current/catalogs.html"""
+
+from dataclasses import dataclass
+
+from jobs.postgres.connection import Connection
+from jobs.postgres.errors import NoSuchTable
+from jobs.postgres.identifiers import Pattern, TableName, qualified
+
+OWN_SCHEMA = "rowvault"
+
+_USER_SCHEMA = f"""
+    n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', '{OWN_SCHEMA}')
+"""
+
+_RELATIONS = f"""
+    SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relrowsecurity,
+           (SELECT i.inhparent::bigint FROM pg_catalog.pg_inherits i
+             WHERE i.inhrelid = c.oid AND c.relispartition) AS partition_of,
+           EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass
+                   AND d.objid = c.oid AND d.deptype = 'e') AS of_extension
+      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND {_USER_SCHEMA}
+     ORDER BY n.nspname, c.relname
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """One relation of a user's schema. `kind` is pg_class.relkind; `partition_of` the parent's oid."""
+
+    oid: int
+    table: TableName
+    kind: str
+    unlogged: bool
+    row_security: bool
+    partition_of: int | None
+    of_extension: bool
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows rest in the relation itself."""
+        return self.kind == "r"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which tables a person wants. No `tables` means every ordinary and partitioned table of `public`."""
+
+    tables: tuple[Pattern, ...] = ()
+    exclude: tuple[Pattern, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a selection comes to: tables with rows to copy, and tables that were excluded by name."""
+
+    relations: tuple[Relation, ...]
+    excluded: tuple[Relation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnShape:
+    """One column as the data needs it."""
+
+    name: str
+    type: str
+    generated: bool
+    identity: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TableShape:
+    """A table's columns in order, and its size. `pages` is None where rows cannot be found by page."""
+
+    columns: tuple[ColumnShape, ...]
+    pages: int | None
+    total_bytes: int
+
+    @property
+    def copied_columns(self) -> tuple[str, ...]:
+        """The columns that are in the data: generated ones are not."""
+        return tuple(column.name for column in self.columns if not column.generated)
+
+
+async def read_relations(connection: Connection) -> tuple[Relation, ...]:
+    """Every relation of every user schema; touches no relation's lock."""
+    rows = await connection.fetch(_RELATIONS)
+    return tuple(
+        Relation(
+            oid=row["oid"],
+            table=TableName(row["nspname"], row["relname"]),
+            kind=row["relkind"],
+            unlogged=row["relpersistence"] == "u",
+            row_security=row["relrowsecurity"],
+            partition_of=row["partition_of"],
+            of_extension=row["of_extension"],
+        )
+        for row in rows
+    )
+
+
+def choose(relations: tuple[Relation, ...], selection: Selection) -> Chosen:
+    """Apply the patterns. A partitioned table stands for its leaves, wherever they are. Raises `NoSuchTable`."""
+    by_oid = {relation.oid: relation for relation in relations}
+    candidates = [relation for relation in relations if relation.kind in "rp" and not relation.of_extension]
+    for pattern in selection.tables:
+        if not any(pattern.matches(relation.table) for relation in candidates):
+            raise NoSuchTable(
+                f"the pattern {pattern.text} in TABLES matches no table",
+                "names are case-sensitive; write SCHEMA.TABLE, with double quotes around odd characters",
+            )
+    chosen, excluded = [], []
+    for relation in candidates:
+        line = _ancestry(relation, by_oid)
+        if not _wanted(line, selection):
+            continue
+        if any(pattern.matches(one.table) for pattern in selection.exclude for one in line):
+            excluded.append(relation)
+        elif relation.has_rows:
+            chosen.append(relation)
+    if not chosen and not any(relation.kind == "p" for relation in candidates):
+        raise NoSuchTable("there is no table to back up", "set TABLES to patterns such as public.*, app.*")
+    return Chosen(tuple(chosen), tuple(excluded))
+
+
+def _ancestry(relation: Relation, by_oid: dict[int, Relation]) -> list[Relation]:
+    line = [relation]
+    while line[-1].partition_of is not None:
+        line.append(by_oid[line[-1].partition_of])
+    return line
+
+
+def _wanted(line: list[Relation], selection: Selection) -> bool:
+    if not selection.tables:
+        return any(relation.table.schema == "public" for relation in line)
+    return any(pattern.matches(relation.table) for pattern in selection.tables for relation in line)
+
+
+async def read_shapes(connection: Connection, oids: list[int]) -> dict[int, TableShape]:
+    """Columns and sizes of tables that are locked already (sizes would wait for a lock otherwise)."""
+    columns: dict[int, list[ColumnShape]] = {oid: [] for oid in oids}
+    for row in await connection.fetch(
+        """
+        SELECT attrelid::bigint, attname, pg_catalog.format_type(atttypid, atttypmod) AS type,
+               attgenerated <> '' AS generated, attidentity <> '' AS identity
+          FROM pg_catalog.pg_attribute
+         WHERE attrelid = ANY ($1::oid[]) AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum
+        """,
+        oids,
+    ):
+        column = ColumnShape(row["attname"], row["type"], row["generated"], row["identity"])
+        columns[row["attrelid"]].append(column)
+    sizes = await connection.fetch(
+        """
+        SELECT c.oid::bigint, pg_catalog.pg_table_size(c.oid) AS total,
+               CASE WHEN a.amname = 'heap' THEN pg_catalog.pg_relation_size(c.oid)
+                    / pg_catalog.current_setting('block_size')::int END AS pages
+          FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam WHERE c.oid = ANY ($1::oid[])
+        """,
+        oids,
+    )
+    return {row["oid"]: TableShape(tuple(columns[row["oid"]]), row["pages"], row["total"]) for row in sizes}
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """A foreign key between two tables, by their oids."""
+
+    table: int
+    references: int
+    name: str
+    table_name: TableName
+    references_name: TableName
+
+
+async def read_foreign_keys(connection: Connection) -> tuple[ForeignKey, ...]:
+    """Every foreign key of a user's table; those that partitions inherit are left to their parents."""
+    rows = await connection.fetch(
+        """
+        SELECT k.conrelid::bigint, k.confrelid::bigint, k.conname, n.nspname, c.relname,
+               m.nspname AS to_schema, r.relname AS to_table
+          FROM pg_catalog.pg_constraint k
+          JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          JOIN pg_catalog.pg_class r ON r.oid = k.confrelid JOIN pg_catalog.pg_namespace m ON m.oid = r.relnamespace
+         WHERE k.contype = 'f' AND k.conparentid = 0
+        """
+    )
+    return tuple(
+        ForeignKey(
+            row["conrelid"],
+            row["confrelid"],
+            row["conname"],
+            TableName(row["nspname"], row["relname"]),
+            TableName(row["to_schema"], row["to_table"]),
+        )
+        for row in rows
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceState:
+    """Where a sequence stands."""
+
+    table: TableName
+    last_value: int
+    is_called: bool
+
+
+async def read_sequences(connection: Connection, names: list[TableName]) -> tuple[SequenceState, ...]:
+    """Read sequences, a hundred a query. They are not transactional: reading them after a snapshot is never too early."""
+    states = []
+    for start in range(0, len(names), 100):
+        batch = names[start : start + 100]
+        query = " UNION ALL ".join(
+            f"SELECT {index} AS i, last_value, is_called FROM {qualified(name)}" for index, name in enumerate(batch)
+        )
+        rows = await connection.fetch(query)
+        states += [SequenceState(batch[row["i"]], row["last_value"], row["is_called"]) for row in rows]
+    return tuple(states)
+
+
+async def count_large_objects(connection: Connection) -> int:
+    """Large objects live outside tables and are not backed up."""
+    count: int = await connection.fetchval("SELECT count(*) FROM pg_catalog.pg_largeobject_metadata")
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """An installed extension."""
+
+    name: str
+    version: str
+    schema: str
+
+
+async def read_extensions(connection: Connection) -> tuple[Extension, ...]:
+    """Every extension but plpgsql, which every database has."""
+    rows = await connection.fetch(
+        """
+        SELECT e.extname, e.extversion, n.nspname FROM pg_catalog.pg_extension e
+          JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname <> 'plpgsql' ORDER BY 1
+        """
+    )
+    return tuple(Extension(row["extname"], row["extversion"], row["nspname"]) for row in rows)
+
+
+async def schemas_needed_by(connection: Connection, schemas: set[str]) -> set[str]:
+    """The schemas, and all those that their objects depend on, but for system schemas and members of extensions.
+
+    A foreign key to a table elsewhere is no such dependence: it is reported, and left out on restore where need be.
+    """
+    edges = [(row["dependent"], row["needed"]) for row in await connection.fetch(_SCHEMA_DEPENDENCIES)]
+    closed: set[str] = set()
+    growing = set(schemas)
+    while growing - closed:
+        closed |= growing
+        growing = {needed for dependent, needed in edges if dependent in closed}
+    return closed
+
+
+_SCHEMA_DEPENDENCIES = f"""
+    WITH placed (classid, objid, nsp) AS (
+        SELECT 'pg_class'::regclass::oid, oid, relnamespace FROM pg_class
+        UNION ALL SELECT 'pg_proc'::regclass, oid, pronamespace FROM pg_proc
+        UNION ALL SELECT 'pg_type'::regclass, oid, typnamespace FROM pg_type
+        UNION ALL SELECT 'pg_operator'::regclass, oid, oprnamespace FROM pg_operator
+        UNION ALL SELECT 'pg_opclass'::regclass, oid, opcnamespace FROM pg_opclass
+        UNION ALL SELECT 'pg_collation'::regclass, oid, collnamespace FROM pg_collation
+        UNION ALL SELECT 'pg_ts_config'::regclass, oid, cfgnamespace FROM pg_ts_config
+        UNION ALL SELECT 'pg_constraint'::regclass, oid, connamespace FROM pg_constraint WHERE contype <> 'f'
+        UNION ALL SELECT 'pg_attrdef'::regclass, a.oid, relnamespace FROM pg_attrdef a JOIN pg_class c ON c.oid = adrelid
+        UNION ALL SELECT 'pg_trigger'::regclass, t.oid, relnamespace FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid
+                   WHERE NOT tgisinternal
+        UNION ALL SELECT 'pg_policy'::regclass, p.oid, relnamespace FROM pg_policy p JOIN pg_class c ON c.oid = polrelid
+        UNION ALL SELECT 'pg_rewrite'::regclass, r.oid, relnamespace FROM pg_rewrite r JOIN pg_class c ON c.oid = ev_class
+    )
+    SELECT DISTINCT o.nspname AS dependent, n.nspname AS needed
+      FROM pg_depend d
+      JOIN placed a ON (a.classid, a.objid) = (d.classid, d.objid)
+      JOIN placed b ON (b.classid, b.objid) = (d.refclassid, d.refobjid)
+      JOIN pg_namespace o ON o.oid = a.nsp JOIN pg_namespace n ON n.oid = b.nsp
+     WHERE a.nsp <> b.nsp AND {_USER_SCHEMA}
+       AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.deptype = 'e'
+                       AND ((e.classid, e.objid) = (b.classid, b.objid) OR (e.classid, e.objid) = (a.classid, a.objid)))
+"""
+
+
+async def roles_named_by(connection: Connection, schemas: list[str]) -> tuple[str, ...]:
+    """The roles that a dump of these schemas names: owners, grantees, and those of policies."""
+    rows = await connection.fetch(_ROLES_NAMED, schemas)
+    return tuple(row["rolname"] for row in rows)
+
+
+_ROLES_NAMED = """
+    WITH owned (owner, acl) AS (
+        SELECT nspowner, nspacl FROM pg_namespace WHERE nspname = ANY ($1::text[])
+        UNION ALL SELECT relowner, relacl FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+                   WHERE n.nspname = ANY ($1::text[])
+        UNION ALL SELECT proowner, proacl FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace
+                   WHERE n.nspname = ANY ($1::text[])
+        UNION ALL SELECT typowner, typacl FROM pg_type JOIN pg_namespace n ON n.oid = typnamespace
+                   WHERE n.nspname = ANY ($1::text[])
+        UNION ALL SELECT relowner, attacl FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+                   JOIN pg_namespace n ON n.oid = relnamespace
+                   WHERE n.nspname = ANY ($1::text[]) AND attacl IS NOT NULL
+        UNION ALL SELECT defaclrole, defaclacl FROM pg_default_acl JOIN pg_namespace n ON n.oid = defaclnamespace
+                   WHERE n.nspname = ANY ($1::text[])
+    )
+    SELECT rolname FROM pg_roles WHERE oid IN (
+        SELECT owner FROM owned
+        UNION SELECT x.grantee FROM owned, LATERAL aclexplode(acl) x
+        UNION SELECT unnest(polroles) FROM pg_policy JOIN pg_class c ON c.oid = polrelid
+               JOIN pg_namespace n ON n.oid = relnamespace WHERE n.nspname = ANY ($1::text[])
+    ) AND rolname !~ '^pg_' ORDER BY rolname
+"""

@@ -1,0 +1,88 @@
+"""Sessions on the source: how they are opened, and the settings every one of them has."""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+import asyncpg
+
+from jobs.postgres.errors import translated, translated_login
+
+# A pooler refuses these as start-up parameters, so they are SET after connecting. The output settings make text exact
+# and the same on every server: https://www.postgresql.org/docs/current/runtime-config-client.html
+_SETTINGS = """
+    SET row_security = off;
+    SET statement_timeout = 0;
+    SET idle_in_transaction_session_timeout = 0;
+    SET search_path = '';
+    SET extra_float_digits = 3;
+    SET DateStyle = 'ISO, YMD';
+    SET IntervalStyle = 'postgres';
+    SET bytea_output = 'hex';
+    SET TimeZone = 'UTC';
+    SET lc_monetary = 'C';
+    SET client_encoding = 'UTF8';
+    SET xmloption = content;
+    SET synchronize_seqscans = off;
+    SET max_parallel_workers_per_gather = 0;
+"""
+
+Connection: TypeAlias = asyncpg.Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A database and how to reach it. The DSN holds a password and is kept out of every text."""
+
+    dsn: str = field(repr=False)
+    connect_timeout: float = 10.0
+
+    @property
+    def where(self) -> str:
+        """Host, port and database, for messages."""
+        parts = urlsplit(self.dsn)
+        query = dict(parse_qsl(parts.query))
+        host = query.get("host") or parts.hostname or "localhost"
+        port = query.get("port") or _port(parts.netloc) or "5432"
+        return f"{host}:{port}/{unquote(parts.path.lstrip('/')) or 'postgres'}"
+
+    @property
+    def password(self) -> str:
+        """The password in the DSN; empty where it holds none."""
+        parts = urlsplit(self.dsn)
+        return unquote(parts.password or "") or dict(parse_qsl(parts.query)).get("password", "")
+
+    @property
+    def dsn_without_password(self) -> str:
+        """The DSN as it may be shown to child processes in their arguments."""
+        parts = urlsplit(self.dsn)
+        user, at, address = parts.netloc.rpartition("@")
+        netloc = f"{user.split(':')[0]}{at}{address}"
+        query = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in {"password", "sslpassword"}])
+        return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+
+
+def _port(netloc: str) -> str:
+    tail = netloc.rpartition("@")[2].rpartition(":")
+    return tail[2] if tail[1] and tail[2].isdigit() else ""
+
+
+async def connect(source: Source, purpose: str) -> Connection:
+    """Open a session with Rowvault's settings; it shows as `rowvault: PURPOSE` in pg_stat_activity.
+
+    Raises `Rejected` or `Unreachable`. Statements are not cached, so that poolers in session mode are no trouble.
+    """
+    with translated_login(source.where):
+        connection = await asyncpg.connect(source.dsn, timeout=source.connect_timeout, statement_cache_size=0)
+    try:
+        with translated("setting up the session"):
+            await connection.execute(_SETTINGS)
+            await connection.execute(
+                "SELECT pg_catalog.set_config('application_name', $1, false)", f"rowvault: {purpose}"
+            )
+            if connection.get_server_version().major >= 17:
+                await connection.execute("SET transaction_timeout = 0")
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection

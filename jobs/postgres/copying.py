@@ -1,0 +1,111 @@
+"""COPY streams: https://www.postgresql.org/docs/current/sql-copy.html
+
+A table is cut into parts by ranges of its pages (ctid), so that several streams share a large one.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+from jobs.postgres.catalogue import Relation, TableShape
+from jobs.postgres.connection import Connection
+from jobs.postgres.errors import translated
+from jobs.postgres.identifiers import TableName, column_list, qualified
+
+PAGES_PER_PART = 16_384  # 128 MiB of heap
+
+Sink = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class PartPlan:
+    """One table, or one range of its pages, to be copied by any worker alone. The last range is open-ended."""
+
+    table: TableName
+    number: int
+    columns: tuple[str, ...]
+    first_page: int | None
+    end_page: int | None
+    weight: int
+
+    @property
+    def query(self) -> str:
+        """The rows of this part."""
+        query = f"SELECT {column_list(self.columns)} FROM ONLY {qualified(self.table)}"
+        if self.first_page is None:
+            return query
+        query += f" WHERE ctid >= '({self.first_page},0)'"
+        return query if self.end_page is None else f"{query} AND ctid < '({self.end_page},0)'"
+
+    def __str__(self) -> str:
+        return f"{self.table} part {self.number}"
+
+
+def plan_parts(relation: Relation, shape: TableShape, pages_per_part: int = PAGES_PER_PART) -> list[PartPlan]:
+    """Cut a table into parts of about 128 MiB, what is TOASTed included. `weight` is a part's size in bytes."""
+    columns = shape.copied_columns
+    if shape.pages is None:
+        return [PartPlan(relation.table, 0, columns, None, None, shape.total_bytes)]
+    heap = shape.pages * 8192
+    step = max(1, pages_per_part * heap // max(heap, shape.total_bytes, 1))
+    starts = list(range(0, shape.pages, step)) or [0]
+    if len(starts) == 1:
+        return [PartPlan(relation.table, 0, columns, None, None, shape.total_bytes)]
+    weight = shape.total_bytes // len(starts)
+    ends = [*starts[1:], None]
+    return [
+        PartPlan(relation.table, number, columns, start, end, weight)
+        for number, (start, end) in enumerate(zip(starts, ends, strict=True))
+    ]
+
+
+def largest_first(parts: list[PartPlan]) -> list[PartPlan]:
+    """The order in which streams take them, so that they end at about the same time."""
+    return sorted(parts, key=lambda part: -part.weight)
+
+
+async def lock_nowait(connection: Connection, table: TableName) -> None:
+    """Lock a table in a worker's session, or raise `Contended` at once: never queue behind a schema change.
+
+    The coordinator holds this lock, so waiting here could only be behind somebody who waits for the coordinator.
+    """
+    with translated(f"locking {table}"):
+        await connection.execute(f"LOCK TABLE ONLY {qualified(table)} IN ACCESS SHARE MODE NOWAIT")
+
+
+async def copy_out(connection: Connection, part: PartPlan, sink: Sink) -> int:
+    """Stream a part's rows as COPY text into `sink`; return the number of rows that the server counted."""
+    with translated(f"copying {part}"):
+        status = await connection.copy_from_query(part.query, output=sink, format="text", encoding="UTF8")
+    return int(status.removeprefix("COPY "))
+
+
+async def copy_in(
+    connection: Connection, table: TableName, columns: tuple[str, ...], source: AsyncIterator[bytes]
+) -> int:
+    """Stream COPY text into a table; return the number of rows that the server counted."""
+    with translated(f"loading {table}"):
+        status = await connection.copy_to_table(
+            table.name,
+            schema_name=table.schema,
+            columns=list(columns) or None,
+            source=source,
+            format="text",
+            encoding="UTF8",
+        )
+    return int(status.removeprefix("COPY "))
+
+
+class RateLimit:
+    """Holds one stream to so many bytes a second."""
+
+    def __init__(self, bytes_per_second: float) -> None:
+        self._rate = bytes_per_second
+        self._due = time.monotonic()
+
+    async def spend(self, count: int) -> None:
+        """Wait until these bytes may go."""
+        now = time.monotonic()
+        self._due = max(self._due, now - 1.0) + count / self._rate
+        await asyncio.sleep(self._due - now)

@@ -1,0 +1,60 @@
+"""Schema by pg_dump and pg_restore: whole schemas, never single tables (`-t` leaves out types, functions, extensions)."""
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from jobs.postgres.connection import Source
+from jobs.postgres.identifiers import quote
+from jobs.postgres.tools import Tools, run_tool, stream_output, tool_environment
+
+
+async def dump_schema(
+    tools: Tools,
+    source: Source,
+    snapshot_id: str,
+    schemas: Sequence[str],
+    extensions: Sequence[str],
+    lock_timeout: float,
+) -> AsyncIterator[bytes]:
+    """A pg_dump archive (custom format) of the definitions of whole schemas, at the exported snapshot."""
+    arguments = ["--format=custom", "--schema-only", "--no-password", f"--snapshot={snapshot_id}"]
+    arguments += [
+        f"--lock-wait-timeout={round(lock_timeout * 1000)}",
+        f"--dbname={source.dsn_without_password}",
+    ]
+    arguments += [f"--schema={quote(schema)}" for schema in schemas]
+    arguments += [f"--extension={quote(extension)}" for extension in extensions]
+    with tool_environment(source) as environment:
+        async for block in stream_output(tools.folder / "pg_dump", arguments, environment):
+            yield block
+
+
+async def schema_as_sql(tools: Tools, archive: Path) -> bytes:
+    """The archive as SQL text."""
+    return await run_tool(tools.folder / "pg_restore", ["--file=-", str(archive)], {"LC_ALL": "C"})
+
+
+async def dump_roles(tools: Tools, source: Source) -> bytes:
+    """Role definitions and memberships as SQL, without passwords."""
+    arguments = [
+        "--roles-only",
+        "--no-role-passwords",
+        "--no-password",
+        f"--dbname={source.dsn_without_password}",
+    ]
+    with tool_environment(source) as environment:
+        return await run_tool(tools.folder / "pg_dumpall", arguments, environment)
+
+
+async def archive_entries(tools: Tools, archive: Path) -> list[str]:
+    """The archive's table of contents, a line an entry, as `pg_restore --use-list` takes it back."""
+    listing = await run_tool(tools.folder / "pg_restore", ["--list", str(archive)], {"LC_ALL": "C"})
+    return [line for line in listing.decode().splitlines() if line and not line.startswith(";")]
+
+
+async def restore_section(tools: Tools, target: Source, archive: Path, section: str, entries: Path, jobs: int) -> None:
+    """Carry out one section (`pre-data`, `post-data`) of the entries listed in a file; raises `ToolTrouble`."""
+    arguments = [f"--section={section}", f"--use-list={entries}", f"--jobs={jobs}", "--no-password"]
+    arguments += [f"--dbname={target.dsn_without_password}", str(archive)]
+    with tool_environment(target) as environment:
+        await run_tool(tools.folder / "pg_restore", arguments, environment)

@@ -1,0 +1,123 @@
+"""What can go wrong on the database side.
+
+PostgresError
+├── Unreachable           no answer, or not ready to answer
+├── Rejected              the server refused the login
+├── ConnectionLost        a session ended in the middle of work
+├── MissingPrivilege      the role may not read, lock or see all of something
+├── NoSuchTable           a chosen table or pattern matches nothing
+├── Contended             somebody needs a lock that conflicts with ours: we give way, and may try again
+├── TransactionPooling    a pooler hands each transaction to another server session
+├── ToolTrouble           pg_dump or pg_restore is missing, too old, or failed
+└── Held                  another process holds the job lock
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+
+class PostgresError(Exception):
+    """Something about the database failed; `message` says what and where, `hint` what to do about it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Unreachable(PostgresError):
+    """The server gave no answer, or is not ready to answer."""
+
+
+class Rejected(PostgresError):
+    """The server refused the login: password, role, database, or pg_hba.conf."""
+
+
+class ConnectionLost(PostgresError):
+    """A session ended in the middle of work."""
+
+
+class MissingPrivilege(PostgresError):
+    """The role may not read, lock, or see all rows of something."""
+
+
+class NoSuchTable(PostgresError):
+    """A chosen table or pattern matches nothing."""
+
+
+class Contended(PostgresError):
+    """Somebody needs a lock that conflicts with ours. We give way; another try may succeed."""
+
+
+class TransactionPooling(PostgresError):
+    """A transaction-mode pooler stands between: sessions, snapshots and locks do not hold through it."""
+
+
+class ToolTrouble(PostgresError):
+    """pg_dump, pg_dumpall or pg_restore is missing, too old for the server, or failed."""
+
+
+class Held(PostgresError):
+    """Another process holds the job lock; the message names it."""
+
+
+_LOGIN = (
+    asyncpg.InvalidPasswordError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+_NOT_READY = (asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError)
+_GONE = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
+_CONTENTION = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.UndefinedTableError)
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn asyncpg's and the socket's errors into ours, saying what was being done."""
+    try:
+        yield
+    except _CONTENTION as error:
+        raise Contended(f"{doing}: {_text(error)}", "run it again when no schema change is under way") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MissingPrivilege(f"{doing}: {_text(error)}", _privilege_hint(_text(error))) from error
+    except (*_GONE, ConnectionError, asyncpg.InterfaceError) as error:
+        raise ConnectionLost(f"{doing}: the session ended: {_text(error)}", "see the server's log") from error
+    except asyncpg.PostgresError as error:
+        raise PostgresError(f"{doing}: {_text(error)}", "see the server's log for the statement") from error
+
+
+@contextmanager
+def translated_login(where: str) -> Iterator[None]:
+    """The same for connecting; `where` names host, port and database, never the password."""
+    try:
+        yield
+    except _LOGIN as error:
+        raise Rejected(
+            f"{where} refused the login: {_text(error)}", "check user, password and database in DATABASE_URL"
+        ) from error
+    except _NOT_READY as error:
+        raise Unreachable(f"{where} is not ready: {_text(error)}", "try again in a moment") from error
+    except asyncpg.ClientConfigurationError as error:
+        raise Rejected("DATABASE_URL is not a usable connection string", _DSN_HINT) from error
+    except TimeoutError as error:
+        raise Unreachable(f"{where} did not answer in time", "check host, port and firewall") from error
+    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+        raise Unreachable(f"{where} cannot be reached: {_text(error)}", "check host, port and firewall") from error
+
+
+_DSN_HINT = "write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters as %XX"
+
+
+def _text(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def _privilege_hint(text: str) -> str:
+    if "row-level security" in text:
+        return (
+            "the role would see only some rows; give it BYPASSRLS (ALTER ROLE … BYPASSRLS), "
+            "or connect as the owner of a table that does not force row security"
+        )
+    return "GRANT SELECT on it to the role, or GRANT pg_read_all_data (rowvault doctor prints the SQL)"

@@ -1,0 +1,71 @@
+"""The job lock: one advisory lock of the source database, so that no two jobs run at once, whatever the replica."""
+
+import asyncio
+from typing import NoReturn
+
+import asyncpg
+
+from jobs.postgres.connection import Connection, Source, connect
+from jobs.postgres.errors import ConnectionLost, Held, translated
+
+# Advisory locks are per database, so one pair of numbers serves: "rowv", "job1" in ASCII.
+_KEY = (0x726F7776, 0x6A6F6231)
+_PING_SECONDS = 5.0
+
+_HOLDER = """
+    SELECT a.application_name, a.client_addr::text AS address, a.pid,
+           pg_catalog.date_trunc('second', a.backend_start)::text AS since
+      FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+     WHERE l.locktype = 'advisory' AND l.granted AND l.classid = $1 AND l.objid = $2
+       AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+"""
+
+
+class JobLock:
+    """Held from `take` until `release`; the session that holds it does nothing else."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def take(cls, source: Source, purpose: str) -> "JobLock":
+        """Take the lock, or raise `Held`, naming who has it."""
+        connection = await connect(source, f"{purpose} lock")
+        try:
+            with translated("taking the job lock"):
+                if not await connection.fetchval("SELECT pg_catalog.pg_try_advisory_lock($1, $2)", *_KEY):
+                    raise Held(
+                        f"another job is running: {await _holder(connection)}",
+                        "wait until it has ended; two jobs never run at once",
+                    )
+        except BaseException:
+            connection.terminate()
+            raise
+        return cls(connection)
+
+    async def watch(self) -> NoReturn:
+        """Ask the session every few seconds whether it lives; raises `ConnectionLost` once it does not."""
+        while True:
+            await asyncio.sleep(_PING_SECONDS)
+            try:
+                await self._connection.fetchval("SELECT 1", timeout=30)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                raise ConnectionLost(
+                    f"the session that holds the job lock was lost: {error}",
+                    "the job was given up, since another could start beside it; run it again",
+                ) from error
+
+    async def release(self) -> None:
+        """Give the lock up by ending its session."""
+        try:
+            await self._connection.close(timeout=5)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self._connection.terminate()
+
+
+async def _holder(connection: Connection) -> str:
+    row = await connection.fetchrow(_HOLDER, *_KEY)
+    if row is None:
+        return "it ended just now"
+    where = row["address"] or "a local socket"
+    return f"{row['application_name']} (server pid {row['pid']}, from {where}, since {row['since']})"

@@ -1,0 +1,51 @@
+"""Tells a transaction-mode pooler apart, which breaks sessions, snapshots, locks and SET.
+
+https://www.pgbouncer.org/features.html
+"""
+
+import asyncpg
+
+from jobs.postgres.connection import Source
+from jobs.postgres.errors import TransactionPooling, translated_login
+
+_ROUNDS = 3
+
+
+async def refuse_transaction_pooling(source: Source) -> None:
+    """Raise `TransactionPooling` if two of our sessions share a server session, or one of them changes its own.
+
+    Only simple queries inside explicit transactions are used, since anything else may fail behind such a pooler.
+    """
+    with translated_login(source.where):
+        first = await asyncpg.connect(source.dsn, timeout=source.connect_timeout, statement_cache_size=0)
+        try:
+            second = await asyncpg.connect(source.dsn, timeout=source.connect_timeout, statement_cache_size=0)
+            try:
+                shared = await _share_a_server(first, second)
+            finally:
+                second.terminate()
+        finally:
+            first.terminate()
+    if shared:
+        raise TransactionPooling(
+            f"{source.where} is a pooler in transaction mode: a snapshot or a lock does not hold through it",
+            "connect directly, or through session mode (Supabase: port 5432 instead of 6543)",
+        )
+
+
+async def _share_a_server(first: asyncpg.Connection, second: asyncpg.Connection) -> bool:
+    for _ in range(_ROUNDS):
+        async with first.transaction():
+            before = await _server_pid(first)
+        async with second.transaction():
+            other = await _server_pid(second)
+            async with first.transaction():
+                after = await _server_pid(first)
+        if other == before or after != before:
+            return True
+    return False
+
+
+async def _server_pid(connection: asyncpg.Connection) -> int:
+    pid: int = await connection.fetchval("SELECT pg_catalog.pg_backend_pid()")
+    return pid

@@ -1,0 +1,174 @@
+"""One moment of the database: locks first, then the snapshot that every session shares.
+
+The other way round, a TRUNCATE or a rewriting ALTER in between would give an empty table and no error.
+https://www.postgresql.org/docs/current/mvcc-caveats.html
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NoReturn
+
+import asyncpg
+
+from jobs.postgres.catalogue import Chosen, Relation, Selection, choose, read_relations
+from jobs.postgres.connection import Connection, Source, connect
+from jobs.postgres.errors import ConnectionLost, Contended, MissingPrivilege, translated
+from jobs.postgres.identifiers import TableName, qualified
+
+_WATCH_SECONDS = 0.5
+
+BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+
+@dataclass(frozen=True, slots=True)
+class LockLimits:
+    """How long we wait for a lock, and how long anybody may wait on ours before we give way; seconds."""
+
+    lock_timeout: float = 5.0
+    give_way_after: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An exported snapshot: its id, whom it sees (`pg_current_snapshot()`), the insert LSN read after it, its moment."""
+
+    id: str
+    xmin: int
+    xmax: int
+    in_progress: tuple[int, ...]
+    lsn: str
+    moment: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSession:
+    """The coordinator: the session that holds the locks and the snapshot, and what it saw."""
+
+    connection: Connection
+    snapshot: Snapshot
+    relations: tuple[Relation, ...]
+    chosen: Chosen
+    limits: LockLimits
+
+    async def watch(self) -> NoReturn:
+        """Raise `Contended` once somebody has waited too long on our locks, `ConnectionLost` if the session ends.
+
+        Waiters on any of Rowvault's sessions count: everybody behind them would stall too.
+        """
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            try:
+                # Without this, a transaction keeps seeing the sessions it saw first.
+                await self.connection.execute("SELECT pg_catalog.pg_stat_clear_snapshot()")
+                waiter = await self.connection.fetchrow(_WAITERS, self.limits.give_way_after)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                raise ConnectionLost(
+                    f"the session that holds the snapshot was lost: {error}",
+                    "nothing was committed; run the backup again, and see the server's log",
+                ) from error
+            if waiter:
+                raise Contended(
+                    f"gave way on {waiter['relation']}: server pid {waiter['pid']} waited "
+                    f"{waiter['seconds']:.0f} s for {waiter['mode']}",
+                    "run it again when no schema change is under way",
+                )
+
+
+_WAITERS = """
+    WITH waiting AS (
+        SELECT pid, relation, mode, EXTRACT(epoch FROM pg_catalog.clock_timestamp() - waitstart)::float8 AS seconds
+          FROM pg_catalog.pg_locks WHERE NOT granted AND locktype = 'relation'
+           AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+    ), ours AS (
+        SELECT pg_catalog.array_agg(pid) AS pids FROM pg_catalog.pg_stat_activity
+         WHERE datname = pg_catalog.current_database() AND application_name LIKE 'rowvault: %'
+    )
+    SELECT pid, relation::pg_catalog.regclass::text AS relation, mode, seconds FROM waiting, ours
+     WHERE seconds > $1 AND pid <> ALL (pids) AND pg_catalog.pg_blocking_pids(pid) && pids LIMIT 1
+"""
+
+
+@asynccontextmanager
+async def open_snapshot(source: Source, selection: Selection, limits: LockLimits) -> AsyncIterator[SnapshotSession]:
+    """Lock the chosen tables, then export a snapshot that is valid while the block runs.
+
+    Raises `Contended` (another try may succeed), `NoSuchTable`, `MissingPrivilege`.
+    """
+    connection = await connect(source, "snapshot")
+    try:
+        with translated("reading the catalogue"):
+            first = await read_relations(connection)
+        expected = choose(first, selection)
+        with translated("locking the tables"):
+            await connection.execute(BEGIN)
+            await connection.execute(f"SET LOCAL lock_timeout = {round(limits.lock_timeout * 1000)}")
+            await _lock(connection, _to_lock(expected, first))
+        with translated("taking the snapshot"):
+            snapshot = await _export(connection)
+            relations = await read_relations(connection)
+        chosen = choose(relations, selection)
+        if _identities(chosen) != _identities(expected):
+            raise Contended("tables came, went or changed names while they were locked", "run the backup again")
+        yield SnapshotSession(connection, snapshot, relations, chosen, limits)
+    finally:
+        connection.terminate()
+
+
+def _to_lock(chosen: Chosen, relations: tuple[Relation, ...]) -> list[TableName]:
+    """The chosen tables and the partitioned tables above them."""
+    by_oid = {relation.oid: relation for relation in relations}
+    wanted = {relation.oid: relation for relation in chosen.relations}
+    for relation in chosen.relations:
+        parent = relation.partition_of
+        while parent is not None:
+            wanted[parent] = by_oid[parent]
+            parent = by_oid[parent].partition_of
+    return [relation.table for relation in wanted.values()]
+
+
+async def _lock(connection: Connection, tables: list[TableName]) -> None:
+    # One statement waits at most lock_timeout for each table, and a LOCK takes no snapshot.
+    if not tables:
+        return
+    names = ", ".join(f"ONLY {qualified(table)}" for table in tables)
+    try:
+        await connection.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE")
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MissingPrivilege(
+            f"the role may not read everything chosen: {error}",
+            f"GRANT SELECT on it to the role, or leave it out by EXCLUDE_TABLES ({len(tables)} tables are chosen)",
+        ) from error
+
+
+def _identities(chosen: Chosen) -> set[tuple[int, TableName]]:
+    return {(relation.oid, relation.table) for relation in chosen.relations}
+
+
+async def _export(connection: Connection) -> Snapshot:
+    identifier = await connection.fetchval("SELECT pg_catalog.pg_export_snapshot()")
+    row = await connection.fetchrow(
+        """
+        SELECT pg_catalog.pg_current_snapshot()::text AS seen, pg_catalog.clock_timestamp() AS moment,
+               CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+                    ELSE pg_catalog.pg_current_wal_insert_lsn() END::text AS lsn
+        """
+    )
+    xmin, xmax, running = row["seen"].split(":")
+    in_progress = tuple(int(xid) for xid in running.split(",") if xid)
+    return Snapshot(identifier, int(xmin), int(xmax), in_progress, row["lsn"], row["moment"])
+
+
+async def join_snapshot(source: Source, snapshot_id: str, purpose: str) -> Connection:
+    """Another session that sees exactly the exported snapshot."""
+    connection = await connect(source, purpose)
+    try:
+        with translated("joining the snapshot"):
+            await connection.execute(BEGIN)
+            await connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot_id}'")
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection

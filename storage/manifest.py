@@ -1,0 +1,238 @@
+"""The description of one backup: typed, versioned, written last, carrying its own hash. FORMAT.md gives its meaning.
+
+The file is JSON whose last two lines are the hash and the closing brace, so that anybody can check it:
+`head -n -2 MANIFEST | sha256sum`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from storage.errors import Corrupt
+from storage.names import ManifestName
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoredFile(_Record):
+    """One object of the backup: its name in the repository, its length and hash as it rests there."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Part(_Record):
+    """One table, or one range of its pages: COPY text in one object, or in several where it is very long.
+
+    `first_page` up to but not including `end_page` of the heap; None is open-ended.
+    """
+
+    number: int
+    first_page: int | None
+    end_page: int | None
+    rows: int
+    bytes: int
+    sha256: str
+    objects: tuple[StoredFile, ...]
+
+
+class Column(_Record):
+    """One column in table order. A generated one is computed by the server and not in the data."""
+
+    name: str
+    type: str
+    generated: bool = False
+    identity: bool = False
+
+
+class Table(_Record):
+    """One table with rows of its own: its shape and its data. `oid` is the source's, for the change log."""
+
+    schema_name: str
+    name: str
+    oid: int
+    partition_of: str | None
+    persistence: Literal["permanent", "unlogged"]
+    row_security: bool
+    columns: tuple[Column, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows in all parts, by COPY's own count."""
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def bytes_raw(self) -> int:
+        """Bytes of COPY text."""
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def bytes_stored(self) -> int:
+        """Bytes as stored."""
+        return sum(stored.bytes for part in self.parts for stored in part.objects)
+
+
+class Sequence(_Record):
+    """Where a sequence stood just after the snapshot. Text, since JSON readers lose digits past 2^53."""
+
+    schema_name: str
+    name: str
+    last_value: str
+    is_called: bool
+
+
+RelationKind = Literal["view", "materialized view", "foreign table", "partitioned table", "table"]
+
+
+class SchemaOnly(_Record):
+    """A relation of which the definition is kept and no rows: they are elsewhere, or computed."""
+
+    schema_name: str
+    name: str
+    kind: RelationKind
+
+
+class ForeignKeyOutside(_Record):
+    """A foreign key of a table in this backup that points to a table outside it."""
+
+    schema_name: str
+    table: str
+    name: str
+    references: str
+
+
+class NotCovered(_Record):
+    """What the database holds beside this backup. Nothing is left out without standing here."""
+
+    schemas: tuple[str, ...]
+    tables: tuple[str, ...]
+    excluded_tables: tuple[str, ...]
+    large_objects: int
+    foreign_keys: tuple[ForeignKeyOutside, ...]
+
+
+class Snapshot(_Record):
+    """The one moment (`pg_current_snapshot()`), and the insert LSN read after it."""
+
+    xmin: int
+    xmax: int
+    in_progress: tuple[int, ...]
+    lsn: str
+
+
+class Source(_Record):
+    """Which database, of which lineage. `token` is Rowvault's own row there; None where it may not write one."""
+
+    system_identifier: str
+    timeline: int
+    database: str
+    server_version: str
+    server_version_num: int
+    encoding: str
+    token: str | None
+
+
+class Extension(_Record):
+    """An extension that the database has installed; the schema dump creates it."""
+
+    name: str
+    version: str
+    schema_name: str
+
+
+class Dump(_Record):
+    """The schema, and who may use it. `schemas` were dumped whole; `roles` are those that the dump names."""
+
+    tool: str
+    schemas: tuple[str, ...]
+    extensions: tuple[Extension, ...]
+    roles: tuple[str, ...]
+    archive: StoredFile
+    sql: StoredFile
+    roles_sql: StoredFile
+    load_script: StoredFile
+    instructions: StoredFile
+
+    def files(self) -> tuple[StoredFile, ...]:
+        """Every object that is not table data."""
+        return (self.archive, self.sql, self.roles_sql, self.load_script, self.instructions)
+
+
+class Manifest(_Record):
+    """One backup. Times are UTC; `created_at` is the moment of the snapshot by the database's clock."""
+
+    format: Literal[1] = 1
+    id: str
+    kind: Literal["full"]
+    created_at: datetime
+    finished_at: datetime
+    base: str | None
+    label: str
+    reason: str
+    program: str
+    source: Source
+    snapshot: Snapshot
+    dump: Dump
+    tables: tuple[Table, ...]
+    sequences: tuple[Sequence, ...]
+    schema_only: tuple[SchemaOnly, ...]
+    not_covered: NotCovered
+    warnings: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all tables."""
+        return sum(table.rows for table in self.tables)
+
+    @property
+    def bytes_stored(self) -> int:
+        """Bytes of all objects, as stored."""
+        return sum(stored.bytes for stored in self.objects())
+
+    def objects(self) -> Iterator[StoredFile]:
+        """Every object of the backup but the manifest itself."""
+        yield from self.dump.files()
+        for table in self.tables:
+            for part in table.parts:
+                yield from part.objects
+
+    def name(self) -> ManifestName:
+        """The name under which the manifest is stored, and listed."""
+        return ManifestName(self.id, self.base, self.rows, self.bytes_stored, self.label)
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    """The manifest as it is stored."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    body = text.removesuffix("\n}").encode() + b",\n"
+    return body + f' "sha256": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
+
+
+def load_manifest(name: str, data: bytes) -> Manifest:
+    """Read a stored manifest; raises `Corrupt` if it was altered, or is another one than its name says."""
+    hint = "check the other place with: rowvault verify --all"
+    body, _, trailer = data.removesuffix(b"\n}\n").rpartition(b"\n")
+    body += b"\n"
+    if trailer != f' "sha256": "{hashlib.sha256(body).hexdigest()}"'.encode():
+        raise Corrupt(f"manifest {name} was altered: its own hash does not match", hint)
+    try:
+        fields = json.loads(data)
+        fields.pop("sha256")
+        manifest = Manifest.model_validate_json(json.dumps(fields))
+    except (ValueError, ValidationError) as error:
+        raise Corrupt(f"manifest {name} cannot be read by this version: {_first_line(error)}", hint) from error
+    if str(manifest.name()) != name:
+        raise Corrupt(f"manifest {name} belongs to another backup: {manifest.id}", hint)
+    return manifest
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,115 @@
+"""How backups and their objects are named. The layout itself is described in FORMAT.md.
+
+Every name is built from components of `A-Z a-z 0-9 . _ - ~ =`: any store and any file system takes them.
+"""
+
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote, unquote
+
+from storage.errors import Corrupt, StorageError
+
+REPOSITORY = "repository.json"
+MANIFESTS = "manifests/"
+BACKUPS = "backups/"
+LEASES = "leases/"
+KEPT = "keep/"
+VERIFICATIONS = "verifications/"
+
+LABEL_BYTES = 90  # what remains of a 255-byte file name beside the other fields
+
+_ID = re.compile(r"(?P<stamp>\d{8}T\d{6}\.\d{3}Z)-(?P<kind>full|incremental|archive)-[0-9a-f]{6}")
+
+
+def escape(text: str) -> str:
+    """Turn any text into one component, reversibly: bytes outside the safe set become `=XX` (hex of UTF-8)."""
+    escaped = quote(text, safe="").replace("~", "%7E").replace("%", "=")
+    return escaped.replace(".", "=2E") if escaped in {".", ".."} else escaped
+
+
+def unescape(component: str) -> str:
+    """The text that `escape` was given."""
+    return unquote(component.replace("=", "%"), errors="strict")
+
+
+def new_backup_id(kind: str, moment: datetime) -> str:
+    """An id that sorts by moment (UTC, milliseconds) and that nobody else makes at the same one."""
+    stamp = moment.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3]
+    return f"{stamp}Z-{kind}-{secrets.token_hex(3)}"
+
+
+def is_backup_id(text: str) -> bool:
+    """Whether the text has the form of a backup id."""
+    return _ID.fullmatch(text) is not None
+
+
+def id_kind(backup_id: str) -> str:
+    """The kind that an id carries."""
+    return _match(backup_id)["kind"]
+
+
+def id_moment(backup_id: str) -> datetime:
+    """The moment that an id carries: when the backup's snapshot was taken, in whole milliseconds."""
+    return datetime.strptime(_match(backup_id)["stamp"], "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
+
+
+def _match(backup_id: str) -> re.Match[str]:
+    match = _ID.fullmatch(backup_id)
+    if match is None:
+        raise Corrupt(f"{backup_id!r} is not a backup id", "list the backups with: rowvault list")
+    return match
+
+
+def backup_prefix(backup_id: str) -> str:
+    """Where a backup's objects lie; ends in `/`."""
+    return f"{BACKUPS}{backup_id}/"
+
+
+def data_object(backup_id: str, schema: str, table: str, part: int, piece: int) -> str:
+    """One object of a table's data. Pieces of parts, joined in the order of their names, are the table."""
+    folder = f"{backup_prefix(backup_id)}data/{escape(schema)}/{escape(table)}"
+    return f"{folder}/{part:05d}-{piece:03d}.copy.zst"
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestName:
+    """What a manifest's name says, so that ten thousand backups are listed without reading one."""
+
+    id: str
+    base: str | None
+    rows: int
+    bytes_stored: int
+    label: str
+
+    def __str__(self) -> str:
+        base = self.base or "-"
+        return f"{MANIFESTS}{self.id}~{base}~{self.rows}~{self.bytes_stored}~{escape(self.label)}.json"
+
+    @classmethod
+    def parse(cls, name: str) -> "ManifestName":
+        """Read a name back; raises `Corrupt` for one that is no manifest's."""
+        fields = name.removeprefix(MANIFESTS).removesuffix(".json").split("~")
+        try:
+            backup_id, base, rows, stored, label = fields
+            parsed = cls(backup_id, None if base == "-" else base, int(rows), int(stored), unescape(label))
+        except ValueError as error:
+            raise Corrupt(f"{name!r} is not the name of a manifest", "move it out of manifests/") from error
+        if not is_backup_id(backup_id) or str(parsed) != name:
+            raise Corrupt(f"{name!r} is not the name of a manifest", "move it out of manifests/")
+        return parsed
+
+
+class LabelTooLong(StorageError):
+    """A label does not fit into the manifest's name."""
+
+
+def check_label(label: str) -> str:
+    """Return the label, or raise `LabelTooLong`."""
+    if len(escape(label)) > LABEL_BYTES:
+        raise LabelTooLong(
+            f"the label takes {len(escape(label))} bytes as a name, {LABEL_BYTES} is the most",
+            "shorten it, and put the details into --reason",
+        )
+    return label

@@ -1,0 +1,67 @@
+"""Whole objects and streams, over any backend."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import Future
+
+from storage.backends.protocol import Backend
+from storage.errors import Unavailable
+
+
+async def get(backend: Backend, name: str) -> bytes:
+    """A small object's bytes. Raises `NotFound`."""
+    return b"".join([block async for block in backend.read(name)])
+
+
+async def put(backend: Backend, name: str, data: bytes) -> None:
+    """Store a small object, replacing an older one."""
+    upload = await backend.begin(name)
+    try:
+        await upload.append(data)
+        await upload.commit()
+    finally:
+        await upload.abort()
+
+
+async def transfer(source: Backend, target: Backend, name: str, sha256: str) -> int:
+    """Copy one object from store to store; raises `Corrupt`, leaving nothing, if its bytes do not hash to `sha256`."""
+    upload = await target.begin(name, sha256=sha256)
+    try:
+        async for block in source.read(name):
+            await upload.append(block)
+        return await upload.commit()
+    finally:
+        await upload.abort()
+
+
+class BlockingReader:
+    """Lets a worker thread pull the blocks of an object that the event loop reads.
+
+    Made on the loop; `fetch` is called in the thread; `close`, on the loop, wakes a thread that waits.
+    """
+
+    def __init__(self, blocks: AsyncIterator[bytes]) -> None:
+        self._blocks = blocks
+        self._loop = asyncio.get_running_loop()
+        self._waiting: Future[bytes] | None = None
+        self._closed = False
+
+    def fetch(self) -> bytes:
+        """The next block, or none at the end. Raises what reading the object raises."""
+        if self._closed:
+            raise Unavailable("the reading of an object was given up")
+        self._waiting = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
+        try:
+            return self._waiting.result()
+        except FutureCancelled as error:
+            raise Unavailable("the reading of an object was given up") from error
+
+    def close(self) -> None:
+        """Give up: a waiting `fetch` raises."""
+        self._closed = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _next(self) -> bytes:
+        return await anext(self._blocks, b"")

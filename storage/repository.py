@@ -1,0 +1,214 @@
+"""All backups under one storage root. Its listing is the catalogue; there is no other state."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from storage.backends.protocol import Backend, StoredObject
+from storage.errors import AlreadyExists, Corrupt, NotFound, StorageError
+from storage.leases import Lease
+from storage.manifest import Manifest, dump_manifest, load_manifest
+from storage.names import (
+    BACKUPS,
+    KEPT,
+    MANIFESTS,
+    REPOSITORY,
+    VERIFICATIONS,
+    ManifestName,
+    backup_prefix,
+    id_kind,
+    id_moment,
+)
+from storage.objects import get, put
+
+
+class OtherSource(StorageError):
+    """The repository belongs to another database than the one at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which database a repository holds backups of, and since when."""
+
+    system_identifier: str
+    database: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One committed backup as the listing shows it."""
+
+    id: str
+    kind: str
+    created_at: datetime
+    base: str | None
+    rows: int
+    bytes_stored: int
+    label: str
+    kept: bool
+    verified: str | None  # success, failed, or None where it was not verified yet
+    manifest: str  # the manifest's name
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The committed backups, newest first; `strays` are names among the manifests that are no manifest's."""
+
+    entries: tuple[Entry, ...]
+    strays: tuple[str, ...]
+
+
+class Repository:
+    """The backups of one database in one place. `place` is what people call it: `local`, `s3`."""
+
+    def __init__(self, place: str, backend: Backend) -> None:
+        self.place = place
+        self.backend = backend
+
+    async def identity(self) -> Identity | None:
+        """Which database this repository is bound to; None for a new one."""
+        try:
+            fields = json.loads(await get(self.backend, REPOSITORY))
+            return Identity(
+                fields["system_identifier"], fields["database"], datetime.fromisoformat(fields["created_at"])
+            )
+        except NotFound:
+            return None
+        except (ValueError, KeyError) as error:
+            raise Corrupt(
+                f"{REPOSITORY} in {self.place} cannot be read: {error}",
+                "restore it from the other place, or bind the repository anew with --adopt",
+            ) from error
+
+    async def bind(self, system_identifier: str, database: str, *, adopt: bool = False) -> Identity:
+        """Bind a new repository to a database, or check that it is bound to this one; else raise `OtherSource`."""
+        bound = await self.identity()
+        if bound and (bound.system_identifier, bound.database) == (system_identifier, database):
+            return bound
+        if bound and not adopt:
+            raise OtherSource(
+                f"{self.place} holds backups of database {bound.database!r} of system {bound.system_identifier}, "
+                f"not of {database!r} of system {system_identifier}",
+                "choose another LOCAL_PATH or S3__PREFIX; or, if this database took the other's place, say --adopt",
+            )
+        identity = Identity(system_identifier, database, bound.created_at if bound else datetime.now(UTC))
+        data = json.dumps(
+            {
+                "format": 1,
+                "system_identifier": system_identifier,
+                "database": database,
+                "created_at": identity.created_at.isoformat(),
+            },
+            indent=1,
+        ).encode()
+        if bound:
+            await put(self.backend, REPOSITORY, data)
+        else:
+            await self.backend.create(REPOSITORY, data)
+        return identity
+
+    async def catalogue(self) -> Catalogue:
+        """Every committed backup, from names alone."""
+        names, kept, verified = await asyncio.gather(
+            self._names(MANIFESTS), self._names(KEPT), self._names(VERIFICATIONS)
+        )
+        states = _worst_states(verified)
+        marks = {name.removeprefix(KEPT).removesuffix(".json") for name in kept}
+        entries, strays = [], []
+        for name in names:
+            try:
+                entries.append(_entry(ManifestName.parse(name), marks, states))
+            except Corrupt:
+                strays.append(name)
+        return Catalogue(tuple(sorted(entries, key=lambda entry: entry.id, reverse=True)), tuple(strays))
+
+    async def find(self, backup_id: str) -> str:
+        """The name of a backup's manifest; raises `NotFound`."""
+        async for stored in self.backend.list(f"{MANIFESTS}{backup_id}~"):
+            return stored.name
+        raise NotFound(f"no backup {backup_id} in {self.place}", "list the backups with: rowvault list")
+
+    async def manifest(self, backup_id: str) -> Manifest:
+        """A backup's manifest; raises `NotFound` or `Corrupt`."""
+        name = await self.find(backup_id)
+        return load_manifest(name, await get(self.backend, name))
+
+    async def commit(self, manifest: Manifest) -> None:
+        """Make a backup exist: check that every object is there in its size, then write the manifest.
+
+        Raises `Corrupt` if an object is missing or has another size; then there is no backup.
+        """
+        there = {stored.name: stored.size async for stored in self.objects(manifest.id)}
+        for stored in manifest.objects():
+            if there.get(stored.name) != stored.bytes:
+                raise Corrupt(
+                    f"{stored.name} in {self.place}: {stored.bytes} bytes were written, found {there.get(stored.name)}",
+                    "the backup is not committed; look at the storage, then run it again",
+                )
+        data = dump_manifest(manifest)
+        name = str(manifest.name())
+        try:
+            await self.backend.create(name, data)
+        except AlreadyExists:
+            if await get(self.backend, name) != data:
+                raise
+
+    def objects(self, backup_id: str) -> AsyncIterator[StoredObject]:
+        """What lies under a backup's prefix, committed or not."""
+        return self.backend.list(backup_prefix(backup_id))
+
+    async def begun(self) -> set[str]:
+        """Ids under which objects lie, with a manifest or without."""
+        return {folder async for folder in self.backend.folders(BACKUPS)}
+
+    async def keep(self, backup_id: str, reason: str) -> None:
+        """Set a keep mark: retention does not touch the backup until it is lifted."""
+        await self.find(backup_id)
+        mark = {"reason": reason, "since": datetime.now(UTC).isoformat()}
+        await put(self.backend, f"{KEPT}{backup_id}.json", json.dumps(mark).encode())
+
+    async def release(self, backup_id: str) -> None:
+        """Lift a keep mark; one that is not there is no error."""
+        await self.find(backup_id)
+        await self.backend.delete([f"{KEPT}{backup_id}.json"])
+
+    async def record_verification(self, backup_id: str, state: str, report: dict[str, object]) -> None:
+        """Remember what the newest verification came to."""
+        name = f"{VERIFICATIONS}{backup_id}~{state}.json"
+        await put(self.backend, name, json.dumps(report, ensure_ascii=False).encode())
+        others = await self._names(f"{VERIFICATIONS}{backup_id}~")
+        await self.backend.delete([other for other in others if other != name])
+
+    async def lease(self, backup_id: str, purpose: str) -> Lease:
+        """Protect a backup's objects from being swept, until the lease is released or no longer kept."""
+        return await Lease.take(self.backend, backup_id, purpose)
+
+    async def _names(self, prefix: str) -> list[str]:
+        return [stored.name async for stored in self.backend.list(prefix)]
+
+
+def _worst_states(names: list[str]) -> dict[str, str]:
+    """State by backup id. Two records mean that a newer one was being written: the worse counts."""
+    states: dict[str, str] = {}
+    for name in names:
+        backup_id, _, state = name.removeprefix(VERIFICATIONS).removesuffix(".json").partition("~")
+        states[backup_id] = "failed" if "failed" in (state, states.get(backup_id)) else state
+    return states
+
+
+def _entry(name: ManifestName, kept: set[str], verified: dict[str, str]) -> Entry:
+    return Entry(
+        id=name.id,
+        kind=id_kind(name.id),
+        created_at=id_moment(name.id),
+        base=name.base,
+        rows=name.rows,
+        bytes_stored=name.bytes_stored,
+        label=name.label,
+        kept=name.id in kept,
+        verified=verified.get(name.id),
+        manifest=str(name),
+    )
