@@ -26,7 +26,7 @@ from jobs.describe import (
 from jobs.leasing import leased
 from jobs.offsite import Mirror, mirrored
 from jobs.postgres.catalogue import Selection
-from jobs.postgres.connection import Source, connect
+from jobs.postgres.connection import Source, session
 from jobs.postgres.copying import PartPlan
 from jobs.postgres.errors import Contended
 from jobs.postgres.inventory import Inventory, read_inventory
@@ -121,11 +121,8 @@ async def _prepare(
 ) -> _Taking:
     """Look at both ends before anything is locked or written; sweep what interrupted runs left."""
     await refuse_transaction_pooling(source)
-    connection = await connect(source, "identity")
-    try:
+    async with session(source, "identity") as connection:
         lineage = await read_lineage(connection)
-    finally:
-        connection.terminate()
     tools = await asyncio.to_thread(find_tools, lineage.major, options.pg_bin)
     await primary.bind(lineage.system_identifier, lineage.database, adopt=options.adopt)
     await sweep(primary)

@@ -3,7 +3,8 @@
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 from jobs.concurrency import task_group
 from jobs.progress import OnProgress, Progress, no_progress
@@ -48,7 +49,10 @@ async def verify_backup(
         try:
             manifest = await repository.manifest(backup_id)
             pieces = _sampled(list(_pieces(manifest)), sample)
-            problems += await _verify_pieces(repository, pieces, on_progress)
+            found = await _verify_pieces(repository, pieces, on_progress)
+            if found or sample >= 1.0:
+                await _record(repository, backup_id, found)
+            problems += found
             objects += sum(len(piece.objects) for piece in pieces)
             read += sum(piece.bytes for piece in pieces)
             places.append(PlaceOutcome(repository.place, "committed"))
@@ -70,6 +74,11 @@ async def problems_of(
 ) -> list[Problem]:
     """Everything that is wrong with one backup in one place."""
     return await _verify_pieces(repository, list(_pieces(manifest)), on_progress)
+
+
+async def _record(repository: Repository, backup_id: str, found: list[Problem]) -> None:
+    report = {"verified_at": datetime.now(UTC).isoformat(), "problems": [asdict(problem) for problem in found]}
+    await repository.record_verification(backup_id, "failed" if found else "success", report)
 
 
 def _state(problems: list[Problem], places: list[PlaceOutcome]) -> State:

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from storage.errors import Corrupt
 from storage.names import ManifestName
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class StoredFile(_Record):
@@ -55,7 +55,7 @@ class Column(_Record):
 class Table(_Record):
     """One table with rows of its own: its shape and its data. `oid` is the source's, for the change log."""
 
-    schema_name: str
+    schema_name: str = Field(alias="schema")
     name: str
     oid: int
     partition_of: str | None
@@ -83,7 +83,7 @@ class Table(_Record):
 class Sequence(_Record):
     """Where a sequence stood just after the snapshot. Text, since JSON readers lose digits past 2^53."""
 
-    schema_name: str
+    schema_name: str = Field(alias="schema")
     name: str
     last_value: str
     is_called: bool
@@ -95,7 +95,7 @@ RelationKind = Literal["view", "materialized view", "foreign table", "partitione
 class SchemaOnly(_Record):
     """A relation of which the definition is kept and no rows: they are elsewhere, or computed."""
 
-    schema_name: str
+    schema_name: str = Field(alias="schema")
     name: str
     kind: RelationKind
 
@@ -103,7 +103,7 @@ class SchemaOnly(_Record):
 class ForeignKeyOutside(_Record):
     """A foreign key of a table in this backup that points to a table outside it."""
 
-    schema_name: str
+    schema_name: str = Field(alias="schema")
     table: str
     name: str
     references: str
@@ -145,7 +145,7 @@ class Extension(_Record):
 
     name: str
     version: str
-    schema_name: str
+    schema_name: str = Field(alias="schema")
 
 
 class Dump(_Record):
@@ -211,7 +211,7 @@ class Manifest(_Record):
 
 def dump_manifest(manifest: Manifest) -> bytes:
     """The manifest as it is stored."""
-    text = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    text = json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False)
     body = text.removesuffix("\n}").encode() + b",\n"
     return body + f' "sha256": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
 

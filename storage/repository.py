@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -175,7 +175,7 @@ class Repository:
         await self.find(backup_id)
         await self.backend.delete([f"{KEPT}{backup_id}.json"])
 
-    async def record_verification(self, backup_id: str, state: str, report: dict[str, object]) -> None:
+    async def record_verification(self, backup_id: str, state: str, report: Mapping[str, object]) -> None:
         """Remember what the newest verification came to."""
         name = f"{VERIFICATIONS}{backup_id}~{state}.json"
         await put(self.backend, name, json.dumps(report, ensure_ascii=False).encode())

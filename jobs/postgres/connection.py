@@ -1,5 +1,7 @@
 """Sessions on the source: how they are opened, and the settings every one of them has."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
@@ -86,3 +88,13 @@ async def connect(source: Source, purpose: str) -> Connection:
         connection.terminate()
         raise
     return connection
+
+
+@asynccontextmanager
+async def session(source: Source, purpose: str) -> AsyncIterator[Connection]:
+    """A session for as long as the block runs."""
+    connection = await connect(source, purpose)
+    try:
+        yield connection
+    finally:
+        connection.terminate()

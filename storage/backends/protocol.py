@@ -1,13 +1,15 @@
 """What a place to keep objects must be able to do: the one interface every backend implements.
 
-An object has a name: components of `A-Z a-z 0-9 . _ - ~ =` joined by `/`, none of them `.` or `..`
-(`storage.names` makes such names of anything). Objects are immutable but for being deleted or written again whole.
+An object has a name: components of `A-Z a-z 0-9 . _ - ~ =` joined by `/`, none of them `.` or `..`, each of at most
+230 bytes (`storage.names` makes such names of anything). No object's name is the folder of another's: there is no
+`a/b` beside `a`. Objects are immutable but for being deleted or written again whole. What else lies about in a bucket
+or folder, named otherwise, is never shown.
 
 Every method raises only `storage.errors`: `Unavailable` where another try may help, `Refused` where it will not.
 Every method may be cancelled at any await; what a cancelled call leaves behind is never visible to a reader.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -35,22 +37,30 @@ class Unfinished:
 
 
 class Upload(Protocol):
-    """One object being written. Nobody sees it before `commit` returns.
+    """One object being written. Nobody sees it before `commit`.
 
-    Used by one task at a time. After `commit` or `abort` it is spent.
+    Used by one task at a time. Whoever began it calls `abort` in the end, whatever happened. After `commit` or `abort`
+    it is spent; after an `append` or a `commit` that was cancelled only `abort` is left.
     """
 
     async def append(self, block: bytes) -> None:
-        """Add bytes at the end; any length, blocks are regrouped as the store likes them."""
+        """Add bytes at the end; any length, blocks are regrouped as the store likes them.
+
+        If it raises `Unavailable`, it took nothing of this block: the same block may be appended again.
+        """
 
     async def commit(self) -> int:
         """Make the object durable, then visible, replacing an older one of that name; return its size in bytes.
 
         Raises `Corrupt`, and leaves nothing visible, if a hash was promised to `begin` and the bytes have another.
+        May be called again after `Unavailable`. If cancelled, the object is visible whole or not at all.
         """
 
     async def abort(self) -> None:
-        """Forget the object and free what it took. Does nothing after `commit` or another `abort`."""
+        """Forget the object and free what it took. Does nothing after `commit` or another `abort`.
+
+        Raises nothing: what the store does not let it free at once is left for `unfinished` to find.
+        """
 
 
 class Backend(Protocol):
@@ -65,8 +75,11 @@ class Backend(Protocol):
         Of two concurrent callers at most one succeeds, where the store can promise that (S3: `If-None-Match: *`).
         """
 
-    def read(self, name: str, offset: int = 0) -> AsyncIterator[bytes]:
-        """The object's bytes from `offset` on, in blocks of at most 1 MiB. Raises `NotFound` at the first block."""
+    def read(self, name: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        """The object's bytes from `offset` on, in blocks of at most 1 MiB; none at or past its end.
+
+        Raises `NotFound` at the first block. Who stops before the end closes it (`contextlib.aclosing`).
+        """
 
     async def stat(self, name: str) -> StoredObject:
         """What a listing would say of this one object. Raises `NotFound`."""
@@ -75,9 +88,10 @@ class Backend(Protocol):
         """Every visible object whose name starts with `prefix`, in byte order of their names."""
 
     def folders(self, prefix: str = "") -> AsyncIterator[str]:
-        """The distinct next components of names under `prefix` (which is empty or ends in `/`), without reading deeper.
+        """The distinct next components of names under `prefix` (which is empty or ends in `/`), in byte order.
 
-        Only components followed by a `/` count; components that hold nothing but unfinished writes do too.
+        Without reading deeper. Only components followed by a `/` count; those that hold nothing but unfinished writes
+        do too, and one that has become empty may for a while.
         """
 
     async def delete(self, names: Iterable[str]) -> None:

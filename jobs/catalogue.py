@@ -1,0 +1,147 @@
+"""The catalogue over all places: what a person sees as the list of backups."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from jobs.errors import NotThere
+from jobs.results import PlaceOutcome, PlaceState, State
+from storage.errors import StorageError, Unavailable
+from storage.repository import Catalogue, Entry, Repository
+
+
+@dataclass(frozen=True, slots=True)
+class ListedBackup:
+    """One backup, its places merged. `recoverable_to` is the latest moment it can bring back."""
+
+    id: str
+    kind: str
+    state: State
+    label: str
+    created_at: datetime
+    recoverable_to: datetime
+    places: tuple[PlaceOutcome, ...]
+    rows: int
+    bytes_stored: int
+    kept: bool
+
+    @property
+    def whole_somewhere(self) -> bool:
+        """Whether at least one place has it and did not fail its verification."""
+        return any(place.state == "committed" for place in self.places)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All backups, newest first; places that did not answer; names among the manifests that are none."""
+
+    backups: tuple[ListedBackup, ...]
+    unreachable: tuple[PlaceOutcome, ...]
+    strays: tuple[str, ...]
+
+
+async def list_backups(repositories: Sequence[Repository]) -> Listing:
+    """Ask every place; raises `Unavailable` only if none answers."""
+    answers = await asyncio.gather(*(_ask(repository) for repository in repositories))
+    unreachable = tuple(answer for answer in answers if isinstance(answer, PlaceOutcome))
+    if len(unreachable) == len(answers):
+        raise Unavailable(
+            "no place answers: " + "; ".join(f"{place.name}: {place.error}" for place in unreachable),
+            "rowvault doctor looks at each place",
+        )
+    catalogues = {
+        repository.place: answer if isinstance(answer, Catalogue) else None
+        for repository, answer in zip(repositories, answers, strict=True)
+    }
+    strays = tuple(f"{place}: {name}" for place, found in catalogues.items() if found for name in found.strays)
+    return Listing(merge(catalogues), unreachable, strays)
+
+
+async def _ask(repository: Repository) -> Catalogue | PlaceOutcome:
+    try:
+        return await repository.catalogue()
+    except StorageError as error:
+        return PlaceOutcome(repository.place, "unreachable", error.message)
+
+
+def merge(catalogues: dict[str, Catalogue | None]) -> tuple[ListedBackup, ...]:
+    """Join the places' catalogues, newest first; None is a place that did not answer."""
+    by_id: dict[str, dict[str, Entry]] = {}
+    for place, catalogue in catalogues.items():
+        for entry in catalogue.entries if catalogue else ():
+            by_id.setdefault(entry.id, {})[place] = entry
+    return tuple(_merged(by_id[backup_id], catalogues) for backup_id in sorted(by_id, reverse=True))
+
+
+def _merged(entries: dict[str, Entry], catalogues: dict[str, Catalogue | None]) -> ListedBackup:
+    places = tuple(
+        PlaceOutcome(place, _place_state(entries.get(place), catalogue)) for place, catalogue in catalogues.items()
+    )
+    entry = next(iter(entries.values()))
+    return ListedBackup(
+        id=entry.id,
+        kind=entry.kind,
+        state=_state(places),
+        label=entry.label,
+        created_at=entry.created_at,
+        recoverable_to=entry.created_at,
+        places=places,
+        rows=entry.rows,
+        bytes_stored=entry.bytes_stored,
+        kept=any(one.kept for one in entries.values()),
+    )
+
+
+def _place_state(entry: Entry | None, catalogue: Catalogue | None) -> PlaceState:
+    if catalogue is None:
+        return "unreachable"
+    if entry is None:
+        return "pending"
+    return "failed" if entry.verified == "failed" else "committed"
+
+
+def _state(places: tuple[PlaceOutcome, ...]) -> State:
+    states = {place.state for place in places}
+    if "failed" in states:
+        return "failed"
+    return "success" if states == {"committed"} else "warning"
+
+
+async def resolve(repositories: Sequence[Repository], wanted: str) -> str:
+    """The id that a person means: an id, or `latest`. Raises `NotThere`."""
+    listing = await list_backups(repositories)
+    if wanted == "latest":
+        for backup in listing.backups:
+            if backup.whole_somewhere:
+                return backup.id
+        raise NotThere("there is no backup yet", "take one with: rowvault backup")
+    if any(backup.id == wanted for backup in listing.backups):
+        return wanted
+    raise NotThere(f"there is no backup {wanted}", "list the backups with: rowvault list")
+
+
+async def keep(repositories: Sequence[Repository], backup_id: str, reason: str) -> None:
+    """Set a keep mark in every place that has the backup."""
+    for repository in await _having(repositories, backup_id):
+        await repository.keep(backup_id, reason)
+
+
+async def release(repositories: Sequence[Repository], backup_id: str) -> None:
+    """Lift the keep mark in every place that has the backup."""
+    for repository in await _having(repositories, backup_id):
+        await repository.release(backup_id)
+
+
+async def _having(repositories: Sequence[Repository], backup_id: str) -> list[Repository]:
+    """All places must answer: a mark set in one place only would be forgotten in the other."""
+    listing = await list_backups(repositories)
+    if listing.unreachable:
+        place = listing.unreachable[0]
+        raise Unavailable(f"{place.name} does not answer: {place.error}", "try again when all places answer")
+    states = {
+        place.name: place.state for backup in listing.backups if backup.id == backup_id for place in backup.places
+    }
+    if not states:
+        raise NotThere(f"there is no backup {backup_id}", "list the backups with: rowvault list")
+    return [repository for repository in repositories if states[repository.place] in {"committed", "failed"}]

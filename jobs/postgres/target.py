@@ -1,0 +1,117 @@
+"""The database that a restore goes into: whether it is empty, how it is marked meanwhile, how it is emptied again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jobs.postgres.catalogue import OWN_SCHEMA
+from jobs.postgres.connection import Connection
+from jobs.postgres.errors import translated
+from jobs.postgres.identifiers import TableName, qualified, quote
+
+MARKER = f"{OWN_SCHEMA}.unfinished_restore"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetState:
+    """What a target holds before a restore. `objects` are those in the way, at most ten; `unfinished` a backup's id."""
+
+    major: int
+    existing_schemas: frozenset[str]
+    existing_extensions: frozenset[str]
+    available_extensions: frozenset[str]
+    roles: frozenset[str]
+    tables: frozenset[TableName]
+    objects: tuple[str, ...]
+    unfinished: str | None
+
+
+# Objects of a schema depend on it; members of extensions depend on their extension too, and are not in the way.
+# https://www.postgresql.org/docs/current/catalog-pg-depend.html
+_OBJECTS = """
+    SELECT i.type, i.identity
+      FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_namespace n ON n.oid = d.refobjid,
+           LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) i
+     WHERE d.refclassid = 'pg_catalog.pg_namespace'::regclass AND d.deptype = 'n'
+       AND n.nspname = ANY ($1::text[]) AND i.type NOT IN ('default acl', 'extension')
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
+                        WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype = 'e')
+     ORDER BY i.identity
+"""
+
+
+async def read_target(connection: Connection, schemas: Sequence[str]) -> TargetState:
+    """Look at the target; changes nothing."""
+    with translated("looking at the target"):
+        objects = await connection.fetch(f"{_OBJECTS} LIMIT 10", list(schemas))
+        tables = await connection.fetch(
+            "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c"
+            " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')"
+        )
+        return TargetState(
+            major=connection.get_server_version().major,
+            existing_schemas=await _names(connection, "SELECT nspname FROM pg_catalog.pg_namespace"),
+            existing_extensions=await _names(connection, "SELECT extname FROM pg_catalog.pg_extension"),
+            available_extensions=await _names(connection, "SELECT name FROM pg_catalog.pg_available_extensions"),
+            roles=await _names(connection, "SELECT rolname FROM pg_catalog.pg_roles"),
+            tables=frozenset(TableName(row["nspname"], row["relname"]) for row in tables),
+            objects=tuple(f"{row['type']} {row['identity']}" for row in objects),
+            unfinished=await _unfinished(connection),
+        )
+
+
+async def _names(connection: Connection, query: str) -> frozenset[str]:
+    return frozenset(row[0] for row in await connection.fetch(query))
+
+
+async def _unfinished(connection: Connection) -> str | None:
+    if await connection.fetchval("SELECT pg_catalog.to_regclass($1)", MARKER) is None:
+        return None
+    backup: str | None = await connection.fetchval(f"SELECT backup FROM {MARKER}")
+    return backup
+
+
+async def mark_unfinished(connection: Connection, backup_id: str) -> None:
+    """Say in the target that it is not whole yet."""
+    with translated("marking the target as unfinished"):
+        async with connection.transaction():
+            await connection.execute(
+                f"CREATE SCHEMA IF NOT EXISTS {OWN_SCHEMA}; CREATE TABLE {MARKER} (backup text, started_at timestamptz)"
+            )
+            await connection.execute(f"INSERT INTO {MARKER} VALUES ($1, pg_catalog.now())", backup_id)
+
+
+async def mark_finished(connection: Connection) -> None:
+    """Take the mark away, and our schema if nothing else is in it."""
+    with translated("taking away the mark of an unfinished restore"):
+        await connection.execute(f"DROP TABLE {MARKER}")
+        if not await connection.fetch(_OBJECTS, [OWN_SCHEMA]):
+            await connection.execute(f"DROP SCHEMA {OWN_SCHEMA}")
+
+
+async def empty_again(connection: Connection, schemas: Sequence[str], before: TargetState) -> None:
+    """Drop what an unfinished restore made: the target was empty, so all that is in these schemas now is ours."""
+    with translated("emptying the target again"):
+        async with connection.transaction():
+            extensions = await _names(connection, "SELECT extname FROM pg_catalog.pg_extension")
+            for extension in sorted(extensions - before.existing_extensions):
+                await connection.execute(f"DROP EXTENSION IF EXISTS {quote(extension)} CASCADE")
+            for schema in set(schemas) - before.existing_schemas:
+                await connection.execute(f"DROP SCHEMA IF EXISTS {quote(schema)} CASCADE")
+            for row in await connection.fetch(_OBJECTS, list(schemas)):
+                kind = _DROPPED_AS.get(row["type"], row["type"])
+                await connection.execute(f"DROP {kind} IF EXISTS {row['identity']} CASCADE")
+
+
+# Where DROP has another word for it than pg_identify_object().
+_DROPPED_AS = {"statistics object": "STATISTICS", "composite type": "TYPE"}
+
+
+async def set_sequence(connection: Connection, sequence: TableName, last_value: int, is_called: bool) -> None:
+    """Set where a sequence stands."""
+    with translated(f"setting the sequence {sequence}"):
+        await connection.execute(
+            "SELECT pg_catalog.setval($1::text::pg_catalog.regclass, $2::bigint, $3::boolean)",
+            qualified(sequence),
+            last_value,
+            is_called,
+        )

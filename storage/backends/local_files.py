@@ -1,0 +1,198 @@
+"""The blocking half of the local backend: files and folders under one root. Raises `OSError` like the os module.
+
+A write goes to a temporary file beside its target, `<name>.tmp-<16 hex digits>`, is fsynced and renamed; then the
+folder is fsynced, and so was the parent of every folder that had to be made.
+"""
+
+import errno
+import os
+import re
+import secrets
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from storage.backends.naming import is_name
+
+_TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{16}$")
+_MAKE_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file as found: `path` is relative to the root, `name` the object it is or, if `temporary`, was to be."""
+
+    name: str
+    path: str
+    size: int
+    modified: datetime
+    temporary: bool
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name means a temporary file, so that no object can have it."""
+    return _TEMPORARY.search(name) is not None
+
+
+class Tree:
+    """Files under `root`, which is made (mode 0700, files 0600) by the first write."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._making = threading.Lock()
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files, those that are there, and folders that became empty, but not the root."""
+        folders = set()
+        for path in paths:
+            full = self.root / path
+            # A folder by that name is no object; it gives IsADirectoryError here.
+            with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                full.unlink()
+                folders.add(full.parent)
+        for folder in {self._prune(folder) for folder in folders}:
+            with suppress(FileNotFoundError):
+                sync_folder(folder)
+
+    def walk(self, prefix: str) -> Iterator[Entry]:
+        """Files whose object's name starts with `prefix`, in byte order of path; reads a folder when it gets there."""
+        folder, slash, _ = prefix.rpartition("/")
+        return self._walk(folder + slash, prefix)
+
+    def folders(self, folder: str) -> list[str]:
+        """Folders in `folder` (empty, or ending in `/`), in byte order."""
+        return sorted(entry.name for entry in self._scan(folder) if entry.is_dir(follow_symlinks=False))
+
+    def _walk(self, folder: str, prefix: str) -> Iterator[Entry]:
+        for found in sorted(self._scan(folder), key=_with_slash):
+            if found.is_dir(follow_symlinks=False):
+                if (folder + found.name + "/").startswith(prefix):
+                    yield from self._walk(f"{folder}{found.name}/", prefix)
+            elif (entry := _entry(folder, found)) is not None and entry.name.startswith(prefix):
+                yield entry
+
+    def _scan(self, folder: str) -> list[os.DirEntry[str]]:
+        """What lies in a folder, if it is there, foreign things such as `lost+found` aside."""
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root / folder) as entries:
+            return [entry for entry in entries if is_name(entry.name)]
+        return []
+
+    def make(self, folder: Path) -> None:
+        """Make a folder and those above it, durably."""
+        # Locked, because a folder that is found must be as durable as one that is made.
+        with self._making:
+            missing = []
+            while not folder.is_dir():
+                missing.append(folder)
+                folder = folder.parent
+            for new in reversed(missing):
+                with suppress(FileExistsError):
+                    new.mkdir(mode=0o700)
+                sync_folder(new.parent)
+
+    def _prune(self, folder: Path) -> Path:
+        """Remove a folder and those above it as far as they are empty; return the first that stays."""
+        while folder != self.root:
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError:
+                break
+            folder = folder.parent
+        return folder
+
+
+class TemporaryFile:
+    """A file on its way to being the object `name`; opened by its first write, or by being published empty.
+
+    Whoever uses it calls `discard` in the end, which does nothing once it is published.
+    """
+
+    def __init__(self, tree: Tree, name: str) -> None:
+        self._tree = tree
+        self._target = tree.root / name
+        self._path = tree.root / f"{name}.tmp-{secrets.token_hex(8)}"
+        self._fd: int | None = None
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        """Add every byte at the end."""
+        fd, rest = self._opened(), memoryview(data)
+        while rest:
+            # One call of the system may take fewer bytes than it is given.
+            rest = rest[os.write(fd, rest) :]
+        self.size += len(data)
+
+    def publish(self) -> None:
+        """Make the file durable and give it its name, in place of an older one."""
+        os.fsync(self._opened())
+        self._path.replace(self._target)
+        self._close()
+        sync_folder(self._target.parent)
+
+    def publish_new(self) -> None:
+        """Make the file durable and give it its name. Raises `FileExistsError` if that is taken."""
+        os.fsync(self._opened())
+        # A link, unlike a rename, never replaces; `discard` takes the temporary name away.
+        os.link(self._path, self._target)
+        sync_folder(self._target.parent)
+
+    def discard(self) -> None:
+        """Free what is left of it."""
+        if self._fd is not None:
+            self._close()
+            self._tree.remove([str(self._path.relative_to(self._tree.root))])
+
+    def _opened(self) -> int:
+        if self._fd is None:
+            self._fd = self._open()
+        return self._fd
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        for _ in range(_MAKE_TRIES):
+            self._tree.make(self._path.parent)
+            # Somebody may remove the folder, empty as it is, before the file is in it.
+            with suppress(FileNotFoundError):
+                return os.open(self._path, flags, 0o600)
+        raise FileNotFoundError(errno.ENOENT, "the folder is removed again and again")
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, on file systems that know what that means."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(fd)
+
+
+def _with_slash(entry: os.DirEntry[str]) -> str:
+    # `a/…` comes after `a-b` and `a.b`: a folder sorts as if its name ended in the slash that follows it.
+    return entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name
+
+
+def _entry(folder: str, found: os.DirEntry[str]) -> Entry | None:
+    """What a listing says of a file; None if it vanished meanwhile or is no plain file."""
+    if not found.is_file(follow_symlinks=False):
+        return None
+    try:
+        facts = found.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    path = folder + found.name
+    name = _TEMPORARY.sub("", path)
+    modified = datetime.fromtimestamp(facts.st_mtime, UTC)
+    return Entry(name, path, facts.st_size, modified, temporary=name != path)

@@ -1,0 +1,245 @@
+"""One S3 client for the running loop: options, requests with a time limit, errors in our words.
+
+botocore makes one attempt at each request; trying again is `Retrying`'s work. Checksums are the caller's: some stores
+(R2) refuse the trailers that botocore would add by itself.
+"""
+
+import asyncio
+import hashlib
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import aioboto3
+import aiohttp
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from storage.backends.s3_errors import explain
+from storage.errors import NotFound, Refused
+
+Bytes = bytes | bytearray
+SEND_BYTES = 128 << 10
+
+MARK = "rowvault-write"
+"""Metadata that tells our own write from another's, where a reply was lost."""
+
+FAULTS = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, TimeoutError)
+"""What a request can raise."""
+
+_NEXT = {
+    "list_objects_v2": {"ContinuationToken": "NextContinuationToken"},
+    "list_multipart_uploads": {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"},
+}
+"""How each listing goes on: a parameter of the next request, and what of the last reply it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class S3Options:
+    """Where a bucket is and how to talk to it. Without keys: the environment's, or the instance's role.
+
+    `endpoint_url` None means AWS. `ca_file` is a PEM file to trust instead of the usual authorities. `silence_seconds`
+    is how long a request may go on without a byte moving.
+    """
+
+    bucket: str
+    prefix: str = ""
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    ca_file: Path | None = None
+    connect_seconds: float = 10.0
+    silence_seconds: float = 60.0
+    connections: int = 16
+
+    @property
+    def place(self) -> str:
+        """What messages call this bucket."""
+        return f"bucket {self.bucket} at {self.endpoint_url or 'AWS'}"
+
+    @property
+    def key_prefix(self) -> str:
+        """What comes before every object's name: empty, or ending in `/`."""
+        stripped = self.prefix.strip("/")
+        return f"{stripped}/" if stripped else ""
+
+
+class S3Client:
+    """Requests about one bucket. Belongs to the loop that `open` ran on."""
+
+    def __init__(self, options: S3Options, client: Any, stack: AsyncExitStack) -> None:
+        self.options = options
+        self._client = client
+        self._stack = stack
+
+    @classmethod
+    async def open(cls, options: S3Options) -> "S3Client":
+        """Make the client; nothing is asked of the store yet. Raises `Refused` for options that cannot be right."""
+        stack = AsyncExitStack()
+        try:
+            client = await stack.enter_async_context(_new_client(options))
+        except (BotoCoreError, ValueError, OSError) as error:
+            hint = "Check ROWVAULT_S3__ENDPOINT_URL, ROWVAULT_S3__REGION and the AWS configuration."
+            raise Refused(f"cannot use {options.place}: {error}", hint) from error
+        return cls(options, client, stack)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._stack.aclose()
+
+    def key(self, name: str) -> str:
+        """An object's key in the bucket."""
+        return self.options.key_prefix + name
+
+    def name(self, key: str) -> str:
+        """The name of the object that has this key."""
+        return key.removeprefix(self.options.key_prefix)
+
+    async def call(self, doing: str, operation: str, data: Bytes | None = None, **parameters: Any) -> Any:
+        """One request about the bucket, `data` its body; `doing` says in an error what could not be done.
+
+        Raises besides `Unavailable` and `Refused`: `NotFound` (404) and `AlreadyExists` (412).
+        """
+        silence = self.options.silence_seconds
+        loop = asyncio.get_running_loop()
+        with self.explained(doing):
+            async with asyncio.timeout(silence) as limit:
+                if data is not None:
+                    parameters["Body"] = _Body(data, lambda: limit.reschedule(loop.time() + silence))
+                return await getattr(self._client, operation)(Bucket=self.options.bucket, **parameters)
+
+    async def pages(self, operation: str, **parameters: Any) -> AsyncIterator[Any]:
+        """The pages of a listing, one request each, led on by the marks that the store itself gives."""
+        while True:
+            page = await self.call("list objects", operation, **parameters)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            parameters |= {to: page[found] for to, found in _NEXT[operation].items() if page.get(found)}
+
+    async def put(self, name: str, data: Bytes, digest: bytes, **parameters: Any) -> None:
+        """Store an object by one request; the store compares `digest`, the SHA-256, before it shows the object."""
+        checksum = as_base64(digest)
+        key = self.key(name)
+        await self.call(f"write {name}", "put_object", data, Key=key, ChecksumSHA256=checksum, **parameters)
+
+    async def abort(self, name: str, upload_id: str) -> None:
+        """Free what an unfinished multipart upload took; one that is gone is no error."""
+        with suppress(NotFound):
+            key = self.key(name)
+            await self.call(f"discard {name}", "abort_multipart_upload", Key=key, UploadId=upload_id)
+
+    async def head(self, name: str) -> Any:
+        """What the store says of an object. Raises `NotFound`, and `Refused` if there is not even the bucket."""
+        try:
+            return await self.call(f"look up {name}", "head_object", Key=self.key(name))
+        except NotFound:
+            # A HEAD has no body to tell a missing object from a missing bucket.
+            await self._require_bucket()
+            raise
+
+    async def mark_of(self, name: str) -> str | None:
+        """The mark that an object was written with, empty if without one; None if there is no such object."""
+        try:
+            head = await self.head(name)
+        except NotFound:
+            return None
+        return str(head["Metadata"].get(MARK, ""))
+
+    async def delete(self, name: str) -> None:
+        """Delete one object; one that is absent is no error."""
+        with suppress(NotFound):
+            await self.call(f"delete {name}", "delete_object", Key=self.key(name))
+
+    async def delete_batch(self, names: list[str]) -> None:
+        """Delete at most 1,000 objects. Raises what the store says of the first that it could not delete."""
+        wanted = {"Objects": [{"Key": self.key(name)} for name in names], "Quiet": True}
+        doing = f"delete {len(names)} objects"
+        reply = await self.call(doing, "delete_objects", Delete=wanted, ChecksumAlgorithm="SHA256")
+        for error in reply.get("Errors", []):
+            if error.get("Code") != "NoSuchKey":
+                doing = f"delete {self.name(error.get('Key', ''))}"
+                raise explain(ClientError({"Error": error}, "DeleteObjects"), doing, self.options.place)
+
+    @contextmanager
+    def explained(self, doing: str) -> Iterator[None]:
+        """Raise what goes wrong inside as a storage error that says what could not be done."""
+        try:
+            yield
+        except FAULTS as error:
+            raise explain(error, doing, self.options.place) from error
+
+    async def _require_bucket(self) -> None:
+        try:
+            await self.call("find the bucket", "head_bucket")
+        except NotFound as error:
+            hint = "Create it, or correct ROWVAULT_S3__BUCKET and ROWVAULT_S3__ENDPOINT_URL."
+            raise Refused(f"{self.options.place} does not exist", hint) from error
+
+
+class _Body:
+    """Bytes on their way out. Each time some more are taken, `progress` is told; nothing is copied.
+
+    botocore wants a file to read, but never reads it; aiohttp iterates.
+    """
+
+    def __init__(self, data: Bytes, progress: Callable[[], None]) -> None:
+        self._data = data
+        self._progress = progress
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def read(self) -> Bytes:
+        return self._data
+
+    def seek(self, offset: int) -> int:
+        return offset
+
+    async def __aiter__(self) -> AsyncIterator[memoryview]:
+        whole = memoryview(self._data)
+        for start in range(0, len(whole), SEND_BYTES):
+            # The store may answer, and end the time limit, before it has taken everything.
+            with suppress(RuntimeError):
+                self._progress()
+            yield whole[start : start + SEND_BYTES]
+
+
+def sha256_of(data: Bytes) -> bytes:
+    """The SHA-256 of some bytes. Large ones belong into a thread."""
+    return hashlib.sha256(data).digest()
+
+
+def as_base64(digest: bytes) -> str:
+    """A checksum as S3's headers have it."""
+    return b64encode(digest).decode()
+
+
+def _new_client(options: S3Options) -> Any:
+    config = Config(
+        retries={"total_max_attempts": 1},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        connect_timeout=options.connect_seconds,
+        read_timeout=options.silence_seconds,
+        max_pool_connections=options.connections,
+        signature_version="s3v4",
+        # The checksum header covers the body and is signed; to hash the body again would hold up the loop.
+        s3={"addressing_style": options.addressing_style, "payload_signing_enabled": False},
+    )
+    return aioboto3.Session().client(
+        "s3",
+        endpoint_url=options.endpoint_url,
+        region_name=options.region,
+        aws_access_key_id=options.access_key_id,
+        aws_secret_access_key=options.secret_access_key,
+        aws_session_token=options.session_token,
+        verify=str(options.ca_file) if options.ca_file else None,
+        config=config,
+    )

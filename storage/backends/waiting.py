@@ -1,0 +1,26 @@
+"""Work that must not be left half done when the task that waits for it is cancelled."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def to_the_end(work: Awaitable[T]) -> T:
+    """Await `work`; if cancelled meanwhile, still wait until it has ended, and only then be cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        # Whatever it came to, its caller is gone: an error would have nobody to tell.
+        with suppress(Exception):
+            await task
+        raise
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run blocking work in a thread. Once this returns or raises, cancelled or not, the thread is done with it."""
+    return await to_the_end(asyncio.to_thread(function, *args, **kwargs))
