@@ -9,6 +9,7 @@ import logging
 import re
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Literal, TextIO
 
 import structlog
@@ -31,12 +32,13 @@ _TALKATIVE = (
 _TELLTALE = r"(?:passw(?:or)?d|passphrase|secret|token|credential|signature|api_?key|access_?key)"
 _SECRET_NAME = re.compile(_TELLTALE, re.IGNORECASE)
 _VALUE = r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&,;'\"]+)"
+# Repetitions are bounded, so that no text takes long.
 _SECRETS = (
     # What stands before the last @ of an address is its user and password.
-    re.compile(r"(://[^\s:/@]*:)\S+(?=@)"),
+    re.compile(r"(://[^\s:/@]{0,200}:)\S{1,2000}(?=@)"),
     re.compile(r"(authorization[\"']?\s*[:=]\s*)[^\r\n]+", re.IGNORECASE),
     # name=value, as in a DSN or a query, and "name": "value", as in JSON or a Python dictionary.
-    re.compile(rf"({_TELLTALE}[\w-]*(?:\s*=\s*|[\"']\s*:\s*)){_VALUE}", re.IGNORECASE),
+    re.compile(rf"({_TELLTALE}[\w-]{{0,50}}(?:\s*=\s*|[\"']\s*:\s*)){_VALUE}", re.IGNORECASE),
 )
 
 
@@ -82,16 +84,25 @@ def explain(error: BaseException) -> tuple[str, str]:
 
     Of a group of exceptions, what each of them says.
     """
+    parts = [_explain_one(inner) for inner in _inner(error)]
+    messages = dict.fromkeys(message for message, _ in parts)
+    hints = dict.fromkeys(hint for _, hint in parts if hint)
+    return "; ".join(messages), "; ".join(hints)
+
+
+def _inner(error: BaseException) -> Iterator[BaseException]:
     if isinstance(error, BaseExceptionGroup):
-        parts = dict.fromkeys(explain(inner) for inner in error.exceptions)
-        return "; ".join(message for message, _ in parts), "; ".join(
-            filter(None, (hint for _, hint in parts))
-        )
-    message = getattr(error, "message", None) or str(error)
-    hint = getattr(error, "hint", None) or ""
-    known = hasattr(error, "hint") and bool(message)
-    message = str(message) if known else f"{type(error).__name__}: {message}".removesuffix(": ")
-    return _one_line(message), _one_line(str(hint))
+        for inner in error.exceptions:
+            yield from _inner(inner)
+    else:
+        yield error
+
+
+def _explain_one(error: BaseException) -> tuple[str, str]:
+    if hasattr(error, "message") and hasattr(error, "hint"):
+        return _one_line(str(error.message)), _one_line(error.hint or "")
+    # The text of an exception we do not know may say little without its type.
+    return _one_line(f"{type(error).__name__}: {error}").removesuffix(":"), ""
 
 
 def _one_line(text: str) -> str:
