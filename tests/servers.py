@@ -97,9 +97,7 @@ class Server:
     async def create(self, name: str | None = None, *, template: str = "template1") -> Database:
         """A new database, named `test_N` unless given, copied from a template database."""
         database = self._database(name or f"test_{next(_numbers)}")
-        await self.maintenance.execute(
-            f"CREATE DATABASE {_quoted(database.name)} TEMPLATE {_quoted(template)}"
-        )
+        await self.maintenance.execute(f"CREATE DATABASE {quoted(database.name)} TEMPLATE {quoted(template)}")
         return database
 
     async def clone(self, key: str, build: Build) -> Database:
@@ -116,7 +114,7 @@ class Server:
 
     async def drop(self, database: Database) -> None:
         """Remove a database, whoever is still connected to it."""
-        await self.maintenance.execute(f"DROP DATABASE IF EXISTS {_quoted(database.name)} WITH (FORCE)")
+        await self.maintenance.execute(f"DROP DATABASE IF EXISTS {quoted(database.name)} WITH (FORCE)")
 
     def _database(self, name: str) -> Database:
         return Database(self.embedded.dsn(name).get_secret_value(), name, self)
@@ -158,5 +156,5 @@ def program(name: str, package: str, places: Sequence[str] = ("/usr/sbin",)) -> 
     return found
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
