@@ -110,9 +110,7 @@ def parse_cron(line: str) -> CronLine:
             "must have five fields (minute, hour, day of month, month, day of week), such as `0 2 * * *`,"
             f" not {len(texts)}"
         )
-    minutes, hours, days, months, weekdays = (
-        _values(f, text) for f, text in zip(_FIELDS, texts, strict=True)
-    )
+    minutes, hours, days, months, weekdays = (_values(f, text) for f, text in zip(_FIELDS, texts, strict=True))
     either_day = not texts[2].startswith("*") and not texts[4].startswith("*")
     if not either_day and min(days) > max(_LONGEST_MONTH[month] for month in months):
         raise CronError("names a day of month that none of its months has")
@@ -134,9 +132,7 @@ def _values(field: _Field, text: str) -> frozenset[int]:
 def _item_values(field: _Field, item: str) -> range:
     match = _ITEM.fullmatch(item)
     if match is None:
-        raise CronError(
-            f"{field.name}: must be *, a value, a range or a list of these, each with an optional /step"
-        )
+        raise CronError(f"{field.name}: must be *, a value, a range or a list of these, each with an optional /step")
     if match["all"]:
         low, high = field.low, field.high
     else:

@@ -24,9 +24,7 @@ def parse_duration(text: str) -> timedelta:
     """The length of time that `text` says. Raises ValueError, whose message does not repeat the text."""
     match = _DURATION.fullmatch(text.strip())
     if match is None or int(match[1]) == 0:
-        raise ValueError(
-            "must be a whole number above zero and a unit, s, m, h or d, such as 90s, 30m, 2h or 7d"
-        )
+        raise ValueError("must be a whole number above zero and a unit, s, m, h or d, such as 90s, 30m, 2h or 7d")
     return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
 
 

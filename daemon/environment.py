@@ -74,9 +74,7 @@ def _read_dotenv(path: Path) -> dict[str, str]:
 def _ours(given: Mapping[str, str]) -> list[str]:
     """The names that are meant for this program, also where their case is wrong."""
     return sorted(
-        name
-        for name in given
-        if name.upper().startswith(PREFIX) and not _KUBERNETES.match(name.removeprefix(PREFIX))
+        name for name in given if name.upper().startswith(PREFIX) and not _KUBERNETES.match(name.removeprefix(PREFIX))
     )
 
 

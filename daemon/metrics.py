@@ -29,9 +29,7 @@ _DURATIONS = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 21600)
 class Metrics:
     """All metrics of the process. Called from the event loop only."""
 
-    def __init__(
-        self, version: str, jobs: Iterable[str], places: Iterable[str], status: Callable[[], Status]
-    ) -> None:
+    def __init__(self, version: str, jobs: Iterable[str], places: Iterable[str], status: Callable[[], Status]) -> None:
         """`status` is asked at each scrape, and must answer from memory."""
         self.registry = CollectorRegistry()
         self._tables = _Tables()
@@ -108,9 +106,7 @@ class _Tables(Collector):
 
     def collect(self) -> Iterator[Metric]:
         labels = ["schema", "table", "kind"]
-        rows = GaugeMetricFamily(
-            "rowvault_table_backup_rows", "Rows of a table in the newest backup.", labels=labels
-        )
+        rows = GaugeMetricFamily("rowvault_table_backup_rows", "Rows of a table in the newest backup.", labels=labels)
         raw = GaugeMetricFamily(
             "rowvault_table_backup_bytes",
             "Bytes of a table in the newest backup, as COPY text.",
@@ -157,9 +153,7 @@ class _Now(Collector):
     def collect(self) -> Iterator[Metric]:
         status = self._status()
         yield _gauge("rowvault_build_info", "Version of Rowvault.", "version", {self._version: 1})
-        yield GaugeMetricFamily(
-            "rowvault_healthy", "1 while every objective is kept, else 0.", value=status.healthy
-        )
+        yield GaugeMetricFamily("rowvault_healthy", "1 while every objective is kept, else 0.", value=status.healthy)
         yield GaugeMetricFamily(
             "rowvault_recovery_point_age_seconds",
             "Age of the newest moment that can be restored; without any, time since the first start.",
@@ -198,10 +192,7 @@ def _jobs(facts: Facts) -> Iterator[Metric]:
         "rowvault_job_running_seconds",
         "How long a job has been running; 0: it is not.",
         "job",
-        {
-            name: (facts.now - job.running_since).total_seconds() if job.running_since else 0
-            for name, job in jobs
-        },
+        {name: (facts.now - job.running_since).total_seconds() if job.running_since else 0 for name, job in jobs},
     )
     yield _gauge(
         "rowvault_job_next_run_timestamp_seconds",

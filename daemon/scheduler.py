@@ -48,9 +48,7 @@ class Scheduler:
     that raises ends the task group it runs in: its function must turn what may fail in a run into a result.
     """
 
-    def __init__(
-        self, schedules: Mapping[str, CronLine | None], jobs: Mapping[str, Run], zone: tzinfo
-    ) -> None:
+    def __init__(self, schedules: Mapping[str, CronLine | None], jobs: Mapping[str, Run], zone: tzinfo) -> None:
         self._schedules = schedules
         self._jobs = jobs
         self._zone = zone
@@ -131,9 +129,7 @@ class Scheduler:
                 _log.info("job is scheduled", job=job, next_run=next_run.isoformat())
 
     def _add(self, job: str, trigger: object, start: Run, **options: object) -> None:
-        self._timer.add_job(
-            start, trigger, id=job, max_instances=1, coalesce=True, misfire_grace_time=None, **options
-        )
+        self._timer.add_job(start, trigger, id=job, max_instances=1, coalesce=True, misfire_grace_time=None, **options)
 
     async def _start(self, job: str) -> None:
         if self._tasks is None:

@@ -59,9 +59,7 @@ class _Group(BaseModel):
 class S3Settings(_Group):
     """The off-site place: a bucket in anything that speaks S3."""
 
-    bucket: str | None = Field(
-        None, description="Bucket for off-site backups; it must exist. Unset: none are made."
-    )
+    bucket: str | None = Field(None, description="Bucket for off-site backups; it must exist. Unset: none are made.")
     prefix: Prefix = Field("", description="Folder inside the bucket, for a bucket shared with others.")
     endpoint_url: EndpointUrl | None = Field(
         None, description="Address of an S3-compatible server. Unset: Amazon's, by region."
@@ -96,9 +94,7 @@ class S3Settings(_Group):
 class ScheduleSettings(_Group):
     """When each job runs; an empty line means never."""
 
-    full: Schedule = Field(
-        "0 2 * * *", description="When to take a full backup (crontab line; empty or off: never)."
-    )
+    full: Schedule = Field("0 2 * * *", description="When to take a full backup (crontab line; empty or off: never).")
     incremental: Schedule = Field("0 * * * *", description="When to take an incremental backup, likewise.")
     archive: Schedule = Field("0 3 * * 0", description="When to take a long-term archive, likewise.")
     drill: Schedule = Field("0 4 1 * *", description="When to prove recovery in a drill, likewise.")
@@ -107,12 +103,8 @@ class ScheduleSettings(_Group):
 class HttpSettings(_Group):
     """Where health and metrics are served."""
 
-    host: str = Field(
-        "127.0.0.1", description="Address on which health and metrics are served; 0.0.0.0 for all."
-    )
-    port: Annotated[int, whole(0, 65535)] = Field(
-        8080, description="Port on which health and metrics are served."
-    )
+    host: str = Field("127.0.0.1", description="Address on which health and metrics are served; 0.0.0.0 for all.")
+    port: Annotated[int, whole(0, 65535)] = Field(8080, description="Port on which health and metrics are served.")
 
 
 class ObjectiveSettings(_Group):
@@ -127,9 +119,7 @@ class ObjectiveSettings(_Group):
 class Settings(BaseSettings):
     """Every setting of the process, checked. Frozen; secrets are typed as such."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter=NESTED, frozen=True, extra="forbid"
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=NESTED, frozen=True, extra="forbid")
 
     database_url: DatabaseUrl | None = Field(
         None, description="The database to back up: postgresql://user:password@host:5432/name."
@@ -142,9 +132,7 @@ class Settings(BaseSettings):
     local_path: Path | None = Field(None, description="Folder for local backups. Unset: none are kept.")
     s3: S3Settings = S3Settings()
     schedule: ScheduleSettings = ScheduleSettings()
-    timezone: ZoneName = Field(
-        "UTC", description="Time zone in which schedules are meant, such as Europe/Berlin."
-    )
+    timezone: ZoneName = Field("UTC", description="Time zone in which schedules are meant, such as Europe/Berlin.")
     copy_jobs: Annotated[int, whole(1, 64)] = Field(
         2, description="How many tables or parts are copied at the same time."
     )
@@ -165,9 +153,7 @@ class Settings(BaseSettings):
     give_way_attempts: Annotated[int, whole(1, 1000)] = Field(
         10, description="How often a backup begins again before it gives up."
     )
-    job_time_limit: Duration = Field(
-        timedelta(hours=6), description="Longest a job may run before it is ended."
-    )
+    job_time_limit: Duration = Field(timedelta(hours=6), description="Longest a job may run before it is ended.")
     connect_timeout: Duration = Field(timedelta(seconds=10), description="Longest to wait for a connection.")
     http: HttpSettings = HttpSettings()
     objectives: ObjectiveSettings = ObjectiveSettings()
@@ -178,9 +164,7 @@ class Settings(BaseSettings):
     pg_bin: Path | None = Field(
         None, description="Folder of pg_dump and pg_restore. Unset: the newest found on this machine."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least level that is logged."
-    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["json", "console"] | None = Field(
         None, description="How logs are written. Unset: console on a terminal, else json."
     )

@@ -192,9 +192,7 @@ def fires_by_brute_force(line: CronLine, start: datetime, end: datetime, zone: Z
 
 @settings(deadline=None)
 @given(line=crontab_lines, moment=near_a_change, zone=st.sampled_from(ZONES))
-def test_fires_are_those_of_a_cron_that_looks_at_every_minute(
-    line: CronLine, moment: datetime, zone: ZoneInfo
-) -> None:
+def test_fires_are_those_of_a_cron_that_looks_at_every_minute(line: CronLine, moment: datetime, zone: ZoneInfo) -> None:
     end = moment + timedelta(days=1)
     expected = fires_by_brute_force(line, moment, end, zone)
     found = []
