@@ -151,7 +151,7 @@ async def _with_attempts(taking: _Taking, others: list[Repository]) -> tuple[Man
         try:
             return await _attempt(taking, others)
         except Contended as error:
-            taking.on_progress(Progress(f"beginning again after attempt {attempt}: {error.message}", 0, 0))
+            taking.on_progress(Progress(f"beginning again after attempt {attempt}: {error.message}"))
             await asyncio.sleep(RETRY_SECONDS)
     return await _attempt(taking, others)
 
@@ -203,7 +203,7 @@ async def _store_everything(
         for mirror in mirrors:
             mirror.offer(part.objects)
         done = sum(plan.weight for plan, _ in copied)
-        taking.on_progress(Progress(f"copied {plan}", done, total))
+        taking.on_progress(Progress("copied", done, total, backup_id, str(plan.table), plan.number))
 
     async with task_group() as group:
         schema = group.create_task(

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """So much of so much is done, in bytes; `phase` in words, such as `copying public.orders`."""
+    """So much of so much is done, in bytes (0 of 0 where there is no measure), and on which backup, table and part."""
 
     phase: str
-    done: int
-    total: int
+    done: int = 0
+    total: int = 0
+    backup: str | None = None
+    table: str | None = None
+    part: int | None = None
 
 
 OnProgress = Callable[[Progress], None]

@@ -206,11 +206,11 @@ async def _fill(plan: RestorePlan, repository: Repository, streams: int, on_prog
         archive.write_bytes(await get(repository.backend, plan.manifest.dump.archive.name))
         listing = _wanted_entries(await archive_entries(plan.tools, archive), plan)
         entries.write_text("\n".join(listing), encoding="utf-8")
-        on_progress(Progress("creating tables", 0, 0))
+        on_progress(Progress("creating tables"))
         await restore_section(plan.tools, plan.target, archive, "pre-data", entries, 1)
         await _load_tables(plan, repository, streams, on_progress)
         await _set_sequences(plan)
-        on_progress(Progress("building indexes and constraints", 0, 0))
+        on_progress(Progress("building indexes and constraints"))
         await restore_section(plan.tools, plan.target, archive, "post-data", entries, streams)
 
 
@@ -245,7 +245,9 @@ async def _load_tables(plan: RestorePlan, repository: Repository, streams: int, 
             for table, part in waiting:
                 await _load_part(worker, connection, repository, table, part)
                 done += part.bytes
-                on_progress(Progress(f"loaded {table.schema_name}.{table.name}", done, total))
+                on_progress(
+                    Progress("loaded", done, total, plan.manifest.id, f"{table.schema_name}.{table.name}", part.number)
+                )
 
     async with task_group() as group:
         for number in range(min(streams, len(parts))):

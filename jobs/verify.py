@@ -116,7 +116,7 @@ async def _verify_pieces(repository: Repository, pieces: list[_Piece], on_progre
         for piece in waiting:
             problems.extend(await _verify_piece(repository, piece))
             done += piece.bytes
-            on_progress(Progress(f"verifying {repository.place}", done, total))
+            on_progress(Progress(f"verifying {repository.place}", done, total, table=piece.table))
 
     async with task_group() as group:
         for _ in range(STREAMS):

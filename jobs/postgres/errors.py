@@ -56,7 +56,11 @@ class TransactionPooling(PostgresError):
 
 
 class ToolTrouble(PostgresError):
-    """pg_dump, pg_dumpall or pg_restore is missing, too old for the server, or failed."""
+    """pg_dump, pg_dumpall or pg_restore failed."""
+
+
+class ToolMissing(ToolTrouble):
+    """There is no pg_dump at hand that may read the server: none at all, or only older ones."""
 
 
 class Held(PostgresError):

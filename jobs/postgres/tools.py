@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.postgres.connection import Source
-from jobs.postgres.errors import Contended, MissingPrivilege, ToolTrouble, Unreachable
+from jobs.postgres.errors import Contended, MissingPrivilege, ToolMissing, ToolTrouble, Unreachable
 
 _READ = 1024 * 1024
 
@@ -50,16 +50,16 @@ def candidate_folders(pg_bin: Path | None) -> list[Path]:
 
 
 def find_tools(server_version: int, pg_bin: Path | None) -> Tools:
-    """The newest pg_dump at hand; raises `ToolTrouble` if there is none, or it is older than the server (a major)."""
+    """The newest pg_dump at hand; raises `ToolMissing` if there is none, or it is older than the server (a major)."""
     found = [tools for folder in candidate_folders(pg_bin) if (tools := _tools_in(folder)) is not None]
     if not found:
-        raise ToolTrouble(
+        raise ToolMissing(
             "pg_dump was not found",
             "install the PostgreSQL client programs, or set PG_BIN to the folder that holds pg_dump",
         )
     newest = max(found, key=lambda tools: tools.major)
     if newest.major < server_version:
-        raise ToolTrouble(
+        raise ToolMissing(
             f"the server is PostgreSQL {server_version}, the newest pg_dump at hand is {newest.version} ({newest.folder})",
             f"install the client programs of PostgreSQL {server_version} or newer, or set PG_BIN to their folder",
         )

@@ -1,0 +1,119 @@
+"""The composition root: settings in, the objects that jobs work with out. Nothing else reads settings for them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from daemon.runner import job_run
+from daemon.settings import S3Settings, Settings
+from jobs.full_backup import BackupOptions, full_backup
+from jobs.postgres.catalogue import Selection
+from jobs.postgres.connection import Source
+from jobs.postgres.identifiers import parse_pattern
+from jobs.postgres.snapshot import LockLimits
+from jobs.progress import OnProgress, no_progress
+from jobs.results import BackupResult
+from jobs.table_copy import CopyOptions
+from storage.backends.factory import S3Options, open_local, open_s3
+from storage.repository import Repository
+
+LOCAL, OFF_SITE = "local", "s3"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a person says of one backup, beside the settings."""
+
+    label: str = ""
+    reason: str = ""
+    keep: bool = False
+    adopt: bool = False
+
+
+class App:
+    """Everything that a command or the daemon needs, made of the settings."""
+
+    def __init__(self, settings: Settings, repositories: list[Repository]) -> None:
+        self.settings = settings
+        self.repositories = repositories
+
+    @property
+    def source(self) -> Source:
+        """The database to back up; raises `SettingsError` if none is set."""
+        return self.database(self.settings.require_database_url().get_secret_value())
+
+    @property
+    def selection(self) -> Selection:
+        """The tables to back up; raises `BadName`."""
+        return Selection(
+            tuple(parse_pattern(pattern) for pattern in self.settings.tables),
+            tuple(parse_pattern(pattern) for pattern in self.settings.exclude_tables),
+        )
+
+    @property
+    def time_limit(self) -> float:
+        """Seconds that a job may run."""
+        return self.settings.job_time_limit.total_seconds()
+
+    def database(self, dsn: str) -> Source:
+        """Another database, reached with the same patience."""
+        return Source(dsn, self.settings.connect_timeout.total_seconds())
+
+    def backup_options(self, request: Request) -> BackupOptions:
+        """How a backup is taken."""
+        settings = self.settings
+        return BackupOptions(
+            copying=CopyOptions(
+                streams=settings.copy_jobs, level=settings.compression_level, rate_limit=settings.rate_limit
+            ),
+            locks=LockLimits(settings.lock_timeout.total_seconds(), settings.give_way_after.total_seconds()),
+            attempts=settings.give_way_attempts,
+            pg_bin=settings.pg_bin,
+            label=request.label,
+            reason=request.reason,
+            keep=request.keep,
+            adopt=request.adopt,
+        )
+
+    async def full_backup(self, request: Request, job: str, on_progress: OnProgress = no_progress) -> BackupResult:
+        """Take a full backup under the job lock."""
+        async with job_run(self.source, job, self.time_limit):
+            return await full_backup(
+                self.source, self.selection, self.repositories, self.backup_options(request), on_progress
+            )
+
+
+@asynccontextmanager
+async def open_app(settings: Settings) -> AsyncIterator[App]:
+    """Open the places for as long as the block runs; raises `SettingsError` if there is none."""
+    settings.require_places()
+    repositories = []
+    try:
+        if settings.local_path is not None:
+            repositories.append(Repository(LOCAL, open_local(settings.local_path)))
+        if settings.s3.bucket is not None:
+            repositories.append(Repository(OFF_SITE, await open_s3(_s3_options(settings.s3, settings.s3.bucket))))
+        yield App(settings, repositories)
+    finally:
+        for repository in repositories:
+            await repository.backend.close()
+
+
+def _s3_options(s3: S3Settings, bucket: str) -> S3Options:
+    return S3Options(
+        bucket=bucket,
+        prefix=s3.prefix,
+        endpoint_url=s3.endpoint_url,
+        region=s3.region,
+        access_key_id=_reveal(s3.access_key_id),
+        secret_access_key=_reveal(s3.secret_access_key),
+        session_token=_reveal(s3.session_token),
+        addressing_style=s3.addressing_style,
+        ca_file=s3.ca_file,
+    )
+
+
+def _reveal(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None

@@ -1,0 +1,63 @@
+"""What an error means for whoever called: an exit code for scripts, a message and a hint for people."""
+
+import asyncio
+
+import click
+
+from daemon.endpoints import EndpointsError
+from daemon.logs import explain
+from daemon.metrics import Outcome
+from daemon.settings import SettingsError
+from jobs.errors import Difference, NotThere, UnsafeTarget
+from jobs.postgres.errors import Held, NoSuchTable, ToolMissing, TransactionPooling
+from jobs.postgres.identifiers import BadName
+from storage.errors import Corrupt, NotFound
+from storage.names import LabelTooLong
+from storage.repository import OtherSource
+
+DONE, FAILED, USAGE, DIFFERENCE, NOT_FOUND, REFUSED = range(6)
+
+_CODES: tuple[tuple[int, tuple[type[BaseException], ...]], ...] = (
+    (USAGE, (SettingsError, BadName, LabelTooLong, click.UsageError, EndpointsError)),
+    (REFUSED, (OtherSource, UnsafeTarget, TransactionPooling, Held, ToolMissing)),
+    (NOT_FOUND, (NotFound, NotThere, NoSuchTable)),
+    (DIFFERENCE, (Difference, Corrupt)),
+)
+
+
+class Stopped(Exception):
+    """A signal ended the work."""
+
+    def __init__(self) -> None:
+        self.message = "stopped before it was done"
+        self.hint = "what was begun is swept by the next run"
+        super().__init__(self.message)
+
+
+class TimeLimit(Exception):
+    """A job ran longer than it may."""
+
+    def __init__(self, job: str, seconds: float) -> None:
+        self.message = f"{job} was ended after {seconds:.0f} s, its time limit"
+        self.hint = "nothing was committed; raise JOB_TIME_LIMIT, or find out what is slow"
+        super().__init__(self.message)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of DESIGN.md's contract: where several apply, 2, 5, 4, 3, 1 in this order."""
+    return next((code for code, kinds in _CODES if isinstance(error, kinds)), FAILED)
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """How a run that ended so is counted."""
+    return "refused" if exit_code(error) == REFUSED else "failed"
+
+
+def describe(error: BaseException) -> dict[str, str]:
+    """The error as JSON shows it."""
+    if isinstance(error, click.UsageError):
+        return {"message": error.format_message(), "hint": "see rowvault --help"}
+    if isinstance(error, asyncio.CancelledError):
+        error = Stopped()
+    message, hint = explain(error)
+    return {"message": message, "hint": hint}
