@@ -106,9 +106,7 @@ class Bucket:
 @pytest.fixture
 async def bucket(s3_server: S3Server) -> AsyncIterator[Bucket]:
     """An empty bucket, removed with all it holds after the test."""
-    made = Bucket(
-        f"bucket-{next(_buckets)}", s3_server.endpoint_url, s3_server.access_key, s3_server.secret_key
-    )
+    made = Bucket(f"bucket-{next(_buckets)}", s3_server.endpoint_url, s3_server.access_key, s3_server.secret_key)
     async with aioboto3.Session().client(
         "s3",
         endpoint_url=made.endpoint_url,

@@ -56,9 +56,7 @@ def _pgbouncer_config(folder: Path, server: Server, port: int, mode: PoolMode) -
         "ignore_startup_parameters": "extra_float_digits",
     }
     lines = [f"{name} = {value}" for name, value in settings.items()]
-    config.write_text(
-        f"[databases]\n* = host=127.0.0.1 port={server.port}\n[pgbouncer]\n" + "\n".join(lines) + "\n"
-    )
+    config.write_text(f"[databases]\n* = host=127.0.0.1 port={server.port}\n[pgbouncer]\n" + "\n".join(lines) + "\n")
     return config
 
 

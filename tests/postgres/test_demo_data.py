@@ -45,9 +45,7 @@ async def test_an_embedding_is_found_by_its_index(demo_database: Database) -> No
 
 async def test_an_update_is_stamped(demo_database: Database) -> None:
     await demo_database.execute("UPDATE agent_states SET version = 2 WHERE agent_key = 'agent-00001'")
-    stamped = (
-        "SELECT updated_at > now() - interval '1 minute' FROM agent_states WHERE agent_key = 'agent-00001'"
-    )
+    stamped = "SELECT updated_at > now() - interval '1 minute' FROM agent_states WHERE agent_key = 'agent-00001'"
     assert await demo_database.value(stamped)
 
 
