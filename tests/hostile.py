@@ -83,7 +83,8 @@ EXTRA_WITH_CONTRIB = """
         (md5('1')::uuid, '"a b"=>"\\"q\\"", c=>NULL, ""=>""',
          'CaSe', 'top.sub', 1, '[2026-01-01,2026-02-01)',
          '<a b="c">&lt;é<!-- x --></a>'),
-        (md5('2')::uuid, '', NULL, '', 1, '[2026-02-01,)', 'no element'), (md5('3')::uuid, NULL, NULL, NULL, NULL, NULL, NULL);
+        (md5('2')::uuid, '', NULL, '', 1, '[2026-02-01,)', 'no element'),
+        (md5('3')::uuid, NULL, NULL, NULL, NULL, NULL, NULL);
     CREATE INDEX by_trigram ON contributed USING gin ((c::text) extensions.gin_trgm_ops);
     CREATE MATERIALIZED VIEW uses_extension AS SELECT id, h OPERATOR(extensions.->) 'a b' AS q FROM contributed;
 """
