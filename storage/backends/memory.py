@@ -9,7 +9,7 @@ from itertools import count
 
 from storage.backends.naming import require_name, require_prefix
 from storage.backends.protocol import StoredObject, Unfinished, Upload
-from storage.errors import AlreadyExists, Corrupt, NotFound
+from storage.errors import AlreadyExists, Corrupt, NotFound, Refused
 
 BLOCK_BYTES = 1 << 20
 
@@ -24,7 +24,7 @@ class _Stored:
 class _State:
     objects: dict[str, _Stored] = field(default_factory=dict)
     unfinished: dict[str, Unfinished] = field(default_factory=dict)
-    tokens: count[int] = field(default_factory=count)
+    tokens: "count[int]" = field(default_factory=count)
 
     def put(self, name: str, data: bytes) -> None:
         self.objects[name] = _Stored(data, datetime.now(UTC))
@@ -122,7 +122,8 @@ class _MemoryUpload:
     async def commit(self) -> int:
         await asyncio.sleep(0)
         data = bytes(self._data)
-        await self.abort()
+        if self._state.unfinished.pop(self._token, None) is None:
+            raise Refused(f"somebody discarded the unfinished {self._name}", "Run it again.")
         if self._promised not in (None, hashlib.sha256(data).hexdigest()):
             raise Corrupt(f"{self._name}: the bytes have another SHA-256 than was promised")
         self._state.put(self._name, data)
