@@ -149,6 +149,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if reporter is None or os.environ.get("CI") != "true":
         return
     skipped = reporter.stats.get("skipped", [])
+    reporter.ensure_newline()
     for report in skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         reporter.write_line(f"skipped, which fails in CI: {report.nodeid}: {reason}", red=True)
