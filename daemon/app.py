@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from daemon.runner import job_run
 from daemon.settings import S3Settings, Settings
 from jobs.full_backup import BackupOptions, full_backup
 from jobs.postgres.catalogue import Selection
@@ -16,7 +15,8 @@ from jobs.postgres.snapshot import LockLimits
 from jobs.progress import OnProgress, no_progress
 from jobs.results import BackupResult
 from jobs.table_copy import CopyOptions
-from storage.backends.factory import S3Options, open_local, open_s3
+from storage.backends.factory import open_local, open_s3
+from storage.backends.s3_client import S3Options
 from storage.repository import Repository
 
 LOCAL, OFF_SITE = "local", "s3"
@@ -77,12 +77,11 @@ class App:
             adopt=request.adopt,
         )
 
-    async def full_backup(self, request: Request, job: str, on_progress: OnProgress = no_progress) -> BackupResult:
-        """Take a full backup under the job lock."""
-        async with job_run(self.source, job, self.time_limit):
-            return await full_backup(
-                self.source, self.selection, self.repositories, self.backup_options(request), on_progress
-            )
+    async def full_backup(self, request: Request, on_progress: OnProgress = no_progress) -> BackupResult:
+        """Take a full backup; the caller holds the job lock (`daemon.runner.job_run`)."""
+        return await full_backup(
+            self.source, self.selection, self.repositories, self.backup_options(request), on_progress
+        )
 
 
 @asynccontextmanager

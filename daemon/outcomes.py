@@ -12,13 +12,13 @@ from jobs.errors import Difference, NotThere, UnsafeTarget
 from jobs.postgres.errors import Held, NoSuchTable, ToolMissing, TransactionPooling
 from jobs.postgres.identifiers import BadName
 from storage.errors import Corrupt, NotFound
-from storage.names import LabelTooLong
+from storage.names import BadLabel
 from storage.repository import OtherSource
 
 DONE, FAILED, USAGE, DIFFERENCE, NOT_FOUND, REFUSED = range(6)
 
 _CODES: tuple[tuple[int, tuple[type[BaseException], ...]], ...] = (
-    (USAGE, (SettingsError, BadName, LabelTooLong, click.UsageError, EndpointsError)),
+    (USAGE, (SettingsError, BadName, BadLabel, click.UsageError, EndpointsError)),
     (REFUSED, (OtherSource, UnsafeTarget, TransactionPooling, Held, ToolMissing)),
     (NOT_FOUND, (NotFound, NotThere, NoSuchTable)),
     (DIFFERENCE, (Difference, Corrupt)),

@@ -89,6 +89,16 @@ class Scheduler:
             self._tasks = None
             self._timer.shutdown(wait=False)
 
+    def run_now(self, job: str) -> None:
+        """Run a scheduled job at once, beside its schedule; does nothing while it runs already."""
+        if job in self._lines and job not in self._running:
+            self._begin(job)
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until no job runs, but no longer than so many seconds."""
+        if self._running:
+            await asyncio.wait([task for _, task in self._running.values()], timeout=seconds)
+
     def cancel(self) -> None:
         """Ask every running job to end."""
         for _, task in self._running.values():
@@ -132,10 +142,13 @@ class Scheduler:
         self._timer.add_job(start, trigger, id=job, max_instances=1, coalesce=True, misfire_grace_time=None, **options)
 
     async def _start(self, job: str) -> None:
-        if self._tasks is None:
-            return
         if job in self._running:
             _log.warning("job is still running; this run is left out", job=job)
+            return
+        self._begin(job)
+
+    def _begin(self, job: str) -> None:
+        if self._tasks is None:
             return
         task = self._tasks.create_task(self._jobs[job](), name=job)
         self._running[job] = datetime.now(UTC), task

@@ -1,0 +1,5 @@
+"""`python -m daemon` is `rowvault`."""
+
+from daemon.cli import main
+
+main()

@@ -1,0 +1,381 @@
+"""The `rowvault` command: one thin function a command. Exit codes and JSON keys are a contract with scripts."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from enum import StrEnum
+from typing import Annotated, Any
+
+import click
+import typer
+import uvloop
+from jobs.doctor import examine
+
+from daemon import output
+from daemon.app import App, Request, open_app
+from daemon.demo import run_demo
+from daemon.logs import configure_logs
+from daemon.outcomes import DIFFERENCE, DONE, FAILED, REFUSED, Stopped, describe, exit_code
+from daemon.runner import job_run
+from daemon.service import Service
+from daemon.settings import describe_settings, load_settings
+from daemon.targets import read_dsn
+from jobs import catalogue
+from jobs.restore import choose_whole, plan_restore
+from jobs.restore import restore as carry_out
+from jobs.results import VerifyResult
+from jobs.verify import verify_backup
+
+cli = typer.Typer(
+    name="rowvault",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Backs up PostgreSQL tables, proves every backup by reading it back, and brings it back.",
+    epilog="Settings come from the environment and a .env file, as ROWVAULT_DATABASE_URL and others: see `rowvault"
+    " settings`. Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 a difference was found, 4 not found,"
+    " 5 refused for safety.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Backup = Annotated[str, typer.Argument(metavar="BACKUP", help="A backup's id, or: latest.")]
+Adopt = Annotated[
+    bool, typer.Option("--adopt", help="Bind the repository to this database, which took the place of another.")
+]
+
+
+class Kind(StrEnum):
+    """The kinds of backup that can be taken now."""
+
+    full = "full"
+
+
+@cli.command()
+def run(adopt: Adopt = False) -> None:
+    """Run the daemon: backups on schedule, health and metrics over HTTP, until SIGTERM.
+
+    Example: ROWVAULT_DATABASE_URL=postgresql://… ROWVAULT_LOCAL_PATH=/var/lib/rowvault rowvault run
+    """
+
+    async def work(app: App) -> int:
+        configure_logs(app.settings.log_level, app.settings.log_format)
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        _ = app.source, app.selection  # what cannot be right is said now, not at the first run
+        await Service(app, Request(adopt=adopt)).run(stop)
+        return DONE
+
+    _with_app(work, as_json=False)
+
+
+@cli.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="End after the jobs instead of serving.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show everything on embedded parts: PostgreSQL with sample tables, an S3 server, a backup, a restore, the daemon.
+
+    Example: rowvault demo --once
+    """
+    _exit(lambda: run_demo(once=once, as_json=as_json), as_json=as_json)
+
+
+@cli.command()
+def backup(
+    kind: Annotated[Kind, typer.Argument(help="Which kind.")] = Kind.full,
+    label: Annotated[str, typer.Option(help="A short name, shown in the list.")] = "",
+    reason: Annotated[str, typer.Option(help="Why it is taken; kept in the manifest.")] = "",
+    keep: Annotated[bool, typer.Option("--keep", help="Keep it until it is released.")] = False,
+    adopt: Adopt = False,
+    as_json: Json = False,
+) -> None:
+    """Take a backup now and verify it in every place.
+
+    Example: rowvault backup --label before-2.0 --reason "migration 41" --keep
+    """
+
+    async def work(app: App) -> int:
+        request = Request(label, reason, keep, adopt)
+        with output.progress(quiet=as_json) as on_progress:
+            async with job_run(app.source, f"{kind.value} backup", app.time_limit):
+                result = await app.full_backup(request, on_progress)
+        if as_json:
+            document = output.backup_document(result)
+            if result.state == "failed":
+                document["error"] = {"message": f"backup {result.id} is not whole", "hint": "see problems"}
+            output.print_json(document)
+        else:
+            output.print_backup(result)
+        return DIFFERENCE if result.state == "failed" else DONE
+
+    _with_app(work, as_json=as_json)
+
+
+@cli.command()
+def keep(
+    backup_id: Backup,
+    reason: Annotated[str, typer.Option(help="Why it is kept.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Set a keep mark: the backup stays until it is released.
+
+    Example: rowvault keep latest --reason "before the audit"
+    """
+
+    async def work(app: App) -> int:
+        found = await catalogue.resolve(app.repositories, backup_id)
+        await catalogue.keep(app.repositories, found, reason)
+        _say(as_json, {"id": found, "kept": True}, f"{found} is kept until: rowvault release {found}")
+        return DONE
+
+    _with_app(work, as_json=as_json)
+
+
+@cli.command()
+def release(backup_id: Backup, as_json: Json = False) -> None:
+    """Lift a keep mark.
+
+    Example: rowvault release 20260101T020000.000Z-full-0a1b2c
+    """
+
+    async def work(app: App) -> int:
+        found = await catalogue.resolve(app.repositories, backup_id)
+        await catalogue.release(app.repositories, found)
+        _say(as_json, {"id": found, "kept": False}, f"{found} is no longer kept")
+        return DONE
+
+    _with_app(work, as_json=as_json)
+
+
+@cli.command(name="list")
+def list_(as_json: Json = False) -> None:
+    """List the backups of all places, newest first.
+
+    Example: rowvault list --json | jq '.[0].id'
+    """
+
+    async def work(app: App) -> int:
+        listing = await catalogue.list_backups(app.repositories)
+        for place in listing.unreachable:
+            output.err.print(f"{place.name} does not answer: {place.error}")
+        for stray in listing.strays:
+            output.err.print(f"not a manifest: {stray}")
+        if as_json:
+            output.print_json(list(listing.backups))
+        else:
+            output.print_list(listing.backups)
+        return DONE
+
+    _with_app(work, as_json=as_json)
+
+
+@cli.command()
+def show(backup_id: Backup, as_json: Json = False) -> None:
+    """Show one backup's manifest: what, when, rows, bytes, checksums, snapshot, versions.
+
+    Example: rowvault show latest
+    """
+
+    async def work(app: App) -> int:
+        found = await catalogue.resolve(app.repositories, backup_id)
+        manifest = await catalogue.read_manifest(app.repositories, found)
+        if as_json:
+            output.print_json(manifest.model_dump(mode="json", by_alias=True))
+        else:
+            output.print_manifest(manifest)
+        return DONE
+
+    _with_app(work, as_json=as_json)
+
+
+@cli.command()
+def verify(
+    backup_id: Annotated[str | None, typer.Argument(metavar="[BACKUP]", help="An id, or: latest.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Verify every backup.")] = False,
+    sample: Annotated[str, typer.Option(help="Read only this share of the objects, such as 10%.")] = "100%",
+    as_json: Json = False,
+) -> None:
+    """Read a backup back from every place, hash every object, count every row, and compare with its manifest.
+
+    Examples: rowvault verify latest · rowvault verify --all --sample 10%
+    """
+    if all_ == (backup_id is not None):
+        _exit(lambda: _raise(click.UsageError("name one BACKUP, or say --all")), as_json=as_json)
+
+    async def work(app: App) -> int:
+        share = _share(sample)
+        if backup_id is not None:
+            wanted = [await catalogue.resolve(app.repositories, backup_id)]
+        else:
+            wanted = [one.id for one in (await catalogue.list_backups(app.repositories)).backups]
+        with output.progress(quiet=as_json) as on_progress:
+            results = [await verify_backup(app.repositories, one, share, on_progress) for one in wanted]
+        if as_json:
+            output.print_json(results if all_ else results[0])
+        else:
+            for result in results:
+                output.print_verification(result)
+        return max((_verify_code(result) for result in results), default=DONE)
+
+    _with_app(work, as_json=as_json)
+
+
+@cli.command()
+def restore(
+    backup_id: Annotated[str, typer.Argument(metavar="[BACKUP]", help="An id; without one: latest.")] = "latest",
+    to: Annotated[str, typer.Option(metavar="DSN", help="Where to: a DSN, env:NAME, or @FILE that holds one.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Restore a backup into an empty database, after showing what will be done and asking.
+
+    Example: rowvault restore latest --to env:TARGET_DSN --dry-run
+    """
+
+    async def work(app: App) -> int:
+        target = app.database(read_dsn(to, output.err.print))
+        found = await catalogue.resolve(app.repositories, backup_id)
+        manifest = await catalogue.read_manifest(app.repositories, found)
+        plan = await plan_restore(manifest, target, app.settings.pg_bin)
+        if not as_json:
+            output.print_plan(plan)
+        if dry_run:
+            _say(as_json, output.plan_document(plan), "dry run: nothing was done")
+            return DONE
+        if not yes and not _confirmed(as_json):
+            return REFUSED
+        with output.progress(quiet=as_json) as on_progress:
+            repository, whole = await choose_whole(app.repositories, found, on_progress)
+            plan = await plan_restore(whole, target, app.settings.pg_bin)
+            result = await carry_out(plan, repository, app.settings.copy_jobs, on_progress)
+        if as_json:
+            output.print_json(result)
+        else:
+            output.print_restore(result)
+        return DONE
+
+    _with_app(work, as_json=as_json)
+
+
+@cli.command()
+def doctor(as_json: Json = False) -> None:
+    """Check settings, reach, privileges, versions, clocks and room, and say what to do about each finding.
+
+    Example: rowvault doctor
+    """
+
+    async def work(app: App) -> int:
+        report = await examine(app.source, app.selection, app.repositories, app.settings.pg_bin)
+        if as_json:
+            output.print_json(report)
+        else:
+            output.print_report(report)
+        return DONE if report.healthy else FAILED
+
+    _with_app(work, as_json=as_json)
+
+
+@cli.command()
+def settings(as_json: Json = False) -> None:
+    """List every setting with its default and meaning.
+
+    Example: rowvault settings
+    """
+    described = describe_settings()
+    if as_json:
+        output.print_json(list(described))
+    else:
+        output.print_settings(described)
+
+
+def _verify_code(result: VerifyResult) -> int:
+    if result.problems or any(place.state == "failed" for place in result.places):
+        return DIFFERENCE
+    return FAILED if result.state == "failed" else DONE
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = 0.0
+    if not text.endswith("%") or not 0 < share <= 1:
+        raise click.UsageError("--sample wants a share such as 10%")
+    return share
+
+
+def _confirmed(as_json: bool) -> bool:
+    """Ask on the terminal; without one, say that --yes is needed."""
+    if as_json or not sys.stdin.isatty():
+        error = {"message": "restoring needs a yes, and there is no terminal to ask on", "hint": "say --yes"}
+        output.print_json({"error": error}) if as_json else output.print_error(error)
+        return False
+    if typer.confirm("Restore now?", err=True):
+        return True
+    output.err.print("nothing was done")
+    return False
+
+
+def _say(as_json: bool, document: object, text: str) -> None:
+    if as_json:
+        output.print_json(document)
+    else:
+        output.out.print(text)
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
+def _with_app(work: Callable[[App], Coroutine[Any, Any, int]], *, as_json: bool) -> None:
+    """Run a command's work on an application made of the settings, and exit with its code."""
+
+    async def opened() -> int:
+        loaded = load_settings()
+        configure_logs("warning", loaded.log_format)
+        async with open_app(loaded) as app:
+            return await work(app)
+
+    _exit(opened, as_json=as_json)
+
+
+def _exit(work: Callable[[], Coroutine[Any, Any, int]], *, as_json: bool) -> None:
+    raise typer.Exit(
+        _guarded(lambda: asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_stoppable(work)), as_json)
+    )
+
+
+async def _stoppable(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """SIGTERM cancels the work, as Ctrl-C does, so that it cleans up; a command may take the signal over."""
+    task = asyncio.ensure_future(work())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
+
+
+def _guarded(call: Callable[[], int], as_json: bool) -> int:
+    """Whatever goes wrong becomes a message, a hint and an exit code; never a traceback."""
+    try:
+        return call()
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        error: BaseException = Stopped()
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except Exception as failure:  # noqa: BLE001 - the last frame before the user
+        error = failure
+    described = describe(error)
+    if as_json:
+        output.print_json({"error": described})
+    else:
+        output.print_error(described)
+    return exit_code(error)
+
+
+def main() -> None:
+    """The entry point."""
+    as_json = "--json" in sys.argv[1:]
+    sys.exit(_guarded(lambda: cli(standalone_mode=False) or DONE, as_json))

@@ -1,0 +1,135 @@
+"""A real S3 server for the demo: SeaweedFS out of its wheel, on loopback, ending with us."""
+
+import asyncio
+import json
+import random
+import secrets
+import shutil
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.postgres import processes
+from storage.backends.s3_client import S3Options
+
+START_SECONDS = 60.0
+_OPTIONS = (
+    "-ip=127.0.0.1",
+    "-ip.bind=127.0.0.1",
+    "-master.volumeSizeLimitMB=128",
+    "-volume.max=100",
+    "-volume.preStopSeconds=0",
+    "-s3",
+    "-s3.iam=false",
+    "-s3.port.iceberg=0",
+    "-s3.port.lance=0",
+)
+
+
+class StoreError(Exception):
+    """The S3 server is not at hand, or did not start."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A running S3 server and the keys that may do everything in it."""
+
+    endpoint_url: str
+    access_key_id: str
+    secret_access_key: str
+
+    def options(self, bucket: str) -> S3Options:
+        """How to reach a bucket in it."""
+        return S3Options(
+            bucket=bucket,
+            endpoint_url=self.endpoint_url,
+            region="us-east-1",
+            access_key_id=self.access_key_id,
+            secret_access_key=self.secret_access_key,
+            addressing_style="path",
+        )
+
+
+@asynccontextmanager
+async def running_store(folder: Path) -> AsyncIterator[Store]:
+    """Run the server with its data in `folder` while the block runs. Raises `StoreError`."""
+    beside = Path(sys.executable).with_name("weed")
+    program = str(beside) if beside.exists() else shutil.which("weed")
+    if program is None:
+        raise StoreError("there is no S3 server for the demo", "install the package with its extra: embedded")
+    master, volume, filer, s3 = _free_ports(4)
+    store = Store(f"http://127.0.0.1:{s3}", "rowvault-demo", secrets.token_urlsafe(18))
+    ports = (f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}")
+    config = f"-s3.config={_identities(folder, store)}"
+    command = (program, f"-logdir={folder}", "server", f"-dir={folder}", *ports, config, *_OPTIONS)
+    with (folder / "server.log").open("wb") as log:
+        process = await processes.spawn(command, processes.OURSELVES, log.fileno())
+    try:
+        await _until_it_answers(process, s3, folder / "server.log")
+        yield store
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def _identities(folder: Path, store: Store) -> Path:
+    credentials = [{"accessKey": store.access_key_id, "secretKey": store.secret_access_key}]
+    path = folder / "s3.json"
+    path.touch(mode=0o600)
+    path.write_text(
+        json.dumps({"identities": [{"name": "demo", "credentials": credentials, "actions": ["Admin"]}]}),
+        encoding="utf-8",
+    )
+    return path
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports nobody uses now, nor the ones 10,000 above, where the server puts gRPC."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(20_000, 32_000)  # noqa: S311 - a port, not a secret
+        if port not in ports and _is_free(port) and _is_free(port + 10_000):
+            ports.append(port)
+    return ports
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+async def _until_it_answers(process: asyncio.subprocess.Process, port: int, log: Path) -> None:
+    trouble = StoreError("the S3 server of the demo did not start", f"see {log}")
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            while not await _is_healthy(port):
+                if process.returncode is not None:
+                    raise trouble
+                await asyncio.sleep(0.1)
+    except TimeoutError as error:
+        raise trouble from error
+
+
+async def _is_healthy(port: int) -> bool:
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+            return b" 200 " in await reader.readline()
+        finally:
+            writer.close()
+    except OSError:
+        return False

@@ -1,0 +1,118 @@
+"""What the daemon knows: gathered by its rounds and runs, asked by its endpoints and metrics."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from daemon.metrics import Outcome
+from daemon.scheduler import Scheduler
+from jobs.status import Facts, JobFacts, PlaceFacts, Status, judge
+from storage.repository import Catalogue
+
+JOB_KINDS = {"daily-full": "full", "hourly-incremental": "incremental", "weekly-archive": "archive"}
+
+
+@dataclass(slots=True)
+class LastRuns:
+    """How the runs of one job in this process ended."""
+
+    success: datetime | None = None
+    failure: datetime | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass(slots=True)
+class DaemonKnowledge:
+    """Everything that is answered over HTTP, from memory. Written by one loop, so no locks.
+
+    `catalogues` has each place's newest known listing, kept while the place does not answer.
+    """
+
+    scheduler: Scheduler
+    rpo: timedelta | None
+    rto: timedelta | None
+    first_start: datetime = field(default_factory=lambda: datetime.now(UTC))
+    database_error: str | None = "was not asked yet"
+    places: dict[str, PlaceFacts] = field(default_factory=dict)
+    catalogues: dict[str, Catalogue] = field(default_factory=dict)
+    uncovered_tables: int = 0
+    runs: dict[str, LastRuns] = field(default_factory=dict)
+
+    def liveness(self) -> tuple[str, ...]:
+        """Why the loop or the scheduler is not alive."""
+        return () if self.scheduler.alive() else ("the scheduler has not moved for half a minute",)
+
+    def readiness(self) -> tuple[str, ...]:
+        """What did not answer lately."""
+        reasons = [f"database: {self.database_error}"] if self.database_error else []
+        reasons += [
+            f"{place}: {facts.error or 'was not asked yet'}"
+            for place, facts in self.places.items()
+            if not facts.reachable
+        ]
+        return tuple(reasons)
+
+    def status(self) -> Status:
+        """Whether the data is safe, judged now."""
+        return judge(self._facts(datetime.now(UTC)))
+
+    def newest(self, kind: str | None = None) -> datetime | None:
+        """The moment of the newest backup (of a kind) that did not fail its verification, in any place."""
+        moments = (
+            entry.created_at
+            for catalogue in self.catalogues.values()
+            for entry in catalogue.entries
+            if entry.verified != "failed" and kind in {None, entry.kind}
+        )
+        return max(moments, default=None)
+
+    def backlog(self) -> list[str]:
+        """Ids of backups that the first place has and another has not, as far as is known; oldest first."""
+        places = list(self.places)
+        if not places or places[0] not in self.catalogues:
+            return []
+        here = {entry.id for entry in self.catalogues[places[0]].entries}
+        missing: set[str] = set()
+        for place in places[1:]:
+            known = self.catalogues.get(place)
+            missing |= here - ({entry.id for entry in known.entries} if known else set())
+        return sorted(missing)
+
+    def ended(self, job: str, outcome: Outcome) -> None:
+        """A run of a job ended now."""
+        runs = self.runs.setdefault(job, LastRuns())
+        runs.outcome = outcome
+        if outcome in {"success", "warning"}:
+            runs.success = datetime.now(UTC)
+        elif outcome == "failed":
+            runs.failure = datetime.now(UTC)
+
+    def _facts(self, now: datetime) -> Facts:
+        return Facts(
+            now=now,
+            first_start=self.first_start,
+            recovery_point=self.newest(),
+            jobs=self._jobs(now),
+            places=self.places,
+            offsite_backlog=len(self.backlog()),
+            uncovered_tables=self.uncovered_tables,
+            rpo=self.rpo,
+            rto=self.rto,
+        )
+
+    def _jobs(self, now: datetime) -> Mapping[str, JobFacts]:
+        return {job: self._job(job, now) for job in self.scheduler.registered}
+
+    def _job(self, job: str, now: datetime) -> JobFacts:
+        runs = self.runs.get(job, LastRuns())
+        newest = self.newest(JOB_KINDS[job]) if job in JOB_KINDS else None
+        successes = [moment for moment in (newest, runs.success) if moment]
+        return JobFacts(
+            last_success=max(successes, default=None),
+            last_failure=runs.failure,
+            last_outcome=runs.outcome,
+            running_since=self.scheduler.running.get(job),
+            next_run=self.scheduler.next_run(job),
+            longest_gap=self.scheduler.longest_gap(job, now),
+            makes_recovery_points=job in JOB_KINDS,
+        )

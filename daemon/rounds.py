@@ -1,0 +1,148 @@
+"""What the daemon does between jobs: asks database and places how they are, and acts on what became possible."""
+
+import asyncio
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import structlog
+
+from daemon.app import App
+from daemon.knowledge import DaemonKnowledge
+from daemon.metrics import Metrics
+from daemon.runner import job_run
+from daemon.scheduler import Scheduler
+from jobs.offsite import make_up
+from jobs.postgres.connection import session
+from jobs.postgres.errors import Held, PostgresError
+from jobs.results import TableOutcome
+from jobs.status import PlaceFacts
+from jobs.verify import verify_backup
+from storage.errors import NotFound, StorageError
+from storage.names import REPOSITORY
+from storage.repository import Repository
+
+EVERY_SECONDS = 15.0
+REFRESH_SECONDS = 300.0  # listing costs money on some stores; runs of our own refresh by themselves
+ANSWER_SECONDS = 20.0
+
+_log = structlog.get_logger()
+
+
+class Rounds:
+    """Keeps the daemon's knowledge fresh, and acts on what became possible again."""
+
+    def __init__(self, app: App, knowledge: DaemonKnowledge, metrics: Metrics, scheduler: Scheduler) -> None:
+        self._app = app
+        self._knowledge = knowledge
+        self._metrics = metrics
+        self._scheduler = scheduler
+        self._refreshed = 0.0
+        self._was_ready = False
+        self._shown: str | None = None
+        knowledge.places = {repository.place: PlaceFacts() for repository in app.repositories}
+
+    async def go(self) -> None:
+        """Go round until cancelled."""
+        while True:
+            await self._round()
+            await asyncio.sleep(EVERY_SECONDS)
+
+    async def _round(self) -> None:
+        reachable = {place for place, facts in self._knowledge.places.items() if facts.reachable}
+        await asyncio.gather(self._ask_database(), *(self._ask_place(one) for one in self._app.repositories))
+        answering = {place for place, facts in self._knowledge.places.items() if facts.reachable}
+        if answering - reachable or time.monotonic() > self._refreshed + REFRESH_SECONDS:
+            await self.refresh()
+        self._tell_readiness()
+        await self._make_up()
+
+    def _tell_readiness(self) -> None:
+        """Say so when something stopped or began to answer; then catch up on what was missed meanwhile."""
+        reasons = self._knowledge.readiness()
+        primary = self._app.repositories[0].place
+        ready = self._knowledge.database_error is None and primary in self._knowledge.catalogues
+        if reasons and (self._was_ready or not ready):
+            _log.warning("not ready", reasons=list(reasons))
+        if ready and not self._was_ready:
+            _log.info("database and storage answer")
+            for job in self._scheduler.registered:
+                if self._scheduler.missed(job, self._knowledge.newest("full"), datetime.now(UTC)):
+                    _log.info("a run was missed and is caught up now", job=job)
+                    self._scheduler.run_now(job)
+        self._was_ready = ready
+
+    async def _ask_database(self) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS), session(self._app.source, "health") as connection:
+                await connection.fetchval("SELECT 1")
+            self._knowledge.database_error = None
+        except (PostgresError, TimeoutError, OSError) as error:
+            self._knowledge.database_error = str(error) or "did not answer in time"
+
+    async def _ask_place(self, repository: Repository) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                free = await repository.backend.free_bytes()
+                with suppress(NotFound):  # a new repository: the store answers
+                    await repository.backend.stat(REPOSITORY)
+            facts = PlaceFacts(reachable=True, free_bytes=free)
+        except (StorageError, TimeoutError) as error:
+            facts = PlaceFacts(reachable=False, error=str(error) or "did not answer in time")
+        self._knowledge.places[repository.place] = facts
+
+    async def refresh(self) -> None:
+        """Read the catalogues of the places that answer, and what the newest manifest says of tables."""
+        self._refreshed = time.monotonic()
+        await asyncio.gather(*(self._read_catalogue(repository) for repository in self._app.repositories))
+
+    async def _read_catalogue(self, repository: Repository) -> None:
+        try:
+            async with asyncio.timeout(4 * ANSWER_SECONDS):
+                catalogue = await repository.catalogue()
+                identity = await repository.identity()
+                self._knowledge.catalogues[repository.place] = catalogue
+                if identity is not None:
+                    self._knowledge.first_start = min(self._knowledge.first_start, identity.created_at)
+                if catalogue.entries and catalogue.entries[0].id != self._shown:
+                    await self._show(repository, catalogue.entries[0].id)
+        except (StorageError, TimeoutError) as error:
+            self._knowledge.places[repository.place] = PlaceFacts(
+                reachable=False, error=str(error) or "did not answer in time"
+            )
+
+    async def _show(self, repository: Repository, backup_id: str) -> None:
+        manifest = await repository.manifest(backup_id)
+        tables = [
+            TableOutcome(table.schema_name, table.name, table.rows, table.bytes_raw, table.bytes_stored)
+            for table in manifest.tables
+        ]
+        self._metrics.show_tables(manifest.kind, manifest.created_at, tables)
+        self._knowledge.uncovered_tables = len(manifest.not_covered.tables)
+        self._shown = backup_id
+
+    async def _make_up(self) -> None:
+        """Bring missing off-site copies, one after another, unless a job is running anywhere."""
+        backlog = self._knowledge.backlog()
+        primary, *others = self._app.repositories
+        usable = [other for other in others if self._knowledge.places[other.place].reachable]
+        if not backlog or not usable or self._knowledge.database_error or self._scheduler.running:
+            return
+        try:
+            async with job_run(self._app.source, "off-site copy", self._app.time_limit):
+                for other in usable:
+                    await self._make_up_in(primary, other, backlog)
+        except Held:
+            return  # the job that runs may be making it up; the next round looks again
+        except (PostgresError, StorageError) as error:
+            _log.warning("the off-site copy is still pending", exc_info=error)
+        await self.refresh()
+
+    async def _make_up_in(self, primary: Repository, other: Repository, backlog: list[str]) -> None:
+        present = {entry.id for entry in (await other.catalogue()).entries}
+        for backup_id in backlog:
+            if backup_id not in present:
+                await make_up(primary, other, backup_id)
+                result = await verify_backup([other], backup_id)
+                self._metrics.observe_verification(result)
+                _log.info("off-site copy made up", backup=backup_id, place=other.place, state=result.state)
