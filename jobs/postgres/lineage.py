@@ -1,6 +1,7 @@
 """Who the source is: which system, which timeline, and a token of Rowvault's own that only this lineage carries.
 
-A database that was restored, failed over or cloned may have the system identifier of another; the token tells them apart.
+A database that was restored, failed over or cloned may have the system identifier of another; the token tells them
+apart.
 """
 
 import secrets
@@ -31,8 +32,8 @@ class Lineage:
         return self.server_version_num // 10_000
 
 
-async def read_lineage(connection: Connection) -> Lineage:
-    """Read who the source is, writing the token first if there is none yet."""
+async def read_lineage(connection: Connection, *, may_write: bool = True) -> Lineage:
+    """Read who the source is, writing the token first if there is none yet and `may_write`."""
     with translated("reading the server's identity"):
         row = await connection.fetchrow(
             """
@@ -45,31 +46,44 @@ async def read_lineage(connection: Connection) -> Lineage:
               FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
             """
         )
-    return Lineage(token=await _token(connection), **dict(row))
+    with translated("reading Rowvault's token"):
+        token = await _read_token(connection)
+        if token is None and may_write:
+            token = await _write_token(connection)
+    return Lineage(token=token, **dict(row))
 
 
-async def _token(connection: Connection) -> str | None:
+async def _read_token(connection: Connection) -> str | None:
     try:
-        existing: str | None = await connection.fetchval(f"SELECT token FROM {OWN_SCHEMA}.lineage")
-    except asyncpg.UndefinedTableError:
-        existing = None
-    except asyncpg.InsufficientPrivilegeError:
+        token: str | None = await connection.fetchval(f"SELECT token FROM {OWN_SCHEMA}.lineage")
+    except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
         return None
-    return existing or await _write_token(connection)
+    return token
 
 
 async def _write_token(connection: Connection) -> str | None:
     token = secrets.token_hex(16)
     try:
         async with connection.transaction():
+            await _make_own_schema(connection)
             await connection.execute(
-                f"""
-                CREATE SCHEMA IF NOT EXISTS {OWN_SCHEMA};
-                CREATE TABLE {OWN_SCHEMA}.lineage (token text PRIMARY KEY);
-                COMMENT ON SCHEMA {OWN_SCHEMA} IS 'Rowvault''s own; nothing of the application belongs here';
-                INSERT INTO {OWN_SCHEMA}.lineage VALUES ('{token}');
-                """
+                f"CREATE TABLE {OWN_SCHEMA}.lineage (token text PRIMARY KEY);"
+                f"INSERT INTO {OWN_SCHEMA}.lineage VALUES ('{token}');"
             )
-    except (asyncpg.InsufficientPrivilegeError, asyncpg.ReadOnlySQLTransactionError):
+    except (
+        asyncpg.InsufficientPrivilegeError,
+        asyncpg.ReadOnlySQLTransactionError,
+        asyncpg.DuplicateTableError,
+    ):
         return None
     return token
+
+
+async def _make_own_schema(connection: Connection) -> None:
+    # CREATE SCHEMA IF NOT EXISTS asks for CREATE on the database even where the schema is there.
+    if await connection.fetchval("SELECT true FROM pg_catalog.pg_namespace WHERE nspname = $1", OWN_SCHEMA):
+        return
+    await connection.execute(
+        f"CREATE SCHEMA {OWN_SCHEMA};"
+        f"COMMENT ON SCHEMA {OWN_SCHEMA} IS 'Rowvault''s own; nothing of the application belongs here'"
+    )
