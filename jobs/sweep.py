@@ -3,24 +3,50 @@
 Runs under the job lock, and never touches what a live lease protects: another replica may be uploading.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from storage.backends.protocol import Unfinished
 from storage.leases import list_leases
 from storage.names import BACKUPS, LEASES
 from storage.repository import Repository
 
 
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What interrupted runs left: ids of backups never committed, unfinished writes, names of expired leases."""
+
+    backups: tuple[str, ...]
+    unfinished: tuple[Unfinished, ...]
+    leases: tuple[str, ...]
+
+
+async def find_leftovers(repository: Repository, now: datetime | None = None) -> Leftovers:
+    """Look through one place; changes nothing."""
+    # In this order: who writes took a lease before, and commits before giving it up. The other way round, the
+    # objects of a backup that begins or commits meanwhile would seem to be nobody's.
+    unfinished = [one async for one in repository.backend.unfinished()]
+    begun = await repository.begun()
+    leases = await list_leases(repository.backend)
+    committed = {entry.id for entry in (await repository.catalogue()).entries}
+    now = now or datetime.now(UTC)
+    live = {lease.backup for lease in leases if lease.live(now)}
+    return Leftovers(
+        backups=tuple(sorted(begun - committed - live)),
+        unfinished=tuple(one for one in unfinished if not _in_use(one.name, live)),
+        leases=tuple(lease.name for lease in leases if not lease.live(now)),
+    )
+
+
 async def sweep(repository: Repository, now: datetime | None = None) -> int:
     """Sweep one place; return how many objects and unfinished writes were removed."""
-    now = now or datetime.now(UTC)
-    leases = await list_leases(repository.backend)
-    live = {lease.backup for lease in leases if lease.live(now)}
-    committed = {entry.id for entry in (await repository.catalogue()).entries}
-    removed = 0
-    for backup_id in sorted(await repository.begun() - committed - live):
+    left = await find_leftovers(repository, now)
+    removed = len(left.unfinished)
+    for backup_id in left.backups:
         removed += await discard(repository, backup_id)
-    removed += await _discard_unfinished(repository, live)
-    await repository.backend.delete([lease.name for lease in leases if not lease.live(now)])
+    for one in left.unfinished:
+        await repository.backend.discard(one)
+    await repository.backend.delete(left.leases)
     return removed
 
 
@@ -29,13 +55,6 @@ async def discard(repository: Repository, backup_id: str) -> int:
     names = [stored.name async for stored in repository.objects(backup_id)]
     await repository.backend.delete(names)
     return len(names)
-
-
-async def _discard_unfinished(repository: Repository, live: set[str]) -> int:
-    left = [unfinished async for unfinished in repository.backend.unfinished() if not _in_use(unfinished.name, live)]
-    for unfinished in left:
-        await repository.backend.discard(unfinished)
-    return len(left)
 
 
 def _in_use(name: str, live: set[str]) -> bool:
