@@ -12,6 +12,7 @@ PostgresError
 └── Held                  another process holds the job lock
 """
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -104,7 +105,14 @@ def translated_login(where: str) -> Iterator[None]:
     except _NOT_READY as error:
         raise Unreachable(f"{where} is not ready: {_text(error)}", "try again in a moment") from error
     except asyncpg.ClientConfigurationError as error:
+        # Its own text may show the password.
+        if "root certificate file" in str(error):
+            raise Rejected(
+                "DATABASE_URL asks to verify the server, but gives no certificate to do it by", _CA_HINT
+            ) from error
         raise Rejected("DATABASE_URL is not a usable connection string", _DSN_HINT) from error
+    except ssl.SSLError as error:
+        raise Unreachable(f"{where}: TLS failed: {_text(error)}", _CA_HINT) from error
     except TimeoutError as error:
         raise Unreachable(f"{where} did not answer in time", "check host, port and firewall") from error
     except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
@@ -112,6 +120,10 @@ def translated_login(where: str) -> Iterator[None]:
 
 
 _DSN_HINT = "write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters as %XX"
+
+_CA_HINT = (
+    "let sslrootcert=FILE in DATABASE_URL name the CA that signed the server's certificate, and use the name it is for"
+)
 
 
 def _text(error: BaseException) -> str:
