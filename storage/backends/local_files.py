@@ -132,20 +132,25 @@ class TemporaryFile:
         os.fsync(self._opened())
         self._path.replace(self._target)
         self._close()
-        sync_folder(self._target.parent)
+        self._sync_name()
 
     def publish_new(self) -> None:
         """Make the file durable and give it its name. Raises `FileExistsError` if that is taken."""
         os.fsync(self._opened())
         # A link, unlike a rename, never replaces; `discard` takes the temporary name away.
         os.link(self._path, self._target)
-        sync_folder(self._target.parent)
+        self._sync_name()
 
     def discard(self) -> None:
         """Free what is left of it."""
         if self._fd is not None:
             self._close()
             self._tree.remove([str(self._path.relative_to(self._tree.root))])
+
+    def _sync_name(self) -> None:
+        # Somebody may have deleted the object already, and the folder with it.
+        with suppress(FileNotFoundError):
+            sync_folder(self._target.parent)
 
     def _opened(self) -> int:
         if self._fd is None:
@@ -155,9 +160,9 @@ class TemporaryFile:
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         for _ in range(_MAKE_TRIES):
-            self._tree.make(self._path.parent)
             # Somebody may remove the folder, empty as it is, before the file is in it.
             with suppress(FileNotFoundError):
+                self._tree.make(self._path.parent)
                 return os.open(self._path, flags, 0o600)
         raise FileNotFoundError(errno.ENOENT, "the folder is removed again and again")
 
