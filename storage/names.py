@@ -42,7 +42,11 @@ def new_backup_id(kind: str, moment: datetime) -> str:
 
 def is_backup_id(text: str) -> bool:
     """Whether the text has the form of a backup id."""
-    return _ID.fullmatch(text) is not None
+    try:
+        id_moment(text)
+    except Corrupt:
+        return False
+    return True
 
 
 def id_kind(backup_id: str) -> str:
@@ -52,14 +56,21 @@ def id_kind(backup_id: str) -> str:
 
 def id_moment(backup_id: str) -> datetime:
     """The moment that an id carries: when the backup's snapshot was taken, in whole milliseconds."""
-    return datetime.strptime(_match(backup_id)["stamp"], "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
+    try:
+        return datetime.fromisoformat(_match(backup_id)["stamp"])
+    except ValueError as error:
+        raise _no_id(backup_id) from error
 
 
 def _match(backup_id: str) -> re.Match[str]:
     match = _ID.fullmatch(backup_id)
     if match is None:
-        raise Corrupt(f"{backup_id!r} is not a backup id", "list the backups with: rowvault list")
+        raise _no_id(backup_id)
     return match
+
+
+def _no_id(text: str) -> Corrupt:
+    return Corrupt(f"{text!r} is not a backup id", "list the backups with: rowvault list")
 
 
 def backup_prefix(backup_id: str) -> str:
@@ -101,15 +112,28 @@ class ManifestName:
         return parsed
 
 
-class LabelTooLong(StorageError):
+def is_manifest_name(name: str) -> bool:
+    """Whether an object's name is a manifest's."""
+    try:
+        ManifestName.parse(name)
+    except Corrupt:
+        return False
+    return True
+
+
+class BadLabel(StorageError):
     """A label does not fit into the manifest's name."""
 
 
 def check_label(label: str) -> str:
-    """Return the label, or raise `LabelTooLong`."""
-    if len(escape(label)) > LABEL_BYTES:
-        raise LabelTooLong(
-            f"the label takes {len(escape(label))} bytes as a name, {LABEL_BYTES} is the most",
+    """Return the label, or raise `BadLabel`."""
+    try:
+        length = len(escape(label))
+    except UnicodeEncodeError as error:
+        raise BadLabel("the label is not UTF-8", "write it in UTF-8") from error
+    if length > LABEL_BYTES:
+        raise BadLabel(
+            f"the label takes {length} bytes as a name, {LABEL_BYTES} is the most",
             "shorten it, and put the details into --reason",
         )
     return label
