@@ -1,6 +1,6 @@
 """COPY text to stored bytes and back: hash, compress, hash, in one pass and bounded memory.
 
-Stored bytes are plain zstd frames (RFC 8878): `zstd -dc` reads them. Nothing here waits for anything: the classes are fed.
+Stored bytes are plain zstd frames (RFC 8878): `zstd -dc` reads them. Nothing here waits: the classes are fed.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Compressed bytes. `ends` is the digest of the stored object whose last block this is; `last`: no object follows."""
+    """Compressed bytes. `ends`: the digest of the object whose last block this is; `last`: no object follows."""
 
     data: bytes
     ends: Digest | None = None

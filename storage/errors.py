@@ -4,6 +4,7 @@ StorageError
 ├── NotFound          no object or backup of that name
 ├── AlreadyExists     an object of that name is there already
 ├── Corrupt           bytes are not the ones that were promised
+│   └── Misplaced     they are whole, but another object's
 ├── Unavailable       the store did not answer, or asked to be asked later: worth another try
 └── Refused           the store answered no: another try would be refused too
     └── OutOfSpace    no room left
@@ -29,6 +30,10 @@ class AlreadyExists(StorageError):
 
 class Corrupt(StorageError):
     """Bytes are not the ones that were promised: a hash, a size or a format differs."""
+
+
+class Misplaced(Corrupt):
+    """An object is whole, but lies under the name of another."""
 
 
 class Unavailable(StorageError):

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from storage.errors import Corrupt
+from storage.errors import Corrupt, Misplaced
 from storage.names import ManifestName
 
 
@@ -217,7 +217,7 @@ def dump_manifest(manifest: Manifest) -> bytes:
 
 
 def load_manifest(name: str, data: bytes) -> Manifest:
-    """Read a stored manifest; raises `Corrupt` if it was altered, or is another one than its name says."""
+    """Read a stored manifest; raises `Corrupt` if it was altered, `Misplaced` if it is another than its name says."""
     hint = "check the other place with: rowvault verify --all"
     body, _, trailer = data.removesuffix(b"\n}\n").rpartition(b"\n")
     body += b"\n"
@@ -225,12 +225,12 @@ def load_manifest(name: str, data: bytes) -> Manifest:
         raise Corrupt(f"manifest {name} was altered: its own hash does not match", hint)
     try:
         fields = json.loads(data)
-        fields.pop("sha256")
+        del fields["sha256"]
         manifest = Manifest.model_validate_json(json.dumps(fields))
-    except (ValueError, ValidationError) as error:
+    except (ValueError, ValidationError, TypeError, KeyError, RecursionError) as error:
         raise Corrupt(f"manifest {name} cannot be read by this version: {_first_line(error)}", hint) from error
     if str(manifest.name()) != name:
-        raise Corrupt(f"manifest {name} belongs to another backup: {manifest.id}", hint)
+        raise Misplaced(f"manifest {name} belongs to another backup: {manifest.id}", hint)
     return manifest
 
 
