@@ -28,35 +28,51 @@ class LeaseLost(StorageError):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to use a backup's objects in one place. Whoever takes it runs `keep` beside the work, then `release`."""
+    """The right to use a backup's objects in one place. Its holder runs `keep` beside the work, then `release`.
+
+    `taken` is a moment by the loop's clock.
+    """
 
     backend: Backend
     name: str
     backup: str
     purpose: str
+    taken: float
 
     @classmethod
     async def take(cls, backend: Backend, backup: str, purpose: str) -> "Lease":
         """Take a lease that lasts 60 s; several may be held on one backup."""
-        lease = cls(backend, f"{LEASES}{backup}~{secrets.token_hex(4)}.json", backup, purpose)
+        name = f"{LEASES}{backup}~{secrets.token_hex(4)}.json"
+        lease = cls(backend, name, backup, purpose, asyncio.get_running_loop().time())
         await lease._renew()
         return lease
 
     async def keep(self) -> NoReturn:
-        """Renew until cancelled; raises `LeaseLost` once renewal has failed until the expiry."""
-        loop = asyncio.get_running_loop()
-        renewed = loop.time()
+        """Renew until cancelled; raises `LeaseLost` at the expiry if it could not be renewed until then."""
+        renewed = self.taken
         while True:
-            await asyncio.sleep(RENEW_EVERY.total_seconds())
-            try:
-                await self._renew()
-                renewed = loop.time()
-            except Unavailable as error:
-                if loop.time() >= renewed + LIFETIME.total_seconds():
-                    raise LeaseLost(
-                        f"the lease on {self.backup} could not be renewed for {LIFETIME.seconds} s: {error}",
-                        "the run is given up, since its objects are no longer protected; run it again",
-                    ) from error
+            renewed = await self._renew_once(renewed + LIFETIME.total_seconds())
+
+    async def _renew_once(self, expiry: float) -> float:
+        """Renew when it is time; return when that was, by the loop's clock."""
+        loop = asyncio.get_running_loop()
+        trouble = "the store does not answer"
+        try:
+            async with asyncio.timeout_at(expiry):
+                while True:
+                    await asyncio.sleep(RENEW_EVERY.total_seconds())
+                    began = loop.time()
+                    try:
+                        await self._renew()
+                    except Unavailable as error:
+                        trouble = error.message
+                    else:
+                        return began
+        except TimeoutError as error:
+            raise LeaseLost(
+                f"the lease on {self.backup} could not be renewed for {LIFETIME.seconds} s: {trouble}",
+                "the run is given up, since its objects are no longer protected; run it again",
+            ) from error
 
     async def release(self) -> None:
         """Say that the work is over. Where the store does not answer, the lease expires by itself."""
@@ -91,10 +107,17 @@ async def list_leases(backend: Backend) -> list[LeaseState]:
     async for stored in backend.list(LEASES):
         backup = stored.name.removeprefix(LEASES).split("~")[0]
         try:
-            expires = datetime.fromisoformat(json.loads(await get(backend, stored.name))["expires_at"])
+            expires = _expiry(await get(backend, stored.name)) or stored.modified + LIFETIME
         except NotFound:
             continue
-        except (ValueError, KeyError):
-            expires = stored.modified + LIFETIME
         found.append(LeaseState(stored.name, backup, expires))
     return found
+
+
+def _expiry(data: bytes) -> datetime | None:
+    """The expiry that a lease states; None if it cannot be read."""
+    try:
+        expires = datetime.fromisoformat(json.loads(data)["expires_at"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return expires if expires.tzinfo else None
