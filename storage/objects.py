@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
+from contextlib import aclosing
 
 from storage.backends.protocol import Backend
 from storage.errors import Unavailable
@@ -28,8 +29,9 @@ async def transfer(source: Backend, target: Backend, name: str, sha256: str) -> 
     """Copy one object from store to store; raises `Corrupt`, leaving nothing, if its bytes do not hash to `sha256`."""
     upload = await target.begin(name, sha256=sha256)
     try:
-        async for block in source.read(name):
-            await upload.append(block)
+        async with aclosing(source.read(name)) as blocks:
+            async for block in blocks:
+                await upload.append(block)
         return await upload.commit()
     finally:
         await upload.abort()

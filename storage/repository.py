@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from storage.backends.protocol import Backend, StoredObject
@@ -20,6 +20,7 @@ from storage.names import (
     backup_prefix,
     id_kind,
     id_moment,
+    is_manifest_name,
 )
 from storage.objects import get, put
 
@@ -35,6 +36,10 @@ class Identity:
     system_identifier: str
     database: str
     created_at: datetime
+
+    def same_database(self, other: "Identity") -> bool:
+        """Whether both mean one database, whenever its repository began."""
+        return (self.system_identifier, self.database) == (other.system_identifier, other.database)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,37 +82,44 @@ class Repository:
             )
         except NotFound:
             return None
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise Corrupt(
-                f"{REPOSITORY} in {self.place} cannot be read: {error}",
+                f"{REPOSITORY} in {self.place} cannot be read: {error!r}",
                 "restore it from the other place, or bind the repository anew with --adopt",
             ) from error
 
     async def bind(self, system_identifier: str, database: str, *, adopt: bool = False) -> Identity:
-        """Bind a new repository to a database, or check that it is bound to this one; else raise `OtherSource`."""
+        """Bind a new repository to a database, or check that it is bound to this one; else raise `OtherSource`.
+
+        `adopt` binds it anew, even where it cannot be read whom it was bound to.
+        """
+        identity = Identity(system_identifier, database, datetime.now(UTC))
+        if adopt:
+            return await self._adopt(identity)
         bound = await self.identity()
-        if bound and (bound.system_identifier, bound.database) == (system_identifier, database):
-            return bound
-        if bound and not adopt:
+        if bound is None:
+            try:
+                await self.backend.create(REPOSITORY, _identity_file(identity))
+            except AlreadyExists:  # somebody was just binding it, to this database or another
+                return await self.bind(system_identifier, database)
+            return identity
+        if not bound.same_database(identity):
             raise OtherSource(
                 f"{self.place} holds backups of database {bound.database!r} of system {bound.system_identifier}, "
                 f"not of {database!r} of system {system_identifier}",
                 "choose another LOCAL_PATH or S3__PREFIX; or, if this database took the other's place, say --adopt",
             )
-        identity = Identity(system_identifier, database, bound.created_at if bound else datetime.now(UTC))
-        data = json.dumps(
-            {
-                "format": 1,
-                "system_identifier": system_identifier,
-                "database": database,
-                "created_at": identity.created_at.isoformat(),
-            },
-            indent=1,
-        ).encode()
-        if bound:
-            await put(self.backend, REPOSITORY, data)
-        else:
-            await self.backend.create(REPOSITORY, data)
+        return bound
+
+    async def _adopt(self, identity: Identity) -> Identity:
+        try:
+            bound = await self.identity()
+        except Corrupt:
+            bound = None
+        if bound is not None:
+            identity = replace(identity, created_at=bound.created_at)
+        if bound != identity:
+            await put(self.backend, REPOSITORY, _identity_file(identity))
         return identity
 
     async def catalogue(self) -> Catalogue:
@@ -127,8 +139,9 @@ class Repository:
 
     async def find(self, backup_id: str) -> str:
         """The name of a backup's manifest; raises `NotFound`."""
-        async for stored in self.backend.list(f"{MANIFESTS}{backup_id}~"):
-            return stored.name
+        for name in await self._names(f"{MANIFESTS}{backup_id}~"):
+            if is_manifest_name(name):
+                return name
         raise NotFound(f"no backup {backup_id} in {self.place}", "list the backups with: rowvault list")
 
     async def manifest(self, backup_id: str) -> Manifest:
@@ -164,11 +177,26 @@ class Repository:
         """Ids under which objects lie, with a manifest or without."""
         return {folder async for folder in self.backend.folders(BACKUPS)}
 
+    async def claimed(self, backup_id: str) -> bool:
+        """Whether any name among the manifests begins with the id: even a stray one may describe the objects."""
+        return bool(await self._names(f"{MANIFESTS}{backup_id}"))
+
     async def keep(self, backup_id: str, reason: str) -> None:
         """Set a keep mark: retention does not touch the backup until it is lifted."""
         await self.find(backup_id)
         mark = {"reason": reason, "since": datetime.now(UTC).isoformat()}
         await put(self.backend, f"{KEPT}{backup_id}.json", json.dumps(mark).encode())
+
+    async def kept(self, backup_id: str) -> str | None:
+        """The reason on a backup's keep mark; None if it has no mark."""
+        try:
+            mark = await get(self.backend, f"{KEPT}{backup_id}.json")
+        except NotFound:
+            return None
+        try:
+            return str(json.loads(mark)["reason"])
+        except (ValueError, KeyError, TypeError):
+            return ""  # a mark that cannot be read is a mark
 
     async def release(self, backup_id: str) -> None:
         """Lift a keep mark; one that is not there is no error."""
@@ -188,6 +216,16 @@ class Repository:
 
     async def _names(self, prefix: str) -> list[str]:
         return [stored.name async for stored in self.backend.list(prefix)]
+
+
+def _identity_file(identity: Identity) -> bytes:
+    fields = {
+        "format": 1,
+        "system_identifier": identity.system_identifier,
+        "database": identity.database,
+        "created_at": identity.created_at.isoformat(),
+    }
+    return json.dumps(fields, indent=1).encode()
 
 
 def _worst_states(names: list[str]) -> dict[str, str]:
