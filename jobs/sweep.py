@@ -3,50 +3,30 @@
 Runs under the job lock, and never touches what a live lease protects: another replica may be uploading.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from storage.backends.protocol import Unfinished
-from storage.leases import list_leases
-from storage.names import BACKUPS, LEASES
+from storage.leases import LIFETIME, list_leases
+from storage.names import BACKUPS, MANIFESTS, is_backup_id
 from storage.repository import Repository
-
-
-@dataclass(frozen=True, slots=True)
-class Leftovers:
-    """What interrupted runs left: ids of backups never committed, unfinished writes, names of expired leases."""
-
-    backups: tuple[str, ...]
-    unfinished: tuple[Unfinished, ...]
-    leases: tuple[str, ...]
-
-
-async def find_leftovers(repository: Repository, now: datetime | None = None) -> Leftovers:
-    """Look through one place; changes nothing."""
-    # In this order: who writes took a lease before, and commits before giving it up. The other way round, the
-    # objects of a backup that begins or commits meanwhile would seem to be nobody's.
-    unfinished = [one async for one in repository.backend.unfinished()]
-    begun = await repository.begun()
-    leases = await list_leases(repository.backend)
-    committed = {entry.id for entry in (await repository.catalogue()).entries}
-    now = now or datetime.now(UTC)
-    live = {lease.backup for lease in leases if lease.live(now)}
-    return Leftovers(
-        backups=tuple(sorted(begun - committed - live)),
-        unfinished=tuple(one for one in unfinished if not _in_use(one.name, live)),
-        leases=tuple(lease.name for lease in leases if not lease.live(now)),
-    )
 
 
 async def sweep(repository: Repository, now: datetime | None = None) -> int:
     """Sweep one place; return how many objects and unfinished writes were removed."""
-    left = await find_leftovers(repository, now)
-    removed = len(left.unfinished)
-    for backup_id in left.backups:
-        removed += await discard(repository, backup_id)
-    for one in left.unfinished:
-        await repository.backend.discard(one)
-    await repository.backend.delete(left.leases)
+    now = now or datetime.now(UTC)
+    # In this order: whoever writes takes a lease before the first object, and gives it back after the manifest.
+    begun = {folder for folder in await repository.begun() if is_backup_id(folder)}
+    unfinished = [found async for found in repository.backend.unfinished()]
+    leases = await list_leases(repository.backend)
+    live = {lease.backup for lease in leases if lease.live(now)}
+    committed = {entry.id for entry in (await repository.catalogue()).entries}
+    removed = 0
+    for backup_id in sorted(begun - live - committed):
+        if not await repository.claimed(backup_id):
+            removed += await discard(repository, backup_id)
+    removed += await _discard_unfinished(repository, [one for one in unfinished if not _in_use(one, live, now)])
+    await repository.backend.delete([lease.name for lease in leases if not lease.live(now)])
     return removed
 
 
@@ -57,8 +37,15 @@ async def discard(repository: Repository, backup_id: str) -> int:
     return len(names)
 
 
-def _in_use(name: str, live: set[str]) -> bool:
-    """A write below a live backup, or one of a lease, which is too short to be worth judging while others live."""
-    if name.startswith(BACKUPS):
-        return name.removeprefix(BACKUPS).split("/")[0] in live
-    return bool(live) and name.startswith(LEASES)
+async def _discard_unfinished(repository: Repository, left: Collection[Unfinished]) -> int:
+    for unfinished in left:
+        await repository.backend.discard(unfinished)
+    return len(left)
+
+
+def _in_use(unfinished: Unfinished, live: set[str], now: datetime) -> bool:
+    """Whether somebody may still be writing it: under a live lease; or, needing none, for a short while."""
+    folder, _, rest = unfinished.name.partition("/")
+    if f"{folder}/" in {BACKUPS, MANIFESTS}:
+        return rest.partition("/")[0].partition("~")[0] in live
+    return unfinished.started + LIFETIME > now
