@@ -5,9 +5,9 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any
 
-import click
 import typer
 import uvloop
 from jobs.doctor import examine
@@ -16,7 +16,7 @@ from daemon import output
 from daemon.app import App, Request, open_app
 from daemon.demo import run_demo
 from daemon.logs import configure_logs
-from daemon.outcomes import DIFFERENCE, DONE, FAILED, REFUSED, Stopped, describe, exit_code
+from daemon.outcomes import DIFFERENCE, DONE, FAILED, REFUSED, Stopped, UsageError, describe, exit_code
 from daemon.runner import job_run
 from daemon.service import Service
 from daemon.settings import describe_settings, load_settings
@@ -29,7 +29,6 @@ from jobs.verify import verify_backup
 
 cli = typer.Typer(
     name="rowvault",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -204,7 +203,7 @@ def verify(
     Examples: rowvault verify latest · rowvault verify --all --sample 10%
     """
     if all_ == (backup_id is not None):
-        _exit(lambda: _raise(click.UsageError("name one BACKUP, or say --all")), as_json=as_json)
+        _exit(lambda: _raise(UsageError("name one BACKUP, or say --all")), as_json=as_json)
 
     async def work(app: App) -> int:
         share = _share(sample)
@@ -305,7 +304,7 @@ def _share(text: str) -> float:
     except ValueError:
         share = 0.0
     if not text.endswith("%") or not 0 < share <= 1:
-        raise click.UsageError("--sample wants a share such as 10%")
+        raise UsageError("--sample wants a share such as 10%")
     return share
 
 
@@ -315,8 +314,11 @@ def _confirmed(as_json: bool) -> bool:
         error = {"message": "restoring needs a yes, and there is no terminal to ask on", "hint": "say --yes"}
         output.print_json({"error": error}) if as_json else output.print_error(error)
         return False
-    if typer.confirm("Restore now?", err=True):
-        return True
+    try:
+        if typer.confirm("Restore now?", err=True):
+            return True
+    except typer.Abort:
+        output.err.print()
     output.err.print("nothing was done")
     return False
 
@@ -363,7 +365,7 @@ def _guarded(call: Callable[[], int], as_json: bool) -> int:
         return call()
     except (KeyboardInterrupt, asyncio.CancelledError):
         error: BaseException = Stopped()
-    except click.exceptions.Exit as done:
+    except typer.Exit as done:
         return done.exit_code
     except Exception as failure:  # noqa: BLE001 - the last frame before the user
         error = failure
@@ -377,5 +379,6 @@ def _guarded(call: Callable[[], int], as_json: bool) -> int:
 
 def main() -> None:
     """The entry point."""
-    as_json = "--json" in sys.argv[1:]
-    sys.exit(_guarded(lambda: cli(standalone_mode=False) or DONE, as_json))
+    arguments = sys.argv[1:] or ["--help"]
+    command = partial(cli, arguments, prog_name="rowvault", standalone_mode=False)
+    sys.exit(_guarded(lambda: command() or DONE, "--json" in arguments))

@@ -2,7 +2,7 @@
 
 import asyncio
 
-import click
+from typer.exceptions import TyperException
 
 from daemon.endpoints import EndpointsError
 from daemon.logs import explain
@@ -17,8 +17,18 @@ from storage.repository import OtherSource
 
 DONE, FAILED, USAGE, DIFFERENCE, NOT_FOUND, REFUSED = range(6)
 
+
+class UsageError(Exception):
+    """The command line asks for something that cannot be meant."""
+
+    def __init__(self, message: str, hint: str = "see rowvault --help") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
 _CODES: tuple[tuple[int, tuple[type[BaseException], ...]], ...] = (
-    (USAGE, (SettingsError, BadName, BadLabel, click.UsageError, EndpointsError)),
+    (USAGE, (SettingsError, BadName, BadLabel, UsageError, TyperException, EndpointsError)),
     (REFUSED, (OtherSource, UnsafeTarget, TransactionPooling, Held, ToolMissing)),
     (NOT_FOUND, (NotFound, NotThere, NoSuchTable)),
     (DIFFERENCE, (Difference, Corrupt)),
@@ -55,7 +65,7 @@ def outcome_of(error: BaseException) -> Outcome:
 
 def describe(error: BaseException) -> dict[str, str]:
     """The error as JSON shows it."""
-    if isinstance(error, click.UsageError):
+    if isinstance(error, TyperException):
         return {"message": error.format_message(), "hint": "see rowvault --help"}
     if isinstance(error, asyncio.CancelledError):
         error = Stopped()

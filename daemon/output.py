@@ -35,8 +35,11 @@ _STYLES = {
 }
 _PLAIN_SECONDS = 5.0
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# In a pipe or a file nothing should be cut to the width of a terminal that is not there.
+_WIDE = 240
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
+err = Console(highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else _WIDE, stderr=True)
 
 
 def print_json(document: object) -> None:

@@ -39,6 +39,7 @@ class Rounds:
         self._scheduler = scheduler
         self._refreshed = 0.0
         self._was_ready = False
+        self._told: tuple[str, ...] = ()
         self._shown: str | None = None
         knowledge.places = {repository.place: PlaceFacts() for repository in app.repositories}
 
@@ -62,8 +63,9 @@ class Rounds:
         reasons = self._knowledge.readiness()
         primary = self._app.repositories[0].place
         ready = self._knowledge.database_error is None and primary in self._knowledge.catalogues
-        if reasons and (self._was_ready or not ready):
+        if reasons and reasons != self._told:
             _log.warning("not ready", reasons=list(reasons))
+        self._told = reasons
         if ready and not self._was_ready:
             _log.info("database and storage answer")
             for job in self._scheduler.registered:

@@ -5,26 +5,26 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import click
+from daemon.outcomes import UsageError
 
 
 def read_dsn(text: str, warn: Callable[[str], object]) -> str:
-    """The DSN that `--to` means: itself, `env:NAME`, or `@FILE`. Raises `click.UsageError`, never showing it."""
+    """The DSN that `--to` means: itself, `env:NAME`, or `@FILE`. Raises `UsageError`, never showing it."""
     if text.startswith("env:"):
         dsn = os.environ.get(text.removeprefix("env:"), "")
         if not dsn:
-            raise click.UsageError(f"--to {text}: that variable is not set")
+            raise UsageError(f"--to {text}: that variable is not set")
     elif text.startswith("@"):
         try:
             dsn = Path(text[1:]).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise click.UsageError(f"--to {text}: the file cannot be read") from error
+            raise UsageError(f"--to {text}: the file cannot be read") from error
     else:
         dsn = text
         if _password(text):
             warn("a password on the command line shows in the process list: use --to env:NAME or --to @FILE")
     if not dsn.startswith(("postgresql://", "postgres://")):
-        raise click.UsageError("--to wants postgresql://USER:PASSWORD@HOST:PORT/DATABASE, env:NAME or @FILE")
+        raise UsageError("--to wants postgresql://USER:PASSWORD@HOST:PORT/DATABASE, env:NAME or @FILE")
     return dsn
 
 
