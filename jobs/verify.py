@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from jobs.concurrency import task_group
+from jobs.leasing import leased_for_reading
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import PlaceOutcome, Problem, ProblemKind, State, VerifyResult
 from storage.codecs import Decoder, Tally
-from storage.errors import Corrupt, NotFound, StorageError
+from storage.errors import Corrupt, Misplaced, NotFound, Refused, StorageError
 from storage.manifest import Manifest, Part, StoredFile, Table
 from storage.objects import BlockingReader
 from storage.repository import Repository
@@ -31,6 +32,16 @@ class _Piece:
         return sum(stored.bytes for stored in self.objects)
 
 
+@dataclass(frozen=True, slots=True)
+class _PlaceReport:
+    """What verifying one place came to."""
+
+    outcome: PlaceOutcome
+    problems: tuple[Problem, ...] = ()
+    objects: int = 0
+    bytes: int = 0
+
+
 async def verify_backup(
     repositories: Sequence[Repository],
     backup_id: str,
@@ -42,49 +53,81 @@ async def verify_backup(
     `sample` reads that share of the objects, chosen at random. A place without it is `pending`, a warning; one that
     does not answer is `unreachable`. Raises `NotFound` if no place has it.
     """
-    problems: list[Problem] = []
-    places: list[PlaceOutcome] = []
-    objects = read = 0
-    for repository in repositories:
-        try:
-            manifest = await repository.manifest(backup_id)
-            pieces = _sampled(list(_pieces(manifest)), sample)
-            found = await _verify_pieces(repository, pieces, on_progress)
-            if found or sample >= 1.0:
-                await _record(repository, backup_id, found)
-            problems += found
-            objects += sum(len(piece.objects) for piece in pieces)
-            read += sum(piece.bytes for piece in pieces)
-            places.append(PlaceOutcome(repository.place, "committed"))
-        except NotFound as error:
-            places.append(PlaceOutcome(repository.place, "pending", str(error)))
-        except Corrupt as error:
-            problems.append(_manifest_problem(repository.place, backup_id, error))
-            places.append(PlaceOutcome(repository.place, "failed", str(error)))
-        except StorageError as error:
-            places.append(PlaceOutcome(repository.place, "unreachable", str(error)))
+    reports = [await _verify_place(repository, backup_id, sample, on_progress) for repository in repositories]
+    places = tuple(report.outcome for report in reports)
     if all(place.state == "pending" for place in places):
         raise NotFound(f"no backup {backup_id} in any place", "list the backups with: rowvault list")
-    state = _state(problems, places)
-    return VerifyResult(backup_id, state, tuple(problems), tuple(places), objects, read)
+    return VerifyResult(
+        id=backup_id,
+        state=_state(places),
+        problems=tuple(problem for report in reports for problem in report.problems),
+        places=places,
+        objects=sum(report.objects for report in reports),
+        bytes=sum(report.bytes for report in reports),
+    )
 
 
 async def problems_of(
     repository: Repository, manifest: Manifest, on_progress: OnProgress = no_progress
 ) -> list[Problem]:
     """Everything that is wrong with one backup in one place."""
-    return await _verify_pieces(repository, list(_pieces(manifest)), on_progress)
+    found: list[Problem] = []
+    await _verify_pieces(repository, list(_pieces(manifest)), on_progress, found)
+    return found
 
 
-async def _record(repository: Repository, backup_id: str, found: list[Problem]) -> None:
+async def _verify_place(repository: Repository, backup_id: str, sample: float, on_progress: OnProgress) -> _PlaceReport:
+    found: list[Problem] = []
+    try:
+        name = await repository.find(backup_id)
+        async with leased_for_reading(repository, backup_id, "verify"):
+            pieces = await _read_manifest(repository, backup_id, name, sample, found)
+            await _verify_pieces(repository, pieces, on_progress, found)
+        trouble = await _record(repository, backup_id, found) if found or sample >= 1.0 else None
+    except NotFound as error:
+        return _PlaceReport(PlaceOutcome(repository.place, "pending", error.message))
+    except StorageError as error:
+        return _PlaceReport(PlaceOutcome(repository.place, "unreachable", error.message), tuple(found))
+    return _PlaceReport(
+        outcome=_outcome(repository.place, found, trouble),
+        problems=tuple(found),
+        objects=sum(len(piece.objects) for piece in pieces),
+        bytes=sum(piece.bytes for piece in pieces),
+    )
+
+
+async def _read_manifest(
+    repository: Repository, backup_id: str, name: str, sample: float, found: list[Problem]
+) -> list[_Piece]:
+    """What is to be verified; nothing if the manifest itself is a problem."""
+    try:
+        return _sampled(list(_pieces(await repository.manifest(backup_id))), sample)
+    except Corrupt as error:
+        kind: ProblemKind = "identity" if isinstance(error, Misplaced) else "altered"
+        found.append(Problem(repository.place, name, None, kind, "the manifest that was written", error.message))
+        return []
+
+
+async def _record(repository: Repository, backup_id: str, found: list[Problem]) -> str | None:
+    """Remember the outcome in the place. What it refuses is said, but takes nothing away from what was found."""
     report = {"verified_at": datetime.now(UTC).isoformat(), "problems": [asdict(problem) for problem in found]}
-    await repository.record_verification(backup_id, "failed" if found else "success", report)
+    try:
+        await repository.record_verification(backup_id, "failed" if found else "success", report)
+    except Refused as error:
+        return f"the verification could not be recorded: {error.message}"
+    return None
 
 
-def _state(problems: list[Problem], places: list[PlaceOutcome]) -> State:
-    if problems or any(place.state in {"failed", "unreachable"} for place in places):
+def _outcome(place: str, found: list[Problem], trouble: str | None) -> PlaceOutcome:
+    if found:
+        return PlaceOutcome(place, "failed", f"{found[0].object}: {found[0].kind}")
+    return PlaceOutcome(place, "committed", trouble)
+
+
+def _state(places: tuple[PlaceOutcome, ...]) -> State:
+    if any(place.state in {"failed", "unreachable"} for place in places):
         return "failed"
-    return "warning" if any(place.state == "pending" for place in places) else "success"
+    return "warning" if any(place.error for place in places) else "success"
 
 
 def _pieces(manifest: Manifest) -> Iterator[_Piece]:
@@ -105,33 +148,32 @@ def _sampled(pieces: list[_Piece], share: float) -> list[_Piece]:
     return random.sample(pieces, max(1, round(len(pieces) * share)))
 
 
-async def _verify_pieces(repository: Repository, pieces: list[_Piece], on_progress: OnProgress) -> list[Problem]:
+async def _verify_pieces(
+    repository: Repository, pieces: list[_Piece], on_progress: OnProgress, found: list[Problem]
+) -> None:
+    """Add what is wrong to `found` as it shows: should the place fall silent, it is not forgotten."""
     total = sum(piece.bytes for piece in pieces)
     done = 0
-    problems: list[Problem] = []
     waiting = iter(pieces)
 
     async def stream() -> None:
         nonlocal done
         for piece in waiting:
-            problems.extend(await _verify_piece(repository, piece))
+            found.extend(await _verify_piece(repository, piece))
             done += piece.bytes
             on_progress(Progress(f"verifying {repository.place}", done, total, table=piece.table))
 
     async with task_group() as group:
         for _ in range(STREAMS):
             group.create_task(stream())
-    return problems
 
 
 async def _verify_piece(repository: Repository, piece: _Piece) -> list[Problem]:
     decoder = Decoder()
-    for stored in piece.objects:
-        problem = await _verify_object(repository, stored, piece, decoder)
-        if problem is not None:
-            return [problem]
-    if piece.part is None:
-        return []
+    checked = [await _verify_object(repository, stored, piece, decoder) for stored in piece.objects]
+    found = [problem for problem in checked if problem is not None]
+    if found or piece.part is None:
+        return found
     return list(_compare_plain(repository.place, piece, piece.part, decoder))
 
 
@@ -178,8 +220,3 @@ def _compare_plain(place: str, piece: _Piece, part: Part, decoder: Decoder) -> I
         yield Problem(place, name, piece.table, "sha256_raw", part.sha256, plain.sha256)
     if decoder.rows != part.rows:
         yield Problem(place, name, piece.table, "rows", str(part.rows), str(decoder.rows))
-
-
-def _manifest_problem(place: str, backup_id: str, error: Corrupt) -> Problem:
-    kind: ProblemKind = "identity" if "belongs to another" in error.message else "altered"
-    return Problem(place, f"manifests/{backup_id}", None, kind, "the manifest that was written", error.message)
