@@ -82,13 +82,25 @@ async def backlog(primary: Repository, other: Repository) -> list[str]:
 async def make_up(
     primary: Repository, other: Repository, backup_id: str, on_progress: OnProgress = no_progress
 ) -> None:
-    """Copy one whole backup that another place lacks, the manifest last; objects that are there already are left."""
+    """Copy one whole backup that another place lacks, the manifest last; objects that are there already are left.
+
+    Raises `OtherSource` if the other place belongs to another database, `Corrupt` if the primary one is damaged.
+    """
     manifest = await primary.manifest(backup_id)
+    await _bind_alike(primary, other)
     async with leased(primary, backup_id, "off-site copy"), leased(other, backup_id, "off-site copy"):
         there = {stored.name: stored.size async for stored in other.objects(backup_id)}
         missing = [stored for stored in manifest.objects() if there.get(stored.name) != stored.bytes]
         await _copy_all(primary, other, missing, on_progress)
         await other.commit(manifest)
+        if (reason := await primary.kept(backup_id)) is not None:
+            await other.keep(backup_id, reason)
+
+
+async def _bind_alike(primary: Repository, other: Repository) -> None:
+    """The other place may have been away when the primary one was bound."""
+    if (identity := await primary.identity()) is not None:
+        await other.bind(identity.system_identifier, identity.database)
 
 
 async def _copy_all(
