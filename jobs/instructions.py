@@ -2,30 +2,47 @@
 
 import shlex
 
-from jobs.postgres.identifiers import TableName, column_list, qualified, quote
+from jobs.postgres.identifiers import TableName, column_list, qualified
 from storage import manifest as stored
 
 
 def load_script(tables: tuple[stored.Table, ...], sequences: tuple[stored.Sequence, ...], prefix: str) -> str:
     """A shell script that loads all rows with `zstd` and `psql` alone."""
-    lines = [
-        "#!/bin/sh",
-        "# Loads the rows of this backup; see RESTORE.txt. PG* variables say where to.",
-        "set -eu",
-        "",
-    ]
+    lines = [_LOAD_HEAD]
     for table in tables:
         columns = [column.name for column in table.columns if not column.generated]
         into = f" ({column_list(columns)})" if columns else ""
         copy = f"COPY {qualified(TableName(table.schema_name, table.name))}{into} FROM STDIN (ENCODING 'UTF8')"
         files = [stored.name.removeprefix(prefix) for part in table.parts for stored in part.objects]
-        lines.append(f"zstd -dcq {shlex.join(files)} | psql -qv ON_ERROR_STOP=1 -c {shlex.quote(copy)}")
+        lines.append(f"load {shlex.quote(copy)} {shlex.join(files)}")
     for sequence in sequences:
-        name = f"{quote(sequence.schema_name)}.{quote(sequence.name)}".replace("'", "''")
+        name = qualified(TableName(sequence.schema_name, sequence.name)).replace("'", "''")
         called = str(sequence.is_called).lower()
         setval = f"SELECT pg_catalog.setval('{name}', {sequence.last_value}, {called})"
-        lines.append(f"psql -qtAv ON_ERROR_STOP=1 -c {shlex.quote(setval)} >/dev/null")
+        lines.append(f"run {shlex.quote(setval)}")
     return "\n".join(lines) + "\n"
+
+
+# The settings are those under which the rows were written; a role's own may be others.
+_LOAD_HEAD = """\
+#!/bin/sh
+# Loads the rows of this backup; see RESTORE.txt. PG* variables say where to.
+set -eu
+cd "$(dirname "$0")"
+export PGCLIENTENCODING=UTF8
+export PGOPTIONS="${PGOPTIONS:-} -c DateStyle=ISO,YMD -c IntervalStyle=postgres -c TimeZone=UTC -c lc_monetary=C \
+-c xmloption=content -c statement_timeout=0"
+
+run() { psql -qtAX -v ON_ERROR_STOP=1 -c "$1" >/dev/null; }
+
+# psql cannot tell the end of a damaged file from the end of the data, so the files are tested first.
+load() {
+    copy=$1
+    shift
+    zstd -tq "$@"
+    zstd -dcq "$@" | psql -qX -v ON_ERROR_STOP=1 -c "$copy"
+}
+"""
 
 
 INSTRUCTIONS = """\
@@ -48,6 +65,7 @@ In this folder, with PGHOST, PGPORT, PGUSER and PGPASSWORD set (pg_restore {tool
   4.  sh load.sh
   5.  pg_restore --section=post-data -d restored schema.dump
 
+Connect to the server itself, not through a pooler. Should a step fail, drop the database and begin again.
 Step 3 says that schema "public" exists already: that is as it should be. Materialized views are empty until they are
 refreshed; foreign keys to tables outside this backup cannot be made where those tables are missing.
 
