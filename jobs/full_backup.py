@@ -194,7 +194,7 @@ async def _store_everything(
     mirrors: list[Mirror],
 ) -> Manifest:
     backend, options = taking.primary.backend, taking.options
-    plans = inventory.parts()
+    plans = inventory.parts(options.copying.pages_per_part)
     total = sum(plan.weight for plan in plans)
     copied: list[tuple[PartPlan, Part]] = []
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from jobs.concurrency import Handoff, Worker, task_group
 from jobs.postgres.connection import Connection, Source
-from jobs.postgres.copying import PartPlan, RateLimit, copy_out, lock_nowait
+from jobs.postgres.copying import PAGES_PER_PART, PartPlan, RateLimit, copy_out, lock_nowait
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.snapshot import join_snapshot
 from storage.backends.protocol import Backend
@@ -17,11 +17,15 @@ from storage.names import data_object
 
 @dataclass(frozen=True, slots=True)
 class CopyOptions:
-    """How tables are copied: parallel streams, zstd level, and bytes of COPY text a second over all (None: no cap)."""
+    """How tables are copied: parallel streams, zstd level, and bytes of COPY text a second over all (None: no cap).
+
+    `pages_per_part` is about how much of a table one stream takes at a time, `roll_at` the stored bytes of one object.
+    """
 
     streams: int = 2
     level: int = 1
     rate_limit: float | None = None
+    pages_per_part: int = PAGES_PER_PART
     roll_at: int = ROLL_AT
 
 

@@ -36,9 +36,9 @@ class Inventory:
     foreign_keys: tuple[ForeignKey, ...]
     large_objects: int
 
-    def parts(self) -> list[PartPlan]:
+    def parts(self, pages_per_part: int) -> list[PartPlan]:
         """What there is to copy, the largest first."""
-        plans = [plan_parts(relation, self.shapes[relation.oid]) for relation in self.chosen.relations]
+        plans = [plan_parts(one, self.shapes[one.oid], pages_per_part) for one in self.chosen.relations]
         return largest_first([part for parts in plans for part in parts])
 
 
