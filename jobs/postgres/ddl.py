@@ -49,7 +49,8 @@ async def dump_roles(tools: Tools, source: Source) -> bytes:
 async def archive_entries(tools: Tools, archive: Path) -> list[str]:
     """The archive's table of contents, a line an entry, as `pg_restore --use-list` takes it back."""
     listing = await run_tool(tools.folder / "pg_restore", ["--list", str(archive)], {"LC_ALL": "C"})
-    return [line for line in listing.decode().splitlines() if line and not line.startswith(";")]
+    # Not splitlines(): names may hold characters that it takes for line ends.
+    return [line for line in listing.decode().split("\n") if line and not line.startswith(";")]
 
 
 async def restore_section(tools: Tools, target: Source, archive: Path, section: str, entries: Path, jobs: int) -> None:
