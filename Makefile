@@ -14,7 +14,7 @@ PYTHON ?=
 .PHONY: help install run test check bench image-check requirements clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 install: $(INSTALLED)
 
@@ -44,9 +44,9 @@ requirements: $(INSTALLED)
 	$(BIN)/$(COMPILE) --extra embedded --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 
 $(INSTALLED): requirements-dev.txt pyproject.toml | $(BIN)/activate
-	@echo "Installing what Rowvault needs, about a minute the first time ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@echo "Installing what Rowvault needs; the first time takes a minute or two ..."
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 # Of all that makes a virtual environment this script comes last, so one that was interrupted is made again.
