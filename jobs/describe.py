@@ -1,5 +1,7 @@
 """Where the database's catalogue becomes the manifest's words. Pure functions."""
 
+from collections.abc import Collection
+
 from jobs.postgres.catalogue import Chosen, ForeignKey, Relation, SequenceState, TableShape
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.inventory import Inventory
@@ -94,8 +96,12 @@ def describe_not_covered(
     chosen: Chosen,
     keys: tuple[ForeignKey, ...],
     large_objects: int,
+    other_schemas: Collection[str],
 ) -> stored.NotCovered:
-    """What the database holds beside the chosen tables. Pure, so that `doctor` says the same beforehand."""
+    """What the database holds beside the chosen tables. Pure, so that `doctor` says the same beforehand.
+
+    `other_schemas` are those of which not even the definitions are kept.
+    """
     inside = {relation.oid for relation in chosen.relations}
     excluded = {relation.oid for relation in chosen.excluded}
     by_oid = {relation.oid: relation for relation in relations}
@@ -103,7 +109,7 @@ def describe_not_covered(
     outside = [relation for relation in with_rows if relation.oid not in inside | excluded]
     covered_schemas = {relation.table.schema for relation in chosen.relations}
     return stored.NotCovered(
-        schemas=tuple(sorted({relation.table.schema for relation in outside} - covered_schemas)),
+        schemas=tuple(sorted({relation.table.schema for relation in outside} - covered_schemas | set(other_schemas))),
         tables=tuple(str(relation.table) for relation in outside),
         excluded_tables=tuple(str(relation.table) for relation in chosen.excluded if relation.has_rows),
         large_objects=large_objects,
@@ -134,7 +140,7 @@ def describe_warnings(lineage: Lineage, inventory: Inventory, missing: stored.No
     if lineage.token is None:
         warnings.append("the role may not write Rowvault's own schema, so a clone of the source cannot be told from it")
     if missing.schemas:
-        warnings.append(f"schemas with tables that are not covered: {', '.join(missing.schemas)}")
+        warnings.append(f"schemas that are not covered: {', '.join(missing.schemas)}")
     if missing.large_objects:
         warnings.append(f"{missing.large_objects} large objects outside tables are not covered")
     for key in missing.foreign_keys:

@@ -225,7 +225,11 @@ async def _store_everything(
     for mirror in mirrors:
         mirror.offer(dump.files())
     missing = describe_not_covered(
-        inventory.relations, inventory.chosen, inventory.foreign_keys, inventory.large_objects
+        inventory.relations,
+        inventory.chosen,
+        inventory.foreign_keys,
+        inventory.large_objects,
+        inventory.other_schemas,
     )
     return Manifest(
         id=backup_id,

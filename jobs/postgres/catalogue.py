@@ -225,6 +225,18 @@ async def count_large_objects(connection: Connection) -> int:
     return count
 
 
+async def read_schemas(connection: Connection) -> tuple[str, ...]:
+    """Every user schema, whatever is in it; those that extensions made are theirs."""
+    rows = await connection.fetch(
+        f"""
+        SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE {_USER_SCHEMA}
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_namespace'::regclass
+                           AND d.objid = n.oid AND d.deptype = 'e') ORDER BY 1
+        """
+    )
+    return tuple(row["nspname"] for row in rows)
+
+
 @dataclass(frozen=True, slots=True)
 class Extension:
     """An installed extension."""

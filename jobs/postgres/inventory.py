@@ -12,11 +12,13 @@ from jobs.postgres.catalogue import (
     count_large_objects,
     read_extensions,
     read_foreign_keys,
+    read_schemas,
     read_sequences,
     read_shapes,
     roles_named_by,
     schemas_needed_by,
 )
+from jobs.postgres.connection import Connection
 from jobs.postgres.copying import PartPlan, largest_first, plan_parts
 from jobs.postgres.errors import translated
 from jobs.postgres.snapshot import SnapshotSession
@@ -24,12 +26,16 @@ from jobs.postgres.snapshot import SnapshotSession
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The database as the snapshot sees it. `schemas` are those to dump, with all that they depend on."""
+    """The database as the snapshot sees it.
+
+    `schemas` are those to dump, with all that they depend on; `other_schemas` the rest.
+    """
 
     relations: tuple[Relation, ...]
     chosen: Chosen
     shapes: dict[int, TableShape]
     schemas: tuple[str, ...]
+    other_schemas: tuple[str, ...]
     extensions: tuple[Extension, ...]
     roles: tuple[str, ...]
     sequences: tuple[SequenceState, ...]
@@ -46,8 +52,8 @@ async def read_inventory(session: SnapshotSession) -> Inventory:
     """Read the inventory in the coordinator's session."""
     connection = session.connection
     with translated("reading the catalogue"):
-        chosen_schemas = {relation.table.schema for relation in session.chosen.relations}
-        schemas = sorted(await schemas_needed_by(connection, chosen_schemas))
+        extensions = await read_extensions(connection)
+        schemas = sorted(await schemas_to_dump(connection, session.chosen, extensions))
         sequences = [
             relation.table
             for relation in session.relations
@@ -58,9 +64,21 @@ async def read_inventory(session: SnapshotSession) -> Inventory:
             chosen=session.chosen,
             shapes=await read_shapes(connection, [relation.oid for relation in session.chosen.relations]),
             schemas=tuple(schemas),
-            extensions=await read_extensions(connection),
+            other_schemas=tuple(name for name in await read_schemas(connection) if name not in schemas),
+            extensions=extensions,
             roles=await roles_named_by(connection, schemas),
             sequences=await read_sequences(connection, sequences),
             foreign_keys=await read_foreign_keys(connection),
             large_objects=await count_large_objects(connection),
         )
+
+
+async def schemas_to_dump(connection: Connection, chosen: Chosen, extensions: tuple[Extension, ...]) -> set[str]:
+    """The schemas that are dumped whole: of the chosen tables, of extensions, and all that these depend on."""
+    chosen_schemas = {relation.table.schema for relation in chosen.relations}
+    return await schemas_needed_by(connection, chosen_schemas | _schemas_of(extensions))
+
+
+def _schemas_of(extensions: tuple[Extension, ...]) -> set[str]:
+    """Schemas that must be there before the extensions can be made; `public` and the system's always are."""
+    return {one.schema for one in extensions if one.schema != "public" and not one.schema.startswith("pg_")}
