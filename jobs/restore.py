@@ -32,6 +32,7 @@ from jobs.postgres.target import (
 )
 from jobs.postgres.tools import Tools, find_tools
 from jobs.progress import OnProgress, Progress, no_progress
+from jobs.restore_entries import Entries, wanted_entries
 from jobs.results import Problem, RestoreResult, TableOutcome
 from jobs.verify import problems_of
 from storage.codecs import Decoder, Digest, Tally
@@ -202,16 +203,27 @@ async def _undo(plan: RestorePlan) -> None:
 
 async def _fill(plan: RestorePlan, repository: Repository, streams: int, on_progress: OnProgress) -> None:
     with tempfile.TemporaryDirectory(prefix="rowvault-") as folder:
-        archive, entries = Path(folder) / "schema.dump", Path(folder) / "entries"
+        archive = Path(folder) / "schema.dump"
         archive.write_bytes(await get(repository.backend, plan.manifest.dump.archive.name))
-        listing = _wanted_entries(await archive_entries(plan.tools, archive), plan)
-        entries.write_text("\n".join(listing), encoding="utf-8")
+        entries = await _entries(plan, archive)
         on_progress(Progress("creating tables"))
-        await restore_section(plan.tools, plan.target, archive, "pre-data", entries, 1)
+        await restore_section(plan.tools, plan.target, archive, "pre-data", entries.making, 1)
         await _load_tables(plan, repository, streams, on_progress)
         await _set_sequences(plan)
         on_progress(Progress("building indexes and constraints"))
-        await restore_section(plan.tools, plan.target, archive, "post-data", entries, streams)
+        await restore_section(plan.tools, plan.target, archive, "post-data", entries.making, streams)
+        for section in ("pre-data", "post-data"):
+            await restore_section(plan.tools, plan.target, archive, section, entries.settling, 1)
+
+
+async def _entries(plan: RestorePlan, archive: Path) -> Entries:
+    return wanted_entries(
+        await archive_entries(plan.tools, archive),
+        plan.manifest.dump.schemas,
+        plan.state.existing_schemas,
+        plan.state.existing_extensions,
+        plan.left_out,
+    )
 
 
 async def _set_sequences(plan: RestorePlan) -> None:
@@ -219,17 +231,6 @@ async def _set_sequences(plan: RestorePlan) -> None:
         for sequence in plan.manifest.sequences:
             name = TableName(sequence.schema_name, sequence.name)
             await set_sequence(connection, name, int(sequence.last_value), sequence.is_called)
-
-
-def _wanted_entries(listing: list[str], plan: RestorePlan) -> list[str]:
-    """All entries but the schemas and extensions that are there already, and foreign keys that cannot be made."""
-    unwanted = {f"SCHEMA - {schema} " for schema in plan.state.existing_schemas}
-    unwanted |= {f"EXTENSION - {extension} " for extension in plan.state.existing_extensions}
-    unwanted |= {f"FK CONSTRAINT {key.schema_name} {key.table} {key.name} " for key in plan.left_out}
-    # pg_restore shows line breaks in names as spaces.
-    prefixes = tuple(prefix.replace("\n", " ").replace("\r", " ") for prefix in unwanted)
-    # An entry is `ID; CATALOG OID DESCRIPTION SCHEMA NAME OWNER`.
-    return [entry for entry in listing if not entry.split(" ", 3)[3].startswith(prefixes)]
 
 
 async def _load_tables(plan: RestorePlan, repository: Repository, streams: int, on_progress: OnProgress) -> None:

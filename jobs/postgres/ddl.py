@@ -1,5 +1,6 @@
 """Schema by pg_dump and pg_restore: whole schemas, never single tables (`-t` leaves out types, functions, extensions)."""
 
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -53,9 +54,13 @@ async def archive_entries(tools: Tools, archive: Path) -> list[str]:
     return [line for line in listing.decode().split("\n") if line and not line.startswith(";")]
 
 
-async def restore_section(tools: Tools, target: Source, archive: Path, section: str, entries: Path, jobs: int) -> None:
-    """Carry out one section (`pre-data`, `post-data`) of the entries listed in a file; raises `ToolTrouble`."""
-    arguments = [f"--section={section}", f"--use-list={entries}", f"--jobs={jobs}", "--no-password"]
-    arguments += [f"--dbname={target.dsn_without_password}", str(archive)]
-    with tool_environment(target) as environment:
+async def restore_section(
+    tools: Tools, target: Source, archive: Path, section: str, entries: Sequence[str], jobs: int
+) -> None:
+    """Carry out those entries of an archive that belong to a section (`pre-data`, `post-data`); raises `ToolTrouble`."""
+    with tempfile.TemporaryDirectory(prefix="rowvault-") as folder, tool_environment(target) as environment:
+        chosen = Path(folder) / "entries"
+        chosen.write_text("\n".join(entries), encoding="utf-8")
+        arguments = [f"--section={section}", f"--use-list={chosen}", f"--jobs={jobs}", "--no-password"]
+        arguments += [f"--dbname={target.dsn_without_password}", str(archive)]
         await run_tool(tools.folder / "pg_restore", arguments, environment)

@@ -25,7 +25,8 @@ class TargetState:
     unfinished: str | None
 
 
-# Objects of a schema depend on it; members of extensions depend on their extension too, and are not in the way.
+# Objects of a schema depend on it. Members of extensions depend on their extension too, and are not in the way; parts of
+# other objects (the sequence of an identity column) come and go with those.
 # https://www.postgresql.org/docs/current/catalog-pg-depend.html
 _OBJECTS = """
     SELECT i.type, i.identity
@@ -34,7 +35,7 @@ _OBJECTS = """
      WHERE d.refclassid = 'pg_catalog.pg_namespace'::regclass AND d.deptype = 'n'
        AND n.nspname = ANY ($1::text[]) AND i.type NOT IN ('default acl', 'extension')
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
-                        WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype = 'e')
+                        WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype IN ('e', 'i'))
      ORDER BY i.identity
 """
 
