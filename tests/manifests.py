@@ -1,0 +1,110 @@
+"""Made-up backups for tests of what stores them: manifests, and the objects that they describe."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from storage.backends.protocol import Backend
+from storage.manifest import Dump, Manifest, NotCovered, Part, Snapshot, Source, StoredFile, Table
+from storage.names import backup_prefix, data_object, id_moment
+from storage.objects import put
+from storage.repository import Repository
+
+ID = "20260102T030405.678Z-full-0a1b2c"
+OTHER_ID = "20260103T030405.678Z-full-0a1b2c"
+SYSTEM = "7400000000000000001"
+DUMP_FILES = ("schema.dump", "schema.sql", "roles.sql", "load.sh", "RESTORE.txt")
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """A backup of one table, whose objects hold any bytes, and are what the manifest says they are."""
+
+    manifest: Manifest
+    objects: Mapping[str, bytes]
+
+    async def write(self, backend: Backend) -> None:
+        """Store the objects, and no manifest."""
+        for name, data in self.objects.items():
+            await put(backend, name, data)
+
+    async def commit(self, repository: Repository) -> None:
+        """Store all of it."""
+        await self.write(repository.backend)
+        await repository.commit(self.manifest)
+
+
+def made_up(backup_id: str = ID, label: str = "", data: bytes = b"rows") -> MadeUp:
+    """A backup of one table with one object of data."""
+    dump = {name: f"{name} of {backup_id}".encode() for name in DUMP_FILES}
+    objects = {f"{backup_prefix(backup_id)}{name}": content for name, content in dump.items()}
+    name = data_object(backup_id, "public", "Orders", 0, 0)
+    objects[name] = data
+    moment = id_moment(backup_id)
+    manifest = Manifest(
+        id=backup_id,
+        kind="full",
+        created_at=moment,
+        finished_at=moment,
+        base=None,
+        label=label,
+        reason="because",
+        program="rowvault 0",
+        source=Source(
+            system_identifier=SYSTEM,
+            timeline=1,
+            database="shop",
+            server_version="18.1",
+            server_version_num=180001,
+            encoding="UTF8",
+            token=None,
+        ),
+        snapshot=Snapshot(xmin=700, xmax=705, in_progress=(700, 703), lsn="0/16B3748"),
+        dump=_dump([_stored(f"{backup_prefix(backup_id)}{name}", content) for name, content in dump.items()]),
+        tables=(_table(_stored(name, data)),),
+        sequences=(),
+        schema_only=(),
+        not_covered=NotCovered(schemas=(), tables=(), excluded_tables=(), large_objects=0, foreign_keys=()),
+        warnings=(),
+    )
+    return MadeUp(manifest, objects)
+
+
+def backup_id(number: int) -> str:
+    """The id of the so-manieth backup; they sort by number."""
+    moment = datetime.fromtimestamp(1_700_000_000 + number, UTC)
+    return f"{moment:%Y%m%dT%H%M%S}.000Z-full-{number:06x}"
+
+
+def _stored(name: str, data: bytes) -> StoredFile:
+    return StoredFile(name=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def _dump(files: list[StoredFile]) -> Dump:
+    archive, sql, roles_sql, load_script, instructions = files
+    return Dump(
+        tool="pg_dump 18.1",
+        schemas=("public",),
+        extensions=(),
+        roles=("postgres",),
+        archive=archive,
+        sql=sql,
+        roles_sql=roles_sql,
+        load_script=load_script,
+        instructions=instructions,
+    )
+
+
+def _table(stored: StoredFile) -> Table:
+    part = Part(number=0, first_page=None, end_page=None, rows=1, bytes=4, sha256=stored.sha256, objects=(stored,))
+    return Table(
+        schema_name="public",
+        name="Orders",
+        oid=16384,
+        partition_of=None,
+        persistence="permanent",
+        row_security=False,
+        columns=(),
+        parts=(part,),
+    )
