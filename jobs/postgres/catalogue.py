@@ -109,18 +109,15 @@ def choose(relations: tuple[Relation, ...], selection: Selection) -> Chosen:
                 f"the pattern {pattern.text} in TABLES matches no table",
                 "names are case-sensitive; write SCHEMA.TABLE, with double quotes around odd characters",
             )
-    chosen, excluded = [], []
-    for relation in candidates:
-        line = _ancestry(relation, by_oid)
-        if not _wanted(line, selection):
-            continue
-        if any(pattern.matches(one.table) for pattern in selection.exclude for one in line):
-            excluded.append(relation)
-        elif relation.has_rows:
-            chosen.append(relation)
-    if not chosen and not any(relation.kind == "p" for relation in candidates):
+    lines = [_ancestry(relation, by_oid) for relation in candidates]
+    wanted = [line for line in lines if _wanted(line, selection)]
+    excluded = [
+        line[0] for line in wanted if any(pattern.matches(one.table) for pattern in selection.exclude for one in line)
+    ]
+    kept = [line[0] for line in wanted if line[0] not in excluded]
+    if not kept:
         raise NoSuchTable("there is no table to back up", "set TABLES to patterns such as public.*, app.*")
-    return Chosen(tuple(chosen), tuple(excluded))
+    return Chosen(tuple(relation for relation in kept if relation.has_rows), tuple(excluded))
 
 
 def _ancestry(relation: Relation, by_oid: dict[int, Relation]) -> list[Relation]:

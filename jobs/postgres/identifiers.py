@@ -128,6 +128,6 @@ def _expression(word: _Word) -> re.Pattern[str]:
 
 
 def split_list(text: str) -> list[str]:
-    """Split at commas outside double quotes; empty entries are dropped."""
-    entries = re.findall(r'(?:"(?:[^"]|"")*"|[^,"])+', text)
+    """Split at commas outside double quotes, dropping empty entries. A quote that is never closed stays in its entry."""
+    entries = re.findall(r'(?:"(?:[^"]|"")*"?|[^,"])+', text)
     return [entry.strip() for entry in entries if entry.strip()]
