@@ -1,6 +1,6 @@
 """Which entries of a schema archive a restore carries out, and when. Pure functions over what `pg_restore --list` says.
 
-An entry is `ID; CATALOG OID DESCRIPTION SCHEMA NAME OWNER`, names unquoted: what is looked for is matched from the left.
+An entry is `ID; CATALOG OID DESCRIPTION SCHEMA NAME OWNER`, names unquoted: what is sought is matched from the left.
 """
 
 from collections.abc import Collection, Iterable, Sequence

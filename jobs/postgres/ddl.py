@@ -57,7 +57,7 @@ async def archive_entries(tools: Tools, archive: Path) -> list[str]:
 async def restore_section(
     tools: Tools, target: Source, archive: Path, section: str, entries: Sequence[str], jobs: int
 ) -> None:
-    """Carry out those entries of an archive that belong to a section (`pre-data`, `post-data`); raises `ToolTrouble`."""
+    """Carry out those entries of an archive that are of one section (`pre-data`, `post-data`); raises `ToolTrouble`."""
     with tempfile.TemporaryDirectory(prefix="rowvault-") as folder, tool_environment(target) as environment:
         chosen = Path(folder) / "entries"
         chosen.write_text("\n".join(entries), encoding="utf-8")

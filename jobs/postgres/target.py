@@ -25,8 +25,8 @@ class TargetState:
     unfinished: str | None
 
 
-# Objects of a schema depend on it. Members of extensions depend on their extension too, and are not in the way; parts of
-# other objects (the sequence of an identity column) come and go with those.
+# Objects of a schema depend on it. Members of extensions depend on their extension too, and are not in the way; parts
+# of other objects (the sequence of an identity column) come and go with those.
 # https://www.postgresql.org/docs/current/catalog-pg-depend.html
 _OBJECTS = """
     SELECT i.type, i.identity

@@ -17,7 +17,7 @@ ANCHORS = """
         END LOOP;
     END $$;
 """
-# A schema without tables is reported as not covered; rights of objects to come, whatever their schema, are the database's.
+# A schema without tables is reported as not covered; rights of objects to come in any schema are the database's.
 BELONGS_TO_NO_TABLE = """
     DROP SCHEMA "empty";
     ALTER DEFAULT PRIVILEGES FOR ROLE "hostile ""owner"".1" GRANT EXECUTE ON FUNCTIONS TO PUBLIC;
