@@ -111,10 +111,8 @@ def choose(relations: tuple[Relation, ...], selection: Selection) -> Chosen:
             )
     lines = [_ancestry(relation, by_oid) for relation in candidates]
     wanted = [line for line in lines if _wanted(line, selection)]
-    excluded = [
-        line[0] for line in wanted if any(pattern.matches(one.table) for pattern in selection.exclude for one in line)
-    ]
-    kept = [line[0] for line in wanted if line[0] not in excluded]
+    excluded = [line[0] for line in wanted if _excluded(line, selection)]
+    kept = [line[0] for line in wanted if not _excluded(line, selection)]
     if not kept:
         raise NoSuchTable("there is no table to back up", "set TABLES to patterns such as public.*, app.*")
     return Chosen(tuple(relation for relation in kept if relation.has_rows), tuple(excluded))
@@ -131,6 +129,10 @@ def _wanted(line: list[Relation], selection: Selection) -> bool:
     if not selection.tables:
         return any(relation.table.schema == "public" for relation in line)
     return any(pattern.matches(relation.table) for pattern in selection.tables for relation in line)
+
+
+def _excluded(line: list[Relation], selection: Selection) -> bool:
+    return any(pattern.matches(relation.table) for pattern in selection.exclude for relation in line)
 
 
 async def read_shapes(connection: Connection, oids: list[int]) -> dict[int, TableShape]:
@@ -204,7 +206,7 @@ class SequenceState:
 
 
 async def read_sequences(connection: Connection, names: list[TableName]) -> tuple[SequenceState, ...]:
-    """Read sequences, a hundred a query. They are not transactional: reading them after a snapshot is never too early."""
+    """Read sequences, a hundred a query. They are not transactional: after a snapshot is never too early to read them."""
     states = []
     for start in range(0, len(names), 100):
         batch = names[start : start + 100]

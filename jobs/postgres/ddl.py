@@ -1,4 +1,4 @@
-"""Schema by pg_dump and pg_restore: whole schemas, never single tables (`-t` leaves out types, functions, extensions)."""
+"""Schema by pg_dump and pg_restore: whole schemas, never single tables (`-t` leaves out types, functions and more)."""
 
 import tempfile
 from collections.abc import AsyncIterator, Sequence

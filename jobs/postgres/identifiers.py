@@ -48,7 +48,7 @@ def _readable(name: str) -> str:
     return name if _BARE.fullmatch(name) else quote(name)
 
 
-# A word is a quoted part, or a run of characters that have no meaning of their own; in patterns `*` and `?` may be among them.
+# A word is a quoted part, or a run of characters without a meaning of their own; in patterns `*` and `?` are among them.
 _PART = re.compile(r'"(?P<quoted>(?:[^"]|"")*)"|(?P<bare>[^\s.,"=]+)')
 
 
@@ -128,6 +128,6 @@ def _expression(word: _Word) -> re.Pattern[str]:
 
 
 def split_list(text: str) -> list[str]:
-    """Split at commas outside double quotes, dropping empty entries. A quote that is never closed stays in its entry."""
+    """Split at commas outside double quotes, dropping empty entries. A quote that is never closed stays where it is."""
     entries = re.findall(r'(?:"(?:[^"]|"")*"?|[^,"])+', text)
     return [entry.strip() for entry in entries if entry.strip()]
