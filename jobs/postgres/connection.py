@@ -1,10 +1,12 @@
 """Sessions on the source: how they are opened, and the settings every one of them has."""
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -41,12 +43,18 @@ class Source:
 
     @property
     def where(self) -> str:
-        """Host, port and database, for messages."""
-        parts = urlsplit(self.dsn)
+        """Hosts, ports and database, for messages; nothing of a DSN so mistyped that they may be its password."""
+        try:
+            parts = urlsplit(self.dsn)
+        except ValueError:
+            return "the database"
+        if "@" in parts.path:
+            return "the database"
         query = dict(parse_qsl(parts.query))
-        host = query.get("host") or parts.hostname or "localhost"
-        port = query.get("port") or _port(parts.netloc) or "5432"
-        return f"{host}:{port}/{unquote(parts.path.lstrip('/')) or 'postgres'}"
+        hosts = query.get("host") or parts.netloc.rpartition("@")[2] or "localhost"
+        if port := query.get("port") or ("" if _PORT.search(hosts) else "5432"):
+            hosts = f"{hosts}:{port}"
+        return f"{hosts}/{unquote(parts.path.lstrip('/')) or 'postgres'}"
 
     @property
     def password(self) -> str:
@@ -60,13 +68,13 @@ class Source:
         parts = urlsplit(self.dsn)
         user, at, address = parts.netloc.rpartition("@")
         netloc = f"{user.split(':')[0]}{at}{address}"
-        query = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in {"password", "sslpassword"}])
+        # As they were written: libpq does not take a `+` for a space, as urllib does.
+        query = "&".join(pair for pair in parts.query.split("&") if pair.partition("=")[0] not in _SECRETS)
         return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
 
 
-def _port(netloc: str) -> str:
-    tail = netloc.rpartition("@")[2].rpartition(":")
-    return tail[2] if tail[1] and tail[2].isdigit() else ""
+_PORT = re.compile(r":\d+$")
+_SECRETS = {"password", "sslpassword"}
 
 
 async def connect(source: Source, purpose: str) -> Connection:
@@ -75,19 +83,22 @@ async def connect(source: Source, purpose: str) -> Connection:
     Raises `Rejected` or `Unreachable`. Statements are not cached, so that poolers in session mode are no trouble.
     """
     with translated_login(source.where):
-        connection = await asyncpg.connect(source.dsn, timeout=source.connect_timeout, statement_cache_size=0)
-    try:
-        with translated("setting up the session"):
-            await connection.execute(_SETTINGS)
-            await connection.execute(
-                "SELECT pg_catalog.set_config('application_name', $1, false)", f"rowvault: {purpose}"
-            )
-            if connection.get_server_version().major >= 17:
-                await connection.execute("SET transaction_timeout = 0")
-    except BaseException:
-        connection.terminate()
-        raise
+        async with asyncio.timeout(source.connect_timeout):
+            connection = await asyncpg.connect(source.dsn, timeout=None, statement_cache_size=0)
+            try:
+                await _set_up(connection, purpose)
+            except BaseException:
+                connection.terminate()
+                raise
     return connection
+
+
+async def _set_up(connection: Connection, purpose: str) -> None:
+    with translated("setting up the session"):
+        await connection.execute(_SETTINGS)
+        await connection.execute("SELECT pg_catalog.set_config('application_name', $1, false)", f"rowvault: {purpose}")
+        if connection.get_server_version().major >= 17:
+            await connection.execute("SET transaction_timeout = 0")
 
 
 @asynccontextmanager

@@ -87,7 +87,7 @@ def translated(doing: str) -> Iterator[None]:
         raise Contended(f"{doing}: {_text(error)}", "run it again when no schema change is under way") from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise MissingPrivilege(f"{doing}: {_text(error)}", _privilege_hint(_text(error))) from error
-    except (*_GONE, ConnectionError, asyncpg.InterfaceError) as error:
+    except (*_GONE, OSError, asyncpg.InterfaceError) as error:
         raise ConnectionLost(f"{doing}: the session ended: {_text(error)}", "see the server's log") from error
     except asyncpg.PostgresError as error:
         raise PostgresError(f"{doing}: {_text(error)}", "see the server's log for the statement") from error
@@ -104,7 +104,7 @@ def translated_login(where: str) -> Iterator[None]:
         ) from error
     except _NOT_READY as error:
         raise Unreachable(f"{where} is not ready: {_text(error)}", "try again in a moment") from error
-    except asyncpg.ClientConfigurationError as error:
+    except (asyncpg.ClientConfigurationError, ValueError) as error:
         # Its own text may show the password.
         if "root certificate file" in str(error):
             raise Rejected(
