@@ -24,7 +24,7 @@ def read_dsn(text: str, warn: Callable[[str], object]) -> str:
         if _password(text):
             warn("a password on the command line shows in the process list: use --to env:NAME or --to @FILE")
     if not dsn.startswith(("postgresql://", "postgres://")):
-        raise UsageError("--to wants postgresql://USER:PASSWORD@HOST:PORT/DATABASE, env:NAME or @FILE")
+        raise UsageError("--to wants a DSN (postgresql://…), env:NAME or @FILE")
     return dsn
 
 
