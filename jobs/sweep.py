@@ -3,7 +3,7 @@
 Runs under the job lock, and never touches what a live lease protects: another replica may be uploading.
 """
 
-from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from storage.backends.protocol import Unfinished
@@ -12,21 +12,41 @@ from storage.names import BACKUPS, MANIFESTS, is_backup_id
 from storage.repository import Repository
 
 
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What interrupted runs left: ids of backups never committed, unfinished writes, names of expired leases."""
+
+    backups: tuple[str, ...]
+    unfinished: tuple[Unfinished, ...]
+    leases: tuple[str, ...]
+
+
+async def find_leftovers(repository: Repository, now: datetime | None = None) -> Leftovers:
+    """Look through one place; changes nothing."""
+    # In this order: who writes took a lease before, and commits before giving it up. The other way round, the
+    # objects of a backup that begins or commits meanwhile would seem to be nobody's.
+    unfinished = [one async for one in repository.backend.unfinished()]
+    begun = {folder for folder in await repository.begun() if is_backup_id(folder)}
+    leases = await list_leases(repository.backend)
+    committed = {entry.id for entry in (await repository.catalogue()).entries}
+    now = now or datetime.now(UTC)
+    live = {lease.backup for lease in leases if lease.live(now)}
+    return Leftovers(
+        backups=tuple([one for one in sorted(begun - committed - live) if not await repository.claimed(one)]),
+        unfinished=tuple(one for one in unfinished if not _in_use(one, live, now)),
+        leases=tuple(lease.name for lease in leases if not lease.live(now)),
+    )
+
+
 async def sweep(repository: Repository, now: datetime | None = None) -> int:
     """Sweep one place; return how many objects and unfinished writes were removed."""
-    now = now or datetime.now(UTC)
-    # In this order: whoever writes takes a lease before the first object, and gives it back after the manifest.
-    begun = {folder for folder in await repository.begun() if is_backup_id(folder)}
-    unfinished = [found async for found in repository.backend.unfinished()]
-    leases = await list_leases(repository.backend)
-    live = {lease.backup for lease in leases if lease.live(now)}
-    committed = {entry.id for entry in (await repository.catalogue()).entries}
-    removed = 0
-    for backup_id in sorted(begun - live - committed):
-        if not await repository.claimed(backup_id):
-            removed += await discard(repository, backup_id)
-    removed += await _discard_unfinished(repository, [one for one in unfinished if not _in_use(one, live, now)])
-    await repository.backend.delete([lease.name for lease in leases if not lease.live(now)])
+    left = await find_leftovers(repository, now)
+    removed = len(left.unfinished)
+    for backup_id in left.backups:
+        removed += await discard(repository, backup_id)
+    for one in left.unfinished:
+        await repository.backend.discard(one)
+    await repository.backend.delete(left.leases)
     return removed
 
 
@@ -35,12 +55,6 @@ async def discard(repository: Repository, backup_id: str) -> int:
     names = [stored.name async for stored in repository.objects(backup_id)]
     await repository.backend.delete(names)
     return len(names)
-
-
-async def _discard_unfinished(repository: Repository, left: Collection[Unfinished]) -> int:
-    for unfinished in left:
-        await repository.backend.discard(unfinished)
-    return len(left)
 
 
 def _in_use(unfinished: Unfinished, live: set[str], now: datetime) -> bool:

@@ -1,0 +1,90 @@
+"""Places for tests of what uses them: S3 opened with little patience, and faults planted in stored objects."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+
+from storage.backends.factory import open_s3
+from storage.backends.protocol import Backend
+from storage.backends.retrying import Patience
+from storage.backends.s3 import S3Options
+from storage.names import BACKUPS
+from storage.objects import get, put
+from storage.repository import Repository
+from tests.conftest import Bucket
+
+IMPATIENT = Patience(attempts=2, first_delay=0.01)
+_prefixes = count(1)
+
+
+def s3_options(bucket: Bucket, endpoint_url: str | None = None) -> S3Options:
+    """A prefix of its own in the bucket, straight or by way of a proxy."""
+    return S3Options(
+        bucket.name,
+        prefix=f"place-{next(_prefixes)}",
+        endpoint_url=endpoint_url or bucket.endpoint_url,
+        region=bucket.region,
+        access_key_id=bucket.access_key,
+        secret_access_key=bucket.secret_key,
+        addressing_style="path",
+        connect_seconds=2,
+        silence_seconds=20,
+    )
+
+
+@asynccontextmanager
+async def s3_place(options: S3Options) -> AsyncIterator[Repository]:
+    """A repository in S3 that gives up soon."""
+    backend = await open_s3(options, IMPATIENT)
+    try:
+        yield Repository("s3", backend)
+    finally:
+        await backend.close()
+
+
+async def contents(backend: Backend, prefix: str = "") -> dict[str, bytes]:
+    """Every object, whole."""
+    return {stored.name: await get(backend, stored.name) async for stored in backend.list(prefix)}
+
+
+async def backups_alike(one: Repository, other: Repository) -> bool:
+    """Whether both places hold the same backups, byte for byte."""
+    return await _backups(one) == await _backups(other)
+
+
+async def _backups(repository: Repository) -> dict[str, bytes]:
+    manifests = {entry.manifest for entry in (await repository.catalogue()).entries}
+    objects = await contents(repository.backend)
+    return {name: data for name, data in objects.items() if name in manifests or name.startswith(BACKUPS)}
+
+
+@dataclass(frozen=True)
+class Planter:
+    """Plants faults in one place's objects, past everything that would notice."""
+
+    backend: Backend
+
+    async def flip(self, name: str, position: int | None = None) -> None:
+        """Change one byte, in the middle unless said otherwise."""
+        data = bytearray(await get(self.backend, name))
+        data[len(data) // 2 if position is None else position] ^= 0x04
+        await put(self.backend, name, bytes(data))
+
+    async def truncate(self, name: str) -> None:
+        """Take the last byte away."""
+        await put(self.backend, name, (await get(self.backend, name))[:-1])
+
+    async def empty(self, name: str) -> None:
+        """Leave an object of no bytes."""
+        await put(self.backend, name, b"")
+
+    async def delete(self, name: str) -> None:
+        """Take the object away."""
+        await self.backend.delete([name])
+
+    async def swap(self, name: str, other: str) -> None:
+        """Let two objects change places."""
+        one, two = await get(self.backend, name), await get(self.backend, other)
+        await put(self.backend, name, two)
+        await put(self.backend, other, one)
