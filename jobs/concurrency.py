@@ -77,7 +77,8 @@ class Worker:
 async def _end_everything() -> None:
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in others:
-        task.cancel()
+        if not task.cancelling():  # a second time would cut short what it does to end
+            task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
 
 
