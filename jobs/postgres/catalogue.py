@@ -225,15 +225,22 @@ async def count_large_objects(connection: Connection) -> int:
 
 
 async def read_schemas(connection: Connection) -> tuple[str, ...]:
-    """Every user schema, whatever is in it; those that extensions made are theirs."""
-    rows = await connection.fetch(
-        f"""
-        SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE {_USER_SCHEMA}
-           AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_namespace'::regclass
-                           AND d.objid = n.oid AND d.deptype = 'e') ORDER BY 1
-        """
-    )
+    """Every user schema, whatever is in it, but for those that extensions made, and `public` if it is empty."""
+    rows = await connection.fetch(_SCHEMAS)
     return tuple(row["nspname"] for row in rows)
+
+
+_SCHEMAS = f"""
+    SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE {_USER_SCHEMA}
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_namespace'::regclass
+                       AND d.objid = n.oid AND d.deptype = 'e')
+       AND (n.nspname <> 'public' OR EXISTS (
+           SELECT FROM pg_catalog.pg_depend d WHERE d.refclassid = 'pg_catalog.pg_namespace'::regclass
+              AND d.refobjid = n.oid AND d.deptype = 'n' AND d.classid <> 'pg_catalog.pg_extension'::regclass
+              AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
+                               WHERE (e.classid, e.objid) = (d.classid, d.objid) AND e.deptype = 'e')))
+     ORDER BY n.nspname
+"""
 
 
 @dataclass(frozen=True, slots=True)
