@@ -32,16 +32,16 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def pgbouncer(database: Database, mode: PoolMode) -> AsyncIterator[str]:
+async def pgbouncer(database: Database, mode: PoolMode, *, pool_size: int = 50) -> AsyncIterator[str]:
     """A PgBouncer before that database's server; yields the database's DSN through it."""
     path, port = program("pgbouncer", "pgbouncer"), free_port()
     with _folder("pool") as folder:
-        config = _pgbouncer_config(folder, database.server, port, mode)
+        config = _pgbouncer_config(folder, database.server, port, mode, pool_size)
         async with _running([path, config], folder / "log", lambda: _listens(port), user=_ordinary_user()):
             yield database.dsn.replace(f":{database.server.port}/", f":{port}/")
 
 
-def _pgbouncer_config(folder: Path, server: Server, port: int, mode: PoolMode) -> Path:
+def _pgbouncer_config(folder: Path, server: Server, port: int, mode: PoolMode, pool_size: int) -> Path:
     users, config = folder / "users.txt", folder / "pgbouncer.ini"
     users.write_text(f'"{server.embedded.user}" "{server.embedded.password.get_secret_value()}"\n')
     settings = {
@@ -51,7 +51,7 @@ def _pgbouncer_config(folder: Path, server: Server, port: int, mode: PoolMode) -
         "auth_type": "scram-sha-256",
         "auth_file": users,
         "pool_mode": mode,
-        "default_pool_size": 50,
+        "default_pool_size": pool_size,
         "max_client_conn": 200,
         "ignore_startup_parameters": "extra_float_digits",
     }

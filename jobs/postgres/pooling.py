@@ -3,10 +3,14 @@
 https://www.pgbouncer.org/features.html
 """
 
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
 import asyncpg
 
 from jobs.postgres.connection import Source
-from jobs.postgres.errors import TransactionPooling, translated_login
+from jobs.postgres.errors import TransactionPooling, Unreachable, translated_login
 
 _ROUNDS = 3
 
@@ -15,13 +19,14 @@ async def refuse_transaction_pooling(source: Source) -> None:
     """Raise `TransactionPooling` if two of our sessions share a server session, or one of them changes its own.
 
     Only simple queries inside explicit transactions are used, since anything else may fail behind such a pooler.
+    Raises `Unreachable` where a pooler takes the sessions but has no server for them.
     """
     with translated_login(source.where):
         first = await asyncpg.connect(source.dsn, timeout=source.connect_timeout, statement_cache_size=0)
         try:
             second = await asyncpg.connect(source.dsn, timeout=source.connect_timeout, statement_cache_size=0)
             try:
-                shared = await _share_a_server(first, second)
+                shared = await _answer_in_time(source, _share_a_server(first, second))
             finally:
                 second.terminate()
         finally:
@@ -31,6 +36,18 @@ async def refuse_transaction_pooling(source: Source) -> None:
             f"{source.where} is a pooler in transaction mode: a snapshot or a lock does not hold through it",
             "connect directly, or through session mode (Supabase: port 5432 instead of 6543)",
         )
+
+
+async def _answer_in_time(source: Source, asking: Coroutine[Any, Any, bool]) -> bool:
+    # A pooler lets us log in before it has a server for us.
+    try:
+        async with asyncio.timeout(source.connect_timeout):
+            return await asking
+    except TimeoutError as error:
+        raise Unreachable(
+            f"{source.where} took two sessions, but does not serve both: it is a pooler with all servers in use",
+            "connect directly; or enlarge its pool (PgBouncer: default_pool_size) to COPY_JOBS + 3 and more",
+        ) from error
 
 
 async def _share_a_server(first: asyncpg.Connection, second: asyncpg.Connection) -> bool:
