@@ -1,0 +1,50 @@
+"""Looks at everything a backup needs, before it is needed, and says of each finding what to do.
+
+No check changes anything in the database; in each place one small object is written, read back and deleted.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.concurrency import task_group
+from jobs.doctor_database import DatabaseExam, examine_database
+from jobs.doctor_places import PlaceExam, check_binding, examine_place, judge_space, judge_step
+from jobs.findings import Finding, Report, report_on
+from jobs.postgres.catalogue import Selection
+from jobs.postgres.connection import Source
+from storage.repository import Repository
+
+__all__ = ["Finding", "Report", "examine"]
+
+PATIENCE = 20.0
+
+
+async def examine(
+    source: Source,
+    selection: Selection,
+    repositories: Sequence[Repository],
+    pg_bin: Path | None = None,
+    *,
+    copy_jobs: int = 2,
+    patience: float = PATIENCE,
+) -> Report:
+    """Examine the database and every place, the primary one first; what fails is a finding, never an error.
+
+    `copy_jobs` are the COPY streams to find room for, `patience` the seconds that one step with a place may take.
+    """
+    async with task_group() as group:
+        examining = group.create_task(examine_database(source, selection, pg_bin, copy_jobs))
+        places = [group.create_task(examine_place(repository, patience)) for repository in repositories]
+    database, exams = examining.result(), [place.result() for place in places]
+    findings = list(database.findings)
+    for exam in exams:
+        findings += exam.findings + await _against(database, exam, patience)
+    return report_on([*findings, *judge_step(exams)])
+
+
+async def _against(database: DatabaseExam, exam: PlaceExam, patience: float) -> list[Finding]:
+    """What takes both ends to judge."""
+    findings = judge_space(exam.place, exam.free_bytes, database.table_bytes)
+    if database.lineage is not None and exam.catalogue is not None:
+        findings += await check_binding(exam, database.lineage, patience)
+    return findings
