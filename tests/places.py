@@ -1,10 +1,13 @@
 """Places for tests of what uses them: S3 opened with little patience, and faults planted in stored objects."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
+import aioboto3
+
+from jobs.results import ProblemKind
 from storage.backends.factory import open_s3
 from storage.backends.protocol import Backend
 from storage.backends.retrying import Patience
@@ -13,6 +16,7 @@ from storage.names import BACKUPS
 from storage.objects import get, put
 from storage.repository import Repository
 from tests.conftest import Bucket
+from tests.seaweed import S3Server
 
 IMPATIENT = Patience(attempts=2, first_delay=0.01)
 _prefixes = count(1)
@@ -31,6 +35,22 @@ def s3_options(bucket: Bucket, endpoint_url: str | None = None) -> S3Options:
         connect_seconds=2,
         silence_seconds=20,
     )
+
+
+@asynccontextmanager
+async def new_bucket(server: S3Server) -> AsyncIterator[Bucket]:
+    """An empty bucket, removed at the end with all it holds."""
+    made = Bucket(f"places-{next(_prefixes)}", server.endpoint_url, server.access_key, server.secret_key)
+    async with aioboto3.Session().client(
+        "s3",
+        endpoint_url=made.endpoint_url,
+        aws_access_key_id=made.access_key,
+        aws_secret_access_key=made.secret_key,
+        region_name=made.region,
+    ) as client:
+        await client.create_bucket(Bucket=made.name)
+        yield made
+        await client.delete_bucket(Bucket=made.name)
 
 
 @asynccontextmanager
@@ -61,30 +81,49 @@ async def _backups(repository: Repository) -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class Planter:
-    """Plants faults in one place's objects, past everything that would notice."""
+    """Plants faults in one place's objects, past everything that would notice. `touched` is what it changed."""
 
     backend: Backend
+    touched: set[str] = field(default_factory=set)
 
     async def flip(self, name: str, position: int | None = None) -> None:
         """Change one byte, in the middle unless said otherwise."""
         data = bytearray(await get(self.backend, name))
         data[len(data) // 2 if position is None else position] ^= 0x04
-        await put(self.backend, name, bytes(data))
+        await self.put(name, bytes(data))
 
     async def truncate(self, name: str) -> None:
         """Take the last byte away."""
-        await put(self.backend, name, (await get(self.backend, name))[:-1])
+        await self.put(name, (await get(self.backend, name))[:-1])
 
     async def empty(self, name: str) -> None:
         """Leave an object of no bytes."""
-        await put(self.backend, name, b"")
+        await self.put(name, b"")
 
     async def delete(self, name: str) -> None:
         """Take the object away."""
+        self.touched.add(name)
         await self.backend.delete([name])
 
     async def swap(self, name: str, other: str) -> None:
         """Let two objects change places."""
         one, two = await get(self.backend, name), await get(self.backend, other)
-        await put(self.backend, name, two)
-        await put(self.backend, other, one)
+        await self.put(name, two)
+        await self.put(other, one)
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Leave other bytes."""
+        self.touched.add(name)
+        await put(self.backend, name, data)
+
+
+Plant = Callable[[Planter, str], Awaitable[None]]
+DAMAGES: dict[str, tuple[Plant, ProblemKind]] = {
+    "first byte flipped": (lambda planter, name: planter.flip(name, 0), "sha256_stored"),
+    "byte flipped": (Planter.flip, "sha256_stored"),
+    "last byte flipped": (lambda planter, name: planter.flip(name, -1), "sha256_stored"),
+    "truncated": (Planter.truncate, "size"),
+    "emptied": (Planter.empty, "size"),
+    "deleted": (Planter.delete, "missing"),
+}
+"""By name: how it is planted, and what verification calls it."""
