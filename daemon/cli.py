@@ -269,7 +269,9 @@ def doctor(as_json: Json = False) -> None:
     """
 
     async def work(app: App) -> int:
-        report = await examine(app.source, app.selection, app.repositories, app.settings.pg_bin)
+        report = await examine(
+            app.source, app.selection, app.repositories, app.settings.pg_bin, copy_jobs=app.settings.copy_jobs
+        )
         if as_json:
             output.print_json(report)
         else:
