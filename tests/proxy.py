@@ -14,6 +14,8 @@ from contextlib import suppress
 from typing import Self
 
 READ_BYTES = 64 * 1024
+LATE_SECONDS = 0.1
+"""How much a throttled direction makes up for, when the machine was busy elsewhere."""
 
 
 class FaultProxy:
@@ -77,8 +79,13 @@ class FaultProxy:
         self._rate = bytes_per_second
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # The kernel's usual buffers would swallow megabytes before a sender feels a fault.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ_BYTES)
+        listening.bind(("127.0.0.1", self.port))
+        self._server = await asyncio.start_server(self._accept, sock=listening)
+        self.port = listening.getsockname()[1]
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = asyncio.current_task()
@@ -106,10 +113,13 @@ class FaultProxy:
             target_writer.close()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, replies: bool) -> None:
-        while data := await source.read(READ_BYTES if self._rate is None else 1024):
+        now = asyncio.get_running_loop().time
+        due = now()
+        while data := await source.read(READ_BYTES):
             await self._flowing.wait()
             if self._rate is not None:
-                await asyncio.sleep(len(data) / self._rate)
+                due = max(due, now() - LATE_SECONDS) + len(data) / self._rate
+                await asyncio.sleep(due - now())
             data = self._let_through(data, replies=replies)
             sink.write(data)
             await sink.drain()

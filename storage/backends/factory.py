@@ -13,7 +13,7 @@ def open_local(root: Path) -> Backend:
     return LocalBackend(root)
 
 
-async def open_s3(options: S3Options, patience: Patience | None = None) -> Backend:
+async def open_s3(options: S3Options, patience: Patience | None = None) -> Retrying:
     """Objects in a bucket, retried with patience; on the running loop only. Raises `Refused` for impossible options.
 
     Nothing is asked of the store yet: an unreachable one shows at the first use. Whoever opens it closes it.

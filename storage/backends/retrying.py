@@ -39,6 +39,8 @@ class Retrying:
     """Any backend, with patience. Implements `Backend`."""
 
     def __init__(self, backend: Backend, patience: Patience | None = None) -> None:
+        self.impatient = backend
+        """The backend itself, for whoever wants its first answer."""
         self._backend = backend
         self._patience = patience or Patience()
 

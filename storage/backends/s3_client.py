@@ -6,6 +6,7 @@ botocore makes one attempt at each request; trying again is `Retrying`'s work. C
 
 import asyncio
 import hashlib
+import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
@@ -15,6 +16,8 @@ from typing import Any, Literal
 
 import aioboto3
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -81,6 +84,8 @@ class S3Client:
     @classmethod
     async def open(cls, options: S3Options) -> "S3Client":
         """Make the client; nothing is asked of the store yet. Raises `Refused` for options that cannot be right."""
+        _require_no_password(options)
+        _require_certificates(options)
         stack = AsyncExitStack()
         try:
             client = await stack.enter_async_context(_new_client(options))
@@ -183,32 +188,45 @@ class S3Client:
             raise Refused(f"{self.options.place} does not exist", hint) from error
 
 
-class _Body:
+class _Body(Payload):
     """Bytes on their way out. Each time some more are taken, `progress` is told; nothing is copied.
 
-    botocore wants a file to read, but never reads it; aiohttp iterates.
+    aiohttp may send it twice: on a kept connection that turns out to be closed, or where it is redirected to.
     """
 
     def __init__(self, data: Bytes, progress: Callable[[], None]) -> None:
+        super().__init__(data)
         self._data = data
         self._progress = progress
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         return len(self._data)
 
-    def read(self) -> Bytes:
-        return self._data
+    @property
+    def autoclose(self) -> bool:
+        return True
 
-    def seek(self, offset: int) -> int:
-        return offset
-
-    async def __aiter__(self) -> AsyncIterator[memoryview]:
+    async def write(self, writer: AbstractStreamWriter) -> None:
         whole = memoryview(self._data)
         for start in range(0, len(whole), SEND_BYTES):
             # The store may answer, and end the time limit, before it has taken everything.
             with suppress(RuntimeError):
                 self._progress()
-            yield whole[start : start + SEND_BYTES]
+            await writer.write(whole[start : start + SEND_BYTES])
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self._data.decode(encoding, errors)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    # botocore takes for a body what looks like a file, though it never reads this one.
+    def read(self) -> Bytes:
+        return self._data
+
+    def seek(self, offset: int) -> int:
+        return offset
 
 
 def sha256_of(data: Bytes) -> bytes:
@@ -219,6 +237,23 @@ def sha256_of(data: Bytes) -> bytes:
 def as_base64(digest: bytes) -> str:
     """A checksum as S3's headers have it."""
     return b64encode(digest).decode()
+
+
+def _require_no_password(options: S3Options) -> None:
+    # Messages show the endpoint, ours and botocore's.
+    if "@" in (options.endpoint_url or ""):
+        hint = "Give the keys in ROWVAULT_S3__ACCESS_KEY_ID and ROWVAULT_S3__SECRET_ACCESS_KEY."
+        raise Refused(f"cannot use bucket {options.bucket}: its endpoint URL holds a user name or a password", hint)
+
+
+def _require_certificates(options: S3Options) -> None:
+    if options.ca_file is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(options.ca_file)
+    except OSError as error:
+        reason = f"cannot use the certificates in {options.ca_file}: {error.strerror}"
+        raise Refused(reason, "Name a readable PEM file in ROWVAULT_S3__CA_FILE.") from error
 
 
 def _new_client(options: S3Options) -> Any:

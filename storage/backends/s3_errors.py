@@ -11,10 +11,16 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     CredentialRetrievalError,
     EndpointConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     ParamValidationError,
     PartialCredentialsError,
+    ReadTimeoutError,
     SSLError,
+)
+from botocore.exceptions import (
+    ConnectionError as NoConnectionError,
 )
 
 from storage.errors import AlreadyExists, NotFound, OutOfSpace, Refused, StorageError, Unavailable
@@ -82,13 +88,15 @@ _BY_STATUS: dict[int, _Fault] = {
     403: (Refused, "access is denied", f"{_KEYS} {_RIGHTS}"),
     404: (NotFound, "it does not exist", ""),
     408: (Unavailable, "the request took too long", ""),
-    416: (RangeError, "it is not that long", ""),
     412: (AlreadyExists, "it exists already", ""),
+    416: (RangeError, "it is not that long", ""),
     429: (Unavailable, "the store asks for fewer requests", ""),
     501: (Unsupported, "the store does not know how", ""),
     507: (OutOfSpace, "the store is full", "Enlarge the store, or keep fewer backups."),
 }
 
+_BROKEN = (HTTPClientError, NoConnectionError, IncompleteReadError)
+_TLS = "Set ROWVAULT_S3__CA_FILE to the authority's certificate, or correct ROWVAULT_S3__ENDPOINT_URL (http, https)."
 _AWAY = "Check ROWVAULT_S3__ENDPOINT_URL, the network, and whether the store is up."
 
 
@@ -113,11 +121,7 @@ def _unanswered(error: BaseException) -> _Fault:
     """For a request that got no answer, or could not be made."""
     match error:
         case SSLError() | aiohttp.ClientSSLError():
-            return (
-                Refused,
-                "its certificate is not trusted",
-                "Set ROWVAULT_S3__CA_FILE, or correct the endpoint.",
-            )
+            return Refused, "no trusted TLS connection comes about", _TLS
         case NoCredentialsError() | PartialCredentialsError():
             return Refused, "there are no keys, or half of them", _KEYS
         case CredentialRetrievalError():
@@ -125,10 +129,14 @@ def _unanswered(error: BaseException) -> _Fault:
         case ParamValidationError():
             return Refused, "the bucket's name or a key is not valid", "Correct ROWVAULT_S3__BUCKET."
         case EndpointConnectionError() | ConnectTimeoutError():
-            return Unavailable, "nobody answers there", _AWAY
-        case TimeoutError():
+            return Unavailable, "the store cannot be reached", _AWAY
+        case TimeoutError() | ReadTimeoutError():
             return Unavailable, "the store fell silent", _AWAY
-        case BotoCoreError() | aiohttp.ClientError() | OSError():
-            return Unavailable, f"the connection broke ({type(error).__name__})", _AWAY
+        case BotoCoreError() if not isinstance(error, _BROKEN):
+            return (
+                Refused,
+                f"{type(error).__name__}: {str(error)[:QUOTED_CHARACTERS]}",
+                "Look at the AWS configuration.",
+            )
         case _:
-            raise error
+            return Unavailable, f"the connection broke ({type(error).__name__})", _AWAY

@@ -15,6 +15,7 @@ from storage.backends.retrying import Patience, Retrying
 from storage.backends.s3 import S3Backend, S3Options
 from storage.backends.s3_client import S3Client
 from tests.seaweed import S3Server
+from tests.storage.meddler import Meddler
 
 BUCKET = "storage-tests"
 BARE = ("memory", "local", "s3")
@@ -40,6 +41,7 @@ async def shared_client(s3_server: S3Server) -> AsyncIterator[S3Client]:
     )
     client = await S3Client.open(options)
     await client.call("make the bucket", "create_bucket")
+    await client.call("find room for it", "put_object", b"first", Key="first")
     yield client
     await client.close()
 
@@ -54,6 +56,19 @@ def s3_options(shared_client: S3Client) -> S3Options:
 def s3(shared_client: S3Client, s3_options: S3Options) -> S3Backend:
     """An empty S3 backend, bare."""
     return S3Backend(S3Client(s3_options, shared_client._client, AsyncExitStack()))
+
+
+@pytest.fixture
+async def meddler(s3_options: S3Options) -> AsyncIterator[Meddler]:
+    """Between the client and the server; passes everything on until it is given a rule."""
+    async with Meddler(str(s3_options.endpoint_url)) as running:
+        yield running
+
+
+@pytest.fixture
+async def meddled(meddler: Meddler, s3_options: S3Options, open_s3: OpenS3) -> S3Backend:
+    """An empty S3 backend whose requests go through the meddler."""
+    return await open_s3(replace(s3_options, endpoint_url=meddler.url))
 
 
 @pytest.fixture
