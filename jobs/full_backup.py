@@ -178,7 +178,9 @@ async def _copy(taking: _Taking, session: SnapshotSession, backup_id: str, mirro
     settings_sql = await read_role_settings(session.connection)
     try:
         async with alongside(session.watch()):
-            return await _store_everything(taking, session.snapshot, inventory, settings_sql, backup_id, mirrors)
+            manifest = await _store_everything(taking, session.snapshot, inventory, settings_sql, backup_id, mirrors)
+            await session.confirm()
+            return manifest
     except Exception:
         with suppress(StorageError):  # the next run's sweep removes what this could not
             await discard(taking.primary, backup_id)

@@ -19,7 +19,8 @@ from storage.names import data_object
 class CopyOptions:
     """How tables are copied: parallel streams, zstd level, and bytes of COPY text a second over all (None: no cap).
 
-    `pages_per_part` is about how much of a table one stream takes at a time, `roll_at` the stored bytes of one object.
+    `pages_per_part` is about how much of a table one stream takes at a time, `roll_at` the stored bytes of one object,
+    `lost_after` how many seconds the server may send nothing.
     """
 
     streams: int = 2
@@ -27,6 +28,7 @@ class CopyOptions:
     rate_limit: float | None = None
     pages_per_part: int = PAGES_PER_PART
     roll_at: int = ROLL_AT
+    lost_after: float = 300.0
 
 
 OnPart = Callable[[PartPlan, Part], None]
@@ -104,7 +106,7 @@ async def _encode(
             await limit.spend(len(chunk))
 
     await lock_nowait(connection, part.table)
-    rows = await copy_out(connection, part, sink)
+    rows = await copy_out(connection, part, sink, options.lost_after)
     block, plain = encoder.finish()
     await handoff.put(block)
     return rows, plain

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from jobs.postgres.catalogue import Relation, TableShape
 from jobs.postgres.connection import Connection
-from jobs.postgres.errors import translated
+from jobs.postgres.errors import ConnectionLost, translated
 from jobs.postgres.identifiers import TableName, column_list, qualified
 
 PAGES_PER_PART = 16_384  # 128 MiB of heap
@@ -74,10 +74,24 @@ async def lock_nowait(connection: Connection, table: TableName) -> None:
         await connection.execute(f"LOCK TABLE ONLY {qualified(table)} IN ACCESS SHARE MODE NOWAIT")
 
 
-async def copy_out(connection: Connection, part: PartPlan, sink: Sink) -> int:
-    """Stream a part's rows as COPY text into `sink`; return the number of rows that the server counted."""
-    with translated(f"copying {part}"):
-        status = await connection.copy_from_query(part.query, output=sink, format="text", encoding="UTF8")
+async def copy_out(connection: Connection, part: PartPlan, sink: Sink, lost_after: float) -> int:
+    """Stream a part's rows as COPY text into `sink`; return the number of rows that the server counted.
+
+    Raises `ConnectionLost` if the server sends nothing for so many seconds; how long `sink` takes does not count.
+    """
+    now = asyncio.get_running_loop().time
+
+    async def take(chunk: bytes) -> None:
+        patience.reschedule(None)
+        await sink(chunk)
+        patience.reschedule(now() + lost_after)
+
+    try:
+        async with asyncio.timeout(lost_after) as patience:
+            with translated(f"copying {part}"):
+                status = await connection.copy_from_query(part.query, output=take, format="text", encoding="UTF8")
+    except TimeoutError as error:
+        raise ConnectionLost(f"copying {part}: no data for {lost_after:g} s", "look at the network") from error
     return int(status.removeprefix("COPY "))
 
 

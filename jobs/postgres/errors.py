@@ -75,7 +75,13 @@ _LOGIN = (
 )
 _NOT_READY = (asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError)
 _GONE = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
-_CONTENTION = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.UndefinedTableError)
+_CONTENTION = (
+    asyncpg.LockNotAvailableError,
+    asyncpg.DeadlockDetectedError,
+    # What was there a moment ago was dropped meanwhile.
+    asyncpg.UndefinedTableError,
+    asyncpg.InvalidSchemaNameError,
+)
 
 
 @contextmanager

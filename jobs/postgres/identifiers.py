@@ -48,7 +48,7 @@ def _readable(name: str) -> str:
     return name if _BARE.fullmatch(name) else quote(name)
 
 
-# A word is a quoted part, or a run of characters without a meaning of their own; in patterns `*` and `?` are among them.
+# A word is a quoted part, or a run of characters without a meaning of their own, `*` and `?` in patterns among them.
 _PART = re.compile(r'"(?P<quoted>(?:[^"]|"")*)"|(?P<bare>[^\s.,"=]+)')
 
 

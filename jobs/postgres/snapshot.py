@@ -7,7 +7,7 @@ https://www.postgresql.org/docs/current/mvcc-caveats.html
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NoReturn
 
@@ -25,15 +25,18 @@ BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 @dataclass(frozen=True, slots=True)
 class LockLimits:
-    """How long we wait for a lock, and how long anybody may wait on ours before we give way; seconds."""
+    """How long we wait for our locks, how long anybody may wait on them before we give way, and how long a session may
+    be silent before it counts as lost; seconds.
+    """
 
     lock_timeout: float = 5.0
     give_way_after: float = 3.0
+    lost_after: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An exported snapshot: its id, whom it sees (`pg_current_snapshot()`), the insert LSN read after it, its moment."""
+    """An exported snapshot: its id, whom it sees (`pg_current_snapshot()`), the insert LSN read after it, its time."""
 
     id: str
     xmin: int
@@ -52,6 +55,7 @@ class SnapshotSession:
     relations: tuple[Relation, ...]
     chosen: Chosen
     limits: LockLimits
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def watch(self) -> NoReturn:
         """Raise `Contended` once somebody has waited too long on our locks, `ConnectionLost` if the session ends.
@@ -60,21 +64,33 @@ class SnapshotSession:
         """
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
-            try:
-                # Without this, a transaction keeps seeing the sessions it saw first.
-                await self.connection.execute("SELECT pg_catalog.pg_stat_clear_snapshot()")
-                waiter = await self.connection.fetchrow(_WAITERS, self.limits.give_way_after)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                raise ConnectionLost(
-                    f"the session that holds the snapshot was lost: {error}",
-                    "nothing was committed; run the backup again, and see the server's log",
-                ) from error
+            waiter = await self._impatient()
             if waiter:
                 raise Contended(
                     f"gave way on {waiter['relation']}: server pid {waiter['pid']} waited "
                     f"{waiter['seconds']:.0f} s for {waiter['mode']}",
                     "run it again when no schema change is under way",
                 )
+
+    async def confirm(self) -> None:
+        """Raise `ConnectionLost` unless the session, and so its locks, lasted until now.
+
+        Asked after copying: had it ended, a TRUNCATE could have emptied a table just before a worker came to it.
+        """
+        await self._impatient()
+
+    async def _impatient(self) -> asyncpg.Record | None:
+        """Somebody who has waited too long on our locks."""
+        try:
+            async with asyncio.timeout(self.limits.lost_after), self._turn:
+                # Without this, a transaction keeps seeing the sessions it saw first.
+                await self.connection.execute("SELECT pg_catalog.pg_stat_clear_snapshot()")
+                return await self.connection.fetchrow(_WAITERS, self.limits.give_way_after)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise ConnectionLost(
+                f"the session that holds the snapshot was lost: {str(error) or 'no answer'}",
+                "nothing was committed; run the backup again, and see the server's log",
+            ) from error
 
 
 _WAITERS = """
@@ -103,9 +119,7 @@ async def open_snapshot(source: Source, selection: Selection, limits: LockLimits
             first = await read_relations(connection)
         expected = choose(first, selection)
         with translated("locking the tables"):
-            await connection.execute(BEGIN)
-            await connection.execute(f"SET LOCAL lock_timeout = {round(limits.lock_timeout * 1000)}")
-            await _lock(connection, _to_lock(expected, first))
+            await _lock(connection, _to_lock(expected, first), limits)
         with translated("taking the snapshot"):
             snapshot = await _export(connection)
             relations = await read_relations(connection)
@@ -117,7 +131,7 @@ async def open_snapshot(source: Source, selection: Selection, limits: LockLimits
         connection.terminate()
 
 
-def _to_lock(chosen: Chosen, relations: tuple[Relation, ...]) -> list[TableName]:
+def _to_lock(chosen: Chosen, relations: tuple[Relation, ...]) -> list[Relation]:
     """The chosen tables and the partitioned tables above them."""
     by_oid = {relation.oid: relation for relation in relations}
     wanted = {relation.oid: relation for relation in chosen.relations}
@@ -126,21 +140,65 @@ def _to_lock(chosen: Chosen, relations: tuple[Relation, ...]) -> list[TableName]
         while parent is not None:
             wanted[parent] = by_oid[parent]
             parent = by_oid[parent].partition_of
-    return [relation.table for relation in wanted.values()]
+    return list(wanted.values())
 
 
-async def _lock(connection: Connection, tables: list[TableName]) -> None:
-    # One statement waits at most lock_timeout for each table, and a LOCK takes no snapshot.
+async def _lock(connection: Connection, tables: list[Relation], limits: LockLimits) -> None:
+    """Begin, and lock the tables; nothing here takes a snapshot yet. Raises `Contended`, `MissingPrivilege`."""
+    await connection.execute(BEGIN)
     if not tables:
         return
-    names = ", ".join(f"ONLY {qualified(table)}" for table in tables)
+    names = ", ".join(f"ONLY {qualified(relation.table)}" for relation in tables)
+    milliseconds = round(limits.lock_timeout * 1000)
+    await connection.execute(f"SET LOCAL lock_timeout = {milliseconds}")
+    # Those who wait on the tables that are locked already must not wait for each of the others in turn.
+    await connection.execute(f"SET LOCAL statement_timeout = {milliseconds}")
     try:
         await connection.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE")
+    except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
+        raise Contended(
+            f"waited {limits.lock_timeout:g} s to lock {await _in_the_way(connection, tables)}",
+            "run it again when no schema change is under way",
+        ) from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise MissingPrivilege(
-            f"the role may not read everything chosen: {error}",
-            f"GRANT SELECT on it to the role, or leave it out by EXCLUDE_TABLES ({len(tables)} tables are chosen)",
+            f"the role may not read {await _unreadable(connection, tables) or 'everything chosen'}: {error}",
+            "GRANT SELECT on it, and USAGE on its schema, to the role (rowvault doctor prints the SQL)",
         ) from error
+    await connection.execute("SET LOCAL statement_timeout = 0")
+
+
+async def _in_the_way(connection: Connection, tables: list[Relation]) -> str:
+    """Which of the tables is locked by whom, unless that is over by now."""
+    await connection.execute("ROLLBACK")
+    row = await connection.fetchrow(
+        """
+        SELECT relation::bigint AS oid, pid FROM pg_catalog.pg_locks
+         WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND relation = ANY ($1::oid[])
+           AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+         ORDER BY granted DESC LIMIT 1
+        """,
+        [relation.oid for relation in tables],
+    )
+    if row is None:
+        return f"{len(tables)} tables"
+    table = next(relation.table for relation in tables if relation.oid == row["oid"])
+    return f"{table}, which server pid {row['pid']} holds or waits for"
+
+
+async def _unreadable(connection: Connection, tables: list[Relation]) -> str:
+    await connection.execute("ROLLBACK")
+    rows = await connection.fetch(
+        """
+        SELECT c.oid::bigint FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1::oid[])
+           AND NOT (pg_catalog.has_table_privilege(c.oid, 'SELECT')
+                    AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'))
+        """,
+        [relation.oid for relation in tables],
+    )
+    missing = {row["oid"] for row in rows}
+    named = [str(relation.table) for relation in tables if relation.oid in missing]
+    return ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
 
 
 def _identities(chosen: Chosen) -> set[tuple[int, TableName]]:
@@ -167,8 +225,15 @@ async def join_snapshot(source: Source, snapshot_id: str, purpose: str) -> Conne
     try:
         with translated("joining the snapshot"):
             await connection.execute(BEGIN)
-            await connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot_id}'")
+            try:
+                await connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot_id}'")
+            except _NO_SNAPSHOT as error:
+                raise ConnectionLost("the session that holds the snapshot was lost", "see the server's log") from error
     except BaseException:
         connection.terminate()
         raise
     return connection
+
+
+# What the server says of a snapshot that is gone: 17 and newer, and before.
+_NO_SNAPSHOT = (asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError)

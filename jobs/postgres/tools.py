@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.postgres.connection import Source
-from jobs.postgres.errors import Contended, MissingPrivilege, ToolMissing, ToolTrouble, Unreachable
+from jobs.postgres.errors import ConnectionLost, Contended, MissingPrivilege, ToolMissing, ToolTrouble, Unreachable
 
 _READ = 1024 * 1024
 
@@ -141,6 +141,8 @@ def _trouble(program: str, complaint: str) -> Exception:
         return Contended(text, "run it again when no schema change is under way")
     if "permission denied" in complaint:
         return MissingPrivilege(text, "GRANT what is missing to the role (rowvault doctor prints the SQL)")
+    if "server closed the connection" in complaint or "terminating connection" in complaint:
+        return ConnectionLost(text, "see the server's log")
     if "connection to server" in complaint:
         return Unreachable(text, "check that the server accepts further connections")
     return ToolTrouble(text, "run rowvault doctor")
