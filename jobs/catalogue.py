@@ -7,7 +7,8 @@ from datetime import datetime
 
 from jobs.errors import NotThere
 from jobs.results import PlaceOutcome, PlaceState, State
-from storage.errors import StorageError, Unavailable
+from storage.errors import NotFound, StorageError, Unavailable
+from storage.manifest import Manifest
 from storage.repository import Catalogue, Entry, Repository
 
 
@@ -109,16 +110,25 @@ def _state(places: tuple[PlaceOutcome, ...]) -> State:
 
 
 async def resolve(repositories: Sequence[Repository], wanted: str) -> str:
-    """The id that a person means: an id, or `latest`. Raises `NotThere`."""
+    """The id that a person means: an id, or `latest`.
+
+    Raises `NotThere`; `Unavailable` if a place that did not answer may have it.
+    """
     listing = await list_backups(repositories)
-    if wanted == "latest":
-        for backup in listing.backups:
-            if backup.whole_somewhere:
-                return backup.id
+    for backup in listing.backups:
+        if backup.id == wanted or (wanted == "latest" and backup.whole_somewhere):
+            return backup.id
+    _refuse_unless_all_answer(listing)
+    if wanted == "latest" and not listing.backups:
         raise NotThere("there is no backup yet", "take one with: rowvault backup")
-    if any(backup.id == wanted for backup in listing.backups):
-        return wanted
+    if wanted == "latest":
+        raise NotThere("no backup is whole in any place", "rowvault verify --all shows what is wrong with each")
     raise NotThere(f"there is no backup {wanted}", "list the backups with: rowvault list")
+
+
+def _refuse_unless_all_answer(listing: Listing) -> None:
+    for place in listing.unreachable:
+        raise Unavailable(f"{place.name} does not answer: {place.error}", "try again when all places answer")
 
 
 async def keep(repositories: Sequence[Repository], backup_id: str, reason: str) -> None:
@@ -136,12 +146,25 @@ async def release(repositories: Sequence[Repository], backup_id: str) -> None:
 async def _having(repositories: Sequence[Repository], backup_id: str) -> list[Repository]:
     """All places must answer: a mark set in one place only would be forgotten in the other."""
     listing = await list_backups(repositories)
-    if listing.unreachable:
-        place = listing.unreachable[0]
-        raise Unavailable(f"{place.name} does not answer: {place.error}", "try again when all places answer")
+    _refuse_unless_all_answer(listing)
     states = {
         place.name: place.state for backup in listing.backups if backup.id == backup_id for place in backup.places
     }
     if not states:
         raise NotThere(f"there is no backup {backup_id}", "list the backups with: rowvault list")
     return [repository for repository in repositories if states[repository.place] in {"committed", "failed"}]
+
+
+async def read_manifest(repositories: Sequence[Repository], backup_id: str) -> Manifest:
+    """A backup's manifest from the first place where it can be read.
+
+    Raises the first failure that is not an absence, `NotFound` if it is absent everywhere.
+    """
+    failure: StorageError | None = None
+    for repository in repositories:
+        try:
+            return await repository.manifest(backup_id)
+        except StorageError as error:
+            failure = error if failure is None or isinstance(failure, NotFound) else failure
+    assert failure is not None
+    raise failure
