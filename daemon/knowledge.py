@@ -37,6 +37,8 @@ class DaemonKnowledge:
     catalogues: dict[str, Catalogue] = field(default_factory=dict)
     uncovered_tables: int = 0
     runs: dict[str, LastRuns] = field(default_factory=dict)
+    held_up: set[str] = field(default_factory=set)
+    """Jobs that could not run because another process was running one."""
 
     def liveness(self) -> tuple[str, ...]:
         """Why the loop or the scheduler is not alive."""
@@ -67,11 +69,11 @@ class DaemonKnowledge:
         return max(moments, default=None)
 
     def backlog(self) -> list[str]:
-        """Ids of backups that the first place has and another has not, as far as is known; oldest first."""
+        """Ids of backups that the first place has, undamaged, and another lacks, as far as is known; oldest first."""
         places = list(self.places)
         if not places or places[0] not in self.catalogues:
             return []
-        here = {entry.id for entry in self.catalogues[places[0]].entries}
+        here = {entry.id for entry in self.catalogues[places[0]].entries if entry.verified != "failed"}
         missing: set[str] = set()
         for place in places[1:]:
             known = self.catalogues.get(place)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -16,6 +17,7 @@ from daemon.outcomes import FAILED, outcome_of
 from daemon.rounds import Rounds
 from daemon.runner import job_run
 from daemon.scheduler import Scheduler
+from jobs.postgres.errors import Held
 from jobs.progress import Progress
 from jobs.results import BackupResult
 
@@ -42,22 +44,23 @@ class Service:
         """Serve until `stop`; then running jobs have the grace to end. Raises `EndpointsError`."""
         http = self._app.settings.http
         endpoints = make_endpoints(self.knowledge, self.metrics)
+        grace = float(self._app.settings.stop_grace_seconds)
         async with serving(endpoints, http.host, http.port) as port:
             _log.info("serving health and metrics", host=http.host, port=port)
-            async with asyncio.TaskGroup() as tasks:
-                with self.scheduler.started(tasks):
-                    rounds = tasks.create_task(self._rounds.go())
-                    await stop.wait()
-                rounds.cancel()
-                await self._wind_down()
+            with ExitStack() as stopped_in_time:
+                async with asyncio.TaskGroup() as tasks:
+                    with self.scheduler.started(tasks):
+                        rounds = tasks.create_task(self._rounds.go())
+                        await stop.wait()
+                    # The orchestrator kills us soon after. What a job then leaves is swept by the next run.
+                    last_resort = asyncio.get_running_loop().call_later(grace, os._exit, FAILED)
+                    stopped_in_time.callback(last_resort.cancel)
+                    rounds.cancel()
+                    await self._wind_down(grace)
         _log.info("stopped")
 
-    async def _wind_down(self) -> None:
+    async def _wind_down(self, grace: float) -> None:
         """Let running jobs finish if they can in time; else cancel them and let them clean up."""
-        grace = float(self._app.settings.stop_grace_seconds)
-        loop = asyncio.get_running_loop()
-        # The orchestrator kills us soon after. What a job then leaves is swept by the next run.
-        loop.call_later(grace, os._exit, FAILED)
         _log.info("stopping", running=sorted(self.scheduler.running), grace_seconds=grace)
         await self.scheduler.wait(max(0.0, grace - _CANCEL_MARGIN))
         self.scheduler.cancel()
@@ -65,7 +68,8 @@ class Service:
     async def _full(self) -> None:
         """One scheduled full backup, from lock to metrics. Raises nothing but cancellation."""
         with structlog.contextvars.bound_contextvars(job=FULL):
-            began = time.monotonic()
+            began, told = time.monotonic(), FULL in self.knowledge.held_up
+            self.knowledge.held_up.discard(FULL)
             try:
                 async with job_run(self._app.source, FULL, self._app.time_limit):
                     await self._rounds.refresh()
@@ -74,6 +78,12 @@ class Service:
                         return
                     _log.info("backup begins")
                     result = await self._app.full_backup(self._request, _log_progress)
+            except Held as error:
+                self.knowledge.held_up.add(FULL)
+                if told:
+                    return
+                outcome = outcome_of(error)
+                _log.warning("backup has to wait for another process", exc_info=error)
             except Exception as error:  # noqa: BLE001 - a failed run is told of, and the daemon goes on
                 outcome = outcome_of(error)
                 _log.error("backup failed" if outcome == "failed" else "backup refused", exc_info=error)
