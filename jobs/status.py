@@ -139,5 +139,7 @@ def _iso(moment: datetime | None) -> str | None:
 
 
 def _hours(duration: timedelta) -> str:
+    if duration < timedelta(minutes=2):
+        return f"{round(duration.total_seconds())} s"
     minutes = round(duration.total_seconds() / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
