@@ -1,6 +1,6 @@
 """The composition root: settings in, the objects that jobs work with out. Nothing else reads settings for them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -16,6 +16,8 @@ from jobs.progress import OnProgress, no_progress
 from jobs.results import BackupResult
 from jobs.table_copy import CopyOptions
 from storage.backends.factory import open_local, open_s3
+from storage.backends.protocol import Backend
+from storage.backends.retrying import Patience
 from storage.backends.s3_client import S3Options
 from storage.repository import Repository
 
@@ -35,9 +37,11 @@ class Request:
 class App:
     """Everything that a command or the daemon needs, made of the settings."""
 
-    def __init__(self, settings: Settings, repositories: list[Repository]) -> None:
+    def __init__(self, settings: Settings, repositories: list[Repository], impatient: Mapping[str, Backend]) -> None:
+        """`impatient` has each place's backend for questions that are not worth trying again."""
         self.settings = settings
         self.repositories = repositories
+        self.impatient = impatient
 
     @property
     def source(self) -> Source:
@@ -88,13 +92,19 @@ class App:
 async def open_app(settings: Settings) -> AsyncIterator[App]:
     """Open the places for as long as the block runs; raises `SettingsError` if there is none."""
     settings.require_places()
-    repositories = []
+    repositories: list[Repository] = []
+    impatient: dict[str, Backend] = {}
     try:
         if settings.local_path is not None:
-            repositories.append(Repository(LOCAL, open_local(settings.local_path)))
+            disk = open_local(settings.local_path)
+            repositories.append(Repository(LOCAL, disk))
+            impatient[LOCAL] = disk
         if settings.s3.bucket is not None:
-            repositories.append(Repository(OFF_SITE, await open_s3(_s3_options(settings.s3, settings.s3.bucket))))
-        yield App(settings, repositories)
+            patience = Patience(total=settings.s3.retry_for.total_seconds())
+            store = await open_s3(_s3_options(settings.s3, settings.s3.bucket), patience)
+            repositories.append(Repository(OFF_SITE, store))
+            impatient[OFF_SITE] = store.impatient
+        yield App(settings, repositories, impatient)
     finally:
         for repository in repositories:
             await repository.backend.close()

@@ -14,7 +14,7 @@ from daemon.runner import job_run
 from daemon.scheduler import Scheduler
 from jobs.offsite import make_up
 from jobs.postgres.connection import session
-from jobs.postgres.errors import Held, PostgresError
+from jobs.postgres.errors import Held, PostgresError, translated
 from jobs.results import TableOutcome
 from jobs.status import PlaceFacts
 from jobs.verify import verify_backup
@@ -22,9 +22,9 @@ from storage.errors import NotFound, StorageError
 from storage.names import REPOSITORY
 from storage.repository import Repository
 
-EVERY_SECONDS = 15.0
 REFRESH_SECONDS = 300.0  # listing costs money on some stores; runs of our own refresh by themselves
 ANSWER_SECONDS = 20.0
+CATALOGUE_SECONDS = 80.0
 
 _log = structlog.get_logger()
 
@@ -47,16 +47,18 @@ class Rounds:
         """Go round until cancelled."""
         while True:
             await self._round()
-            await asyncio.sleep(EVERY_SECONDS)
+            await asyncio.sleep(self._app.settings.check_interval.total_seconds())
 
     async def _round(self) -> None:
-        reachable = {place for place, facts in self._knowledge.places.items() if facts.reachable}
-        await asyncio.gather(self._ask_database(), *(self._ask_place(one) for one in self._app.repositories))
-        answering = {place for place, facts in self._knowledge.places.items() if facts.reachable}
-        if answering - reachable or time.monotonic() > self._refreshed + REFRESH_SECONDS:
+        before = self._answering()
+        await asyncio.gather(self._ask_database(), *(self._ask_place(one.place) for one in self._app.repositories))
+        if self._answering() - before or time.monotonic() > self._refreshed + REFRESH_SECONDS:
             await self.refresh()
         self._tell_readiness()
         await self._make_up()
+
+    def _answering(self) -> set[str]:
+        return {place for place, facts in self._knowledge.places.items() if facts.reachable}
 
     def _tell_readiness(self) -> None:
         """Say so when something stopped or began to answer; then catch up on what was missed meanwhile."""
@@ -68,66 +70,93 @@ class Rounds:
         self._told = reasons
         if ready and not self._was_ready:
             _log.info("database and storage answer")
-            for job in self._scheduler.registered:
-                if self._scheduler.missed(job, self._knowledge.newest("full"), datetime.now(UTC)):
-                    _log.info("a run was missed and is caught up now", job=job)
-                    self._scheduler.run_now(job)
+            self._catch_up(self._scheduler.registered)
+        elif ready:
+            # Whoever held the lock may have been killed over it.
+            self._catch_up(tuple(self._knowledge.held_up))
         self._was_ready = ready
+
+    def _catch_up(self, jobs: tuple[str, ...]) -> None:
+        for job in jobs:
+            if self._scheduler.missed(job, self._knowledge.newest("full"), datetime.now(UTC)):
+                if job not in self._knowledge.held_up:
+                    _log.info("a run was missed and is caught up now", job=job)
+                self._scheduler.run_now(job)
 
     async def _ask_database(self) -> None:
         try:
             async with asyncio.timeout(ANSWER_SECONDS), session(self._app.source, "health") as connection:
-                await connection.fetchval("SELECT 1")
+                with translated("asking the database"):
+                    await connection.fetchval("SELECT 1")
             self._knowledge.database_error = None
-        except (PostgresError, TimeoutError, OSError) as error:
+        except (PostgresError, TimeoutError) as error:
             self._knowledge.database_error = str(error) or "did not answer in time"
 
-    async def _ask_place(self, repository: Repository) -> None:
+    async def _ask_place(self, place: str) -> None:
+        backend = self._app.impatient[place]
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                free = await repository.backend.free_bytes()
+                free = await backend.free_bytes()
                 with suppress(NotFound):  # a new repository: the store answers
-                    await repository.backend.stat(REPOSITORY)
-            facts = PlaceFacts(reachable=True, free_bytes=free)
+                    await backend.stat(REPOSITORY)
+            self._knowledge.places[place] = PlaceFacts(reachable=True, free_bytes=free)
         except (StorageError, TimeoutError) as error:
-            facts = PlaceFacts(reachable=False, error=str(error) or "did not answer in time")
-        self._knowledge.places[repository.place] = facts
+            self._give_up_on(place, error)
+
+    def _give_up_on(self, place: str, error: Exception) -> None:
+        self._knowledge.places[place] = PlaceFacts(reachable=False, error=str(error) or "did not answer in time")
 
     async def refresh(self) -> None:
         """Read the catalogues of the places that answer, and what the newest manifest says of tables."""
         self._refreshed = time.monotonic()
-        await asyncio.gather(*(self._read_catalogue(repository) for repository in self._app.repositories))
+        answering = self._answering()
+        usable = [repository for repository in self._app.repositories if repository.place in answering]
+        await asyncio.gather(*(self._read_catalogue(repository) for repository in usable))
+        await self._show_newest(usable)
 
     async def _read_catalogue(self, repository: Repository) -> None:
         try:
-            async with asyncio.timeout(4 * ANSWER_SECONDS):
-                catalogue = await repository.catalogue()
+            async with asyncio.timeout(CATALOGUE_SECONDS):
+                self._knowledge.catalogues[repository.place] = await repository.catalogue()
                 identity = await repository.identity()
-                self._knowledge.catalogues[repository.place] = catalogue
-                if identity is not None:
-                    self._knowledge.first_start = min(self._knowledge.first_start, identity.created_at)
-                if catalogue.entries and catalogue.entries[0].id != self._shown:
-                    await self._show(repository, catalogue.entries[0].id)
         except (StorageError, TimeoutError) as error:
-            self._knowledge.places[repository.place] = PlaceFacts(
-                reachable=False, error=str(error) or "did not answer in time"
-            )
+            self._give_up_on(repository.place, error)
+            return
+        if identity is not None:
+            self._knowledge.first_start = min(self._knowledge.first_start, identity.created_at)
+
+    async def _show_newest(self, repositories: list[Repository]) -> None:
+        """Show the tables of the newest backup, wherever it is; a place may lag behind another."""
+        catalogues = self._knowledge.catalogues
+        newest = {one.place: catalogues[one.place].entries[:1] for one in repositories if one.place in catalogues}
+        backup_id = max((entry.id for entries in newest.values() for entry in entries), default=None)
+        if backup_id is None or backup_id == self._shown:
+            return
+        for repository in repositories:
+            if any(entry.id == backup_id for entry in newest.get(repository.place, ())):
+                await self._show(repository, backup_id)
+                return
 
     async def _show(self, repository: Repository, backup_id: str) -> None:
-        manifest = await repository.manifest(backup_id)
+        self._shown = backup_id
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                manifest = await repository.manifest(backup_id)
+        except (StorageError, TimeoutError) as error:
+            _log.warning("the newest manifest cannot be shown", backup=backup_id, exc_info=error)
+            return
         tables = [
             TableOutcome(table.schema_name, table.name, table.rows, table.bytes_raw, table.bytes_stored)
             for table in manifest.tables
         ]
         self._metrics.show_tables(manifest.kind, manifest.created_at, tables)
         self._knowledge.uncovered_tables = len(manifest.not_covered.tables)
-        self._shown = backup_id
 
     async def _make_up(self) -> None:
         """Bring missing off-site copies, one after another, unless a job is running anywhere."""
         backlog = self._knowledge.backlog()
         primary, *others = self._app.repositories
-        usable = [other for other in others if self._knowledge.places[other.place].reachable]
+        usable = [other for other in others if other.place in self._answering()]
         if not backlog or not usable or self._knowledge.database_error or self._scheduler.running:
             return
         try:
@@ -136,7 +165,7 @@ class Rounds:
                     await self._make_up_in(primary, other, backlog)
         except Held:
             return  # the job that runs may be making it up; the next round looks again
-        except (PostgresError, StorageError) as error:
+        except Exception as error:  # noqa: BLE001 - it is told of, and the daemon goes on
             _log.warning("the off-site copy is still pending", exc_info=error)
         await self.refresh()
 

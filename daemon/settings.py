@@ -78,6 +78,9 @@ class S3Settings(_Group):
     ca_file: Path | None = Field(
         None, description="PEM file of the certificate authority that signed the server's certificate."
     )
+    retry_for: Duration = Field(
+        timedelta(minutes=2), description="How long a request is tried again that the store does not answer."
+    )
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
@@ -155,9 +158,12 @@ class Settings(BaseSettings):
     )
     job_time_limit: Duration = Field(timedelta(hours=6), description="Longest a job may run before it is ended.")
     connect_timeout: Duration = Field(timedelta(seconds=10), description="Longest to wait for a connection.")
+    check_interval: Duration = Field(
+        timedelta(seconds=15), description="How often the daemon asks whether database and places answer."
+    )
     http: HttpSettings = HttpSettings()
     objectives: ObjectiveSettings = ObjectiveSettings()
-    stop_grace_seconds: Annotated[int, whole(0, 3600)] = Field(
+    stop_grace_seconds: Annotated[int, whole(1, 3600)] = Field(
         8,
         description="How long jobs may take to end after SIGTERM; stay under the container's own.",
     )
