@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 import uvloop
-from jobs.doctor import examine
 
 from daemon import output
 from daemon.app import App, Request, open_app
@@ -22,6 +21,7 @@ from daemon.service import Service
 from daemon.settings import describe_settings, load_settings
 from daemon.targets import read_dsn
 from jobs import catalogue
+from jobs.doctor import examine
 from jobs.restore import choose_whole, plan_restore
 from jobs.restore import restore as carry_out
 from jobs.results import VerifyResult
