@@ -67,11 +67,19 @@ class Worker:
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the thread. Cancelling cancels it there; leaving the worker waits for its end."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_heard(work), self._loop))
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Have a plain function called in the thread."""
         self._loop.call_soon_threadsafe(callback)
+
+
+async def _heard(work: Coroutine[Any, Any, T]) -> T:
+    """The same work. What it raises while it is being cancelled, nobody waits for: it is no unheard error then."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return await work
 
 
 async def _end_everything() -> None:

@@ -198,13 +198,15 @@ async def _store_everything(
     backend, options = taking.primary.backend, taking.options
     plans = inventory.parts(options.copying.pages_per_part)
     total = sum(plan.weight for plan in plans)
+    done = 0
     copied: list[tuple[PartPlan, Part]] = []
 
     def on_part(plan: PartPlan, part: Part) -> None:
         copied.append((plan, part))
         for mirror in mirrors:
             mirror.offer(part.objects)
-        done = sum(plan.weight for plan, _ in copied)
+        nonlocal done
+        done += plan.weight
         taking.on_progress(Progress("copied", done, total, backup_id, str(plan.table), plan.number))
 
     async with task_group() as group:

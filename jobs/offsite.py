@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from jobs.concurrency import task_group
-from jobs.leasing import leased
+from jobs.leasing import leased, leased_for_reading
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import PlaceOutcome
 from storage.errors import StorageError
@@ -88,7 +88,8 @@ async def make_up(
     """
     manifest = await primary.manifest(backup_id)
     await _bind_alike(primary, other)
-    async with leased(primary, backup_id, "off-site copy"), leased(other, backup_id, "off-site copy"):
+    purpose = "off-site copy"
+    async with leased_for_reading(primary, backup_id, purpose), leased(other, backup_id, purpose):
         there = {stored.name: stored.size async for stored in other.objects(backup_id)}
         missing = [stored for stored in manifest.objects() if there.get(stored.name) != stored.bytes]
         await _copy_all(primary, other, missing, on_progress)

@@ -268,7 +268,10 @@ async def schemas_needed_by(connection: Connection, schemas: set[str]) -> set[st
 
     A foreign key to a table elsewhere is no such dependence: it is reported, and left out on restore where need be.
     """
+    # Where the catalogue was never analysed the planner would take nested loops, minutes with thousands of tables.
+    await connection.execute("SET enable_nestloop = off")
     edges = [(row["dependent"], row["needed"]) for row in await connection.fetch(_SCHEMA_DEPENDENCIES)]
+    await connection.execute("RESET enable_nestloop")
     closed: set[str] = set()
     growing = set(schemas)
     while growing - closed:
@@ -278,7 +281,9 @@ async def schemas_needed_by(connection: Connection, schemas: set[str]) -> set[st
 
 
 _SCHEMA_DEPENDENCIES = f"""
-    WITH placed (classid, objid, nsp) AS (
+    WITH member AS MATERIALIZED (
+        SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
+    ), object (classid, objid, nsp) AS (
         SELECT 'pg_class'::regclass::oid, oid, relnamespace FROM pg_class
         UNION ALL SELECT 'pg_proc'::regclass, oid, pronamespace FROM pg_proc
         UNION ALL SELECT 'pg_type'::regclass, oid, typnamespace FROM pg_type
@@ -292,15 +297,16 @@ _SCHEMA_DEPENDENCIES = f"""
                    WHERE NOT tgisinternal
         UNION ALL SELECT 'pg_policy'::regclass, p.oid, relnamespace FROM pg_policy p JOIN pg_class c ON c.oid = polrelid
         UNION ALL SELECT 'pg_rewrite'::regclass, r.oid, relnamespace FROM pg_rewrite r JOIN pg_class c ON c.oid = ev_class
+    ), placed AS MATERIALIZED (
+        SELECT o.classid, o.objid, o.nsp, n.nspname
+          FROM object o JOIN pg_namespace n ON n.oid = o.nsp LEFT JOIN member m USING (classid, objid)
+         WHERE m.objid IS NULL AND {_USER_SCHEMA}
     )
-    SELECT DISTINCT o.nspname AS dependent, n.nspname AS needed
+    SELECT DISTINCT a.nspname AS dependent, b.nspname AS needed
       FROM pg_depend d
       JOIN placed a ON (a.classid, a.objid) = (d.classid, d.objid)
       JOIN placed b ON (b.classid, b.objid) = (d.refclassid, d.refobjid)
-      JOIN pg_namespace o ON o.oid = a.nsp JOIN pg_namespace n ON n.oid = b.nsp
-     WHERE a.nsp <> b.nsp AND {_USER_SCHEMA}
-       AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.deptype = 'e'
-                       AND ((e.classid, e.objid) = (b.classid, b.objid) OR (e.classid, e.objid) = (a.classid, a.objid)))
+     WHERE a.nsp <> b.nsp
 """
 
 

@@ -65,19 +65,25 @@ def largest_first(parts: list[PartPlan]) -> list[PartPlan]:
     return sorted(parts, key=lambda part: -part.weight)
 
 
-async def lock_nowait(connection: Connection, table: TableName) -> None:
-    """Lock a table in a worker's session, or raise `Contended` at once: never queue behind a schema change.
-
-    The coordinator holds this lock, so waiting here could only be behind somebody who waits for the coordinator.
-    """
-    with translated(f"locking {table}"):
-        await connection.execute(f"LOCK TABLE ONLY {qualified(table)} IN ACCESS SHARE MODE NOWAIT")
+def batches(parts: list[PartPlan], weight: int = 4 * 1024 * 1024, most: int = 50) -> list[list[PartPlan]]:
+    """Parts in their order, small ones together, so that a stream locks the tables of several by one statement."""
+    made: list[list[PartPlan]] = []
+    filled = 0
+    for part in parts:
+        if not made or filled + part.weight > weight or len(made[-1]) == most:
+            made.append([])
+            filled = 0
+        made[-1].append(part)
+        filled += part.weight
+    return made
 
 
 async def copy_out(connection: Connection, part: PartPlan, sink: Sink, lost_after: float) -> int:
-    """Stream a part's rows as COPY text into `sink`; return the number of rows that the server counted.
+    """Lock a part's table and stream its rows as COPY text into `sink`; return the number of rows the server counted.
 
     Raises `ConnectionLost` if the server sends nothing for so many seconds; how long `sink` takes does not count.
+    Raises `Contended` at once if the table cannot be locked. The coordinator has that lock, so waiting for it here could
+    only be behind somebody who waits for the coordinator.
     """
     now = asyncio.get_running_loop().time
 
@@ -88,10 +94,17 @@ async def copy_out(connection: Connection, part: PartPlan, sink: Sink, lost_afte
 
     try:
         async with asyncio.timeout(lost_after) as patience:
+            with translated(f"locking {part.table}"):
+                await connection.execute(f"LOCK TABLE ONLY {qualified(part.table)} IN ACCESS SHARE MODE NOWAIT")
             with translated(f"copying {part}"):
                 status = await connection.copy_from_query(part.query, output=take, format="text", encoding="UTF8")
     except TimeoutError as error:
         raise ConnectionLost(f"copying {part}: no data for {lost_after:g} s", "look at the network") from error
+    except AttributeError as error:
+        # What asyncpg says when it finds no transport after a sink has worked.
+        if not connection.is_closed():
+            raise
+        raise ConnectionLost(f"copying {part}: the session ended", "see the server's log") from error
     return int(status.removeprefix("COPY "))
 
 

@@ -1,14 +1,13 @@
 """The blocking half of the local backend: files and folders under one root. Raises `OSError` like the os module.
 
 A write goes to a temporary file beside its target, `<name>.tmp-<16 hex digits>`, is fsynced and renamed; then the
-folder is fsynced, and so was the parent of every folder that had to be made.
+folder is fsynced, and so are those above it whose folders had to be made.
 """
 
 import errno
 import os
 import re
 import secrets
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._making = threading.Lock()
+        self._durable: set[Path] = set()
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files, those that are there, and folders that became empty, but not the root."""
@@ -81,23 +80,30 @@ class Tree:
         return []
 
     def make(self, folder: Path) -> None:
-        """Make a folder and those above it, durably."""
-        # Locked, because a folder that is found must be as durable as one that is made.
-        with self._making:
-            missing = []
-            while not folder.is_dir():
-                missing.append(folder)
-                folder = folder.parent
-            for new in reversed(missing):
-                with suppress(FileExistsError):
-                    new.mkdir(mode=0o700)
-                sync_folder(new.parent)
+        """Make a folder and those above it. Their names are durable once `sync` was called on it."""
+        missing = []
+        while not folder.is_dir():
+            missing.append(folder)
+            folder = folder.parent
+        for new in reversed(missing):
+            with suppress(FileExistsError):
+                new.mkdir(mode=0o700)
+
+    def sync(self, folder: Path) -> None:
+        """Make the names in a folder durable, and the names of the folders above it that are not known to be."""
+        # From the bottom up: the first fsync commits a journal that mostly holds the others' changes already.
+        sync_folder(folder)
+        while folder not in self._durable and folder != folder.parent:
+            sync_folder(folder.parent)
+            self._durable.add(folder)
+            folder = folder.parent
 
     def _prune(self, folder: Path) -> Path:
         """Remove a folder and those above it as far as they are empty; return the first that stays."""
         while folder != self.root:
             try:
                 folder.rmdir()
+                self._durable.discard(folder)
             except FileNotFoundError:
                 pass
             except OSError:
@@ -150,7 +156,7 @@ class TemporaryFile:
     def _sync_name(self) -> None:
         # Somebody may have deleted the object already, and the folder with it.
         with suppress(FileNotFoundError):
-            sync_folder(self._target.parent)
+            self._tree.sync(self._target.parent)
 
     def _opened(self) -> int:
         if self._fd is None:
