@@ -78,6 +78,29 @@ def batches(parts: list[PartPlan], weight: int = 4 * 1024 * 1024, most: int = 50
     return made
 
 
+def batches(parts: list[PartPlan], weight: int = 4 * 1024 * 1024, most: int = 50) -> list[list[PartPlan]]:
+    """Parts in their order, small ones together, so that a stream locks the tables of several by one statement."""
+    made: list[list[PartPlan]] = []
+    filled = 0
+    for part in parts:
+        if not made or filled + part.weight > weight or len(made[-1]) == most:
+            made.append([])
+            filled = 0
+        made[-1].append(part)
+        filled += part.weight
+    return made
+
+
+async def lock_nowait(connection: Connection, tables: list[TableName]) -> None:
+    """Lock tables in a worker's session, or raise `Contended` at once: never queue behind a schema change.
+
+    The coordinator holds these locks, so waiting here could only be behind somebody who waits for the coordinator.
+    """
+    with translated(f"locking {', '.join(str(table) for table in tables[:3])}"):
+        names = ", ".join(f"ONLY {qualified(table)}" for table in dict.fromkeys(tables))
+        await connection.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE NOWAIT")
+
+
 async def copy_out(connection: Connection, part: PartPlan, sink: Sink, lost_after: float) -> int:
     """Lock a part's table and stream its rows as COPY text into `sink`; return the number of rows the server counted.
 
