@@ -90,7 +90,7 @@ async def _encode_all(
     """In the worker's thread: copy parts until none is left, which None says."""
     limit = RateLimit(options.rate_limit / options.streams) if options.rate_limit else None
     for batch in waiting:
-        await lock_nowait(connection, [part.table for part in batch])
+        await lock_nowait(connection, [part.table for part in batch], options.lost_after)
         for part in batch:
             await _encode(connection, part, options, limit, handoff)
     await handoff.put(None)
@@ -116,7 +116,8 @@ async def _encode(
 
 async def _store_part(backend: Backend, backup_id: str, first: _Copied, handoff: _Stream) -> Part:
     """Write a part, whose first block came already, as one object, or several where it rolls over."""
-    part, objects = first.part, []
+    part = first.part
+    objects: list[StoredFile] = []
     copied: _Copied | None = first
     while True:
         assert copied is not None

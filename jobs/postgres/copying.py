@@ -5,7 +5,7 @@ A table is cut into parts by ranges of its pages (ctid), so that several streams
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from jobs.postgres.catalogue import Relation, TableShape
@@ -78,35 +78,25 @@ def batches(parts: list[PartPlan], weight: int = 4 * 1024 * 1024, most: int = 50
     return made
 
 
-def batches(parts: list[PartPlan], weight: int = 4 * 1024 * 1024, most: int = 50) -> list[list[PartPlan]]:
-    """Parts in their order, small ones together, so that a stream locks the tables of several by one statement."""
-    made: list[list[PartPlan]] = []
-    filled = 0
-    for part in parts:
-        if not made or filled + part.weight > weight or len(made[-1]) == most:
-            made.append([])
-            filled = 0
-        made[-1].append(part)
-        filled += part.weight
-    return made
-
-
-async def lock_nowait(connection: Connection, tables: list[TableName]) -> None:
+async def lock_nowait(connection: Connection, tables: Sequence[TableName], lost_after: float) -> None:
     """Lock tables in a worker's session, or raise `Contended` at once: never queue behind a schema change.
 
     The coordinator holds these locks, so waiting here could only be behind somebody who waits for the coordinator.
+    Raises `ConnectionLost` if there is no answer for so many seconds.
     """
-    with translated(f"locking {', '.join(str(table) for table in tables[:3])}"):
-        names = ", ".join(f"ONLY {qualified(table)}" for table in dict.fromkeys(tables))
-        await connection.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE NOWAIT")
+    names = ", ".join(f"ONLY {qualified(table)}" for table in dict.fromkeys(tables))
+    try:
+        async with asyncio.timeout(lost_after):
+            with translated(f"locking {', '.join(map(str, tables[:3]))}"):
+                await connection.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE NOWAIT")
+    except TimeoutError as error:
+        raise ConnectionLost(f"locking {tables[0]}: no answer for {lost_after:g} s", "look at the network") from error
 
 
 async def copy_out(connection: Connection, part: PartPlan, sink: Sink, lost_after: float) -> int:
-    """Lock a part's table and stream its rows as COPY text into `sink`; return the number of rows the server counted.
+    """Stream a part's rows as COPY text into `sink`; return the number of rows that the server counted.
 
     Raises `ConnectionLost` if the server sends nothing for so many seconds; how long `sink` takes does not count.
-    Raises `Contended` at once if the table cannot be locked. The coordinator has that lock, so waiting for it here could
-    only be behind somebody who waits for the coordinator.
     """
     now = asyncio.get_running_loop().time
 
@@ -117,8 +107,6 @@ async def copy_out(connection: Connection, part: PartPlan, sink: Sink, lost_afte
 
     try:
         async with asyncio.timeout(lost_after) as patience:
-            with translated(f"locking {part.table}"):
-                await connection.execute(f"LOCK TABLE ONLY {qualified(part.table)} IN ACCESS SHARE MODE NOWAIT")
             with translated(f"copying {part}"):
                 status = await connection.copy_from_query(part.query, output=take, format="text", encoding="UTF8")
     except TimeoutError as error:
