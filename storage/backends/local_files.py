@@ -41,7 +41,7 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._durable: set[Path] = set()
+        self._fleeting: set[Path] = set()
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files, those that are there, and folders that became empty, but not the root."""
@@ -86,24 +86,25 @@ class Tree:
             missing.append(folder)
             folder = folder.parent
         for new in reversed(missing):
+            # Noted first, so that whoever finds the folder knows that its name may not be durable yet.
+            self._fleeting.add(new)
             with suppress(FileExistsError):
                 new.mkdir(mode=0o700)
 
     def sync(self, folder: Path) -> None:
-        """Make the names in a folder durable, and the names of the folders above it that are not known to be."""
+        """Make the names in a folder durable, and the names of it and those above it that were made here."""
+        made = [one for one in (folder, *folder.parents) if one in self._fleeting]
         # From the bottom up: the first fsync commits a journal that mostly holds the others' changes already.
-        sync_folder(folder)
-        while folder not in self._durable and folder != folder.parent:
-            sync_folder(folder.parent)
-            self._durable.add(folder)
-            folder = folder.parent
+        for one in [folder, *(new.parent for new in made)]:
+            sync_folder(one)
+        self._fleeting.difference_update(made)
 
     def _prune(self, folder: Path) -> Path:
         """Remove a folder and those above it as far as they are empty; return the first that stays."""
         while folder != self.root:
             try:
                 folder.rmdir()
-                self._durable.discard(folder)
+                self._fleeting.discard(folder)
             except FileNotFoundError:
                 pass
             except OSError:

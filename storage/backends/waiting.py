@@ -10,14 +10,17 @@ T = TypeVar("T")
 
 
 async def to_the_end(work: Awaitable[T]) -> T:
-    """Await `work`; if cancelled meanwhile, still wait until it has ended, and only then be cancelled."""
+    """Await `work`; if cancelled meanwhile, however often, still wait until it has ended."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
         # Whatever it came to, its caller is gone: an error would have nobody to tell.
-        with suppress(Exception):
-            await task
+        if not task.cancelled():
+            task.exception()
         raise
 
 

@@ -55,20 +55,36 @@ def s3_options(shared_client: S3Client) -> S3Options:
 @pytest.fixture
 def s3(shared_client: S3Client, s3_options: S3Options) -> S3Backend:
     """An empty S3 backend, bare."""
-    return S3Backend(S3Client(s3_options, shared_client._client, AsyncExitStack()))
+    return under_prefix(shared_client, s3_options)
+
+
+@pytest.fixture(scope="session")
+async def shared_meddler(shared_client: S3Client) -> AsyncIterator[tuple[Meddler, S3Client]]:
+    """The session's meddler, and a client whose requests go through it."""
+    async with Meddler(str(shared_client.options.endpoint_url)) as running:
+        client = await S3Client.open(replace(shared_client.options, endpoint_url=running.url))
+        yield running, client
+        await client.close()
 
 
 @pytest.fixture
-async def meddler(s3_options: S3Options) -> AsyncIterator[Meddler]:
+def meddler(shared_meddler: tuple[Meddler, S3Client]) -> Meddler:
     """Between the client and the server; passes everything on until it is given a rule."""
-    async with Meddler(str(s3_options.endpoint_url)) as running:
-        yield running
+    running, _ = shared_meddler
+    running.rule = lambda _: None
+    running.seen.clear()
+    return running
 
 
 @pytest.fixture
-async def meddled(meddler: Meddler, s3_options: S3Options, open_s3: OpenS3) -> S3Backend:
-    """An empty S3 backend whose requests go through the meddler."""
-    return await open_s3(replace(s3_options, endpoint_url=meddler.url))
+def meddled(meddler: Meddler, shared_meddler: tuple[Meddler, S3Client], s3_options: S3Options) -> S3Backend:
+    """The backend `s3`, empty, by requests that go through the meddler."""
+    return under_prefix(shared_meddler[1], replace(s3_options, endpoint_url=meddler.url))
+
+
+def under_prefix(client: S3Client, options: S3Options) -> S3Backend:
+    """A backend of other options that uses a client's connections."""
+    return S3Backend(S3Client(options, client._client, AsyncExitStack()))
 
 
 @pytest.fixture

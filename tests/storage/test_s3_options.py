@@ -38,7 +38,6 @@ ATTEMPTS: dict[str, Callable[[Backend], Awaitable[object]]] = {
 }
 
 
-@pytest.mark.parametrize("attempt", ATTEMPTS)
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
@@ -49,14 +48,16 @@ ATTEMPTS: dict[str, Callable[[Backend], Awaitable[object]]] = {
     ],
 )
 async def test_wrong_settings_are_refused_with_what_to_correct(
-    s3_options: S3Options, open_s3: OpenS3, attempt: str, change: dict[str, str], hint: str
+    s3_options: S3Options, open_s3: OpenS3, change: dict[str, str], hint: str
 ) -> None:
     options = replace(s3_options, **change)  # type: ignore[arg-type]  # every change is of a text
-    with pytest.raises(Refused) as caught:
-        await ATTEMPTS[attempt](await open_s3(options))
-    assert hint in caught.value.hint
-    assert options.bucket in caught.value.message
-    assert str(options.endpoint_url) in caught.value.message
+    backend = await open_s3(options)
+    for attempt in ATTEMPTS.values():
+        with pytest.raises(Refused) as caught:
+            await attempt(backend)
+        assert hint in caught.value.hint
+        assert options.bucket in caught.value.message
+        assert str(options.endpoint_url) in caught.value.message
 
 
 @pytest.mark.parametrize("change", [{"endpoint_url": "no url"}, {"region": "!!"}, {"ca_file": Path("/absent.pem")}])
@@ -68,14 +69,14 @@ async def test_impossible_settings_are_refused_before_anything_is_asked(
     assert "ROWVAULT_S3__" in caught.value.hint
 
 
-@pytest.mark.parametrize("attempt", ATTEMPTS)
 async def test_a_store_that_is_not_there_is_unavailable(
-    s3_options: S3Options, open_s3: OpenS3, attempt: str, unused_port: int
+    s3_options: S3Options, open_s3: OpenS3, unused_port: int
 ) -> None:
     backend = await open_s3(replace(s3_options, endpoint_url=f"http://127.0.0.1:{unused_port}"))
-    with pytest.raises(Unavailable, match="the store cannot be reached") as caught:
-        await ATTEMPTS[attempt](backend)
-    assert "ROWVAULT_S3__ENDPOINT_URL" in caught.value.hint
+    for attempt in ATTEMPTS.values():
+        with pytest.raises(Unavailable, match="the store cannot be reached") as caught:
+            await attempt(backend)
+        assert "ROWVAULT_S3__ENDPOINT_URL" in caught.value.hint
 
 
 async def test_no_secret_is_in_any_text(s3_options: S3Options, open_s3: OpenS3) -> None:

@@ -10,7 +10,7 @@ from storage.errors import AlreadyExists, Corrupt, NotFound, Refused
 from tests.storage.helpers import MIB, blocks_of, fetch, hash_of, names, payload, store, store_stream, unfinished
 
 SMALL = 100_000
-LARGE = 20 * MIB + 17
+LARGE = 17 * MIB + 17
 
 
 def _broken_after(blocks: int) -> Iterator[bytes]:
