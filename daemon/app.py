@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from daemon.settings import S3Settings, Settings
+from daemon.settings import Settings
 from jobs.full_backup import BackupOptions, full_backup
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
@@ -101,7 +101,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             impatient[LOCAL] = disk
         if settings.s3.bucket is not None:
             patience = Patience(total=settings.s3.retry_for.total_seconds())
-            store = await open_s3(_s3_options(settings.s3, settings.s3.bucket), patience)
+            store = await open_s3(_s3_options(settings, settings.s3.bucket), patience)
             repositories.append(Repository(OFF_SITE, store))
             impatient[OFF_SITE] = store.impatient
         yield App(settings, repositories, impatient)
@@ -110,7 +110,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             await repository.backend.close()
 
 
-def _s3_options(s3: S3Settings, bucket: str) -> S3Options:
+def _s3_options(settings: Settings, bucket: str) -> S3Options:
+    s3 = settings.s3
     return S3Options(
         bucket=bucket,
         prefix=s3.prefix,
@@ -121,6 +122,8 @@ def _s3_options(s3: S3Settings, bucket: str) -> S3Options:
         session_token=_reveal(s3.session_token),
         addressing_style=s3.addressing_style,
         ca_file=s3.ca_file,
+        connect_seconds=settings.connect_timeout.total_seconds(),
+        silence_seconds=s3.timeout.total_seconds(),
     )
 
 

@@ -78,6 +78,9 @@ class S3Settings(_Group):
     ca_file: Path | None = Field(
         None, description="PEM file of the certificate authority that signed the server's certificate."
     )
+    timeout: Duration = Field(
+        timedelta(minutes=1), description="How long the store may be silent in the middle of a request."
+    )
     retry_for: Duration = Field(
         timedelta(minutes=2), description="How long a request is tried again that the store does not answer."
     )
