@@ -112,7 +112,7 @@ async def test_folders_are_the_next_components_that_something_is_below(backend: 
 
 async def test_a_folder_that_holds_only_an_unfinished_write_is_named(backend: Backend) -> None:
     upload = await backend.begin("backups/one/data/object")
-    for _ in range(20):
+    for _ in range(11):
         await upload.append(payload(MIB))
     assert await folders(backend, "backups/") == ["one"]
     await upload.abort()
@@ -166,7 +166,7 @@ async def test_stat_says_what_a_listing_says(backend: Backend) -> None:
 async def test_an_unfinished_write_says_when_it_began(backend: Backend) -> None:
     before = datetime.now(UTC)
     upload = await backend.begin("object")
-    for _ in range(20):
+    for _ in range(11):
         await upload.append(payload(MIB))
     (found,) = await unfinished(backend)
     await upload.abort()

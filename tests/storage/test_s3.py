@@ -14,7 +14,7 @@ from tests.storage.conftest import OpenS3
 from tests.storage.helpers import MIB, blocks_of, fetch, folders, names, payload, store, unfinished
 from tests.storage.meddler import Meddler, Reply, Request, Rule, error
 
-LARGE = 17 * MIB
+LARGE = 9 * MIB + 1
 
 When = Callable[[Request], bool]
 
