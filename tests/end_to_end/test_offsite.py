@@ -15,7 +15,8 @@ from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import BackupResult
 from jobs.verify import verify_backup
 from storage.backends.local import LocalBackend
-from storage.errors import Corrupt, NotFound, Unavailable
+from storage.backends.protocol import Upload
+from storage.errors import Corrupt, NotFound, OutOfSpace, Unavailable
 from storage.leases import list_leases
 from storage.names import BACKUPS, MANIFESTS, REPOSITORY
 from storage.repository import OtherSource, Repository
@@ -201,6 +202,30 @@ async def test_a_disk_that_damages_what_it_is_given_damages_nothing_off_site(
     assert {problem.table for problem in result.verification.problems} == {"public.large"}
     assert await backlog(local, s3) == [result.id]
     assert [name for name in await names(s3.backend, BACKUPS) if "/large/" in name] == []
+
+
+class Full(LocalBackend):
+    """A disk that fills up."""
+
+    full = False
+
+    async def begin(self, name: str, *, sha256: str | None = None) -> Upload:
+        if self.full:
+            raise OutOfSpace("no space left on device")
+        return await super().begin(name, sha256=sha256)
+
+
+async def test_a_full_local_disk_prevents_no_off_site_copy(
+    source: Database, tmp_path: Path, s3: Repository, proxy: FaultProxy
+) -> None:
+    disk = Full(tmp_path)
+    local = Repository("local", disk)
+    await proxy.refuse()
+    result = await back_up(source, local, s3)
+    await proxy.heal()
+    disk.full = True
+    await make_up(local, s3, result.id)
+    assert await backups_alike(local, s3)
 
 
 async def test_what_is_there_already_is_not_sent_again(
