@@ -16,13 +16,14 @@ async def get(backend: Backend, name: str) -> bytes:
 
 
 async def put(backend: Backend, name: str, data: bytes) -> None:
-    """Store a small object, replacing an older one."""
+    """Store a small object, replacing an older one; it is durable, name and all, once this returns."""
     upload = await backend.begin(name)
     try:
         await upload.append(data)
         await upload.commit()
     finally:
         await upload.abort()
+    await backend.settle()
 
 
 async def transfer(source: Backend, target: Backend, name: str, sha256: str) -> int:

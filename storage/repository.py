@@ -150,10 +150,11 @@ class Repository:
         return load_manifest(name, await get(self.backend, name))
 
     async def commit(self, manifest: Manifest) -> None:
-        """Make a backup exist: check that every object is there in its size, then write the manifest.
+        """Make a backup exist: settle, check that every object is there in its size, then write the manifest.
 
         Raises `Corrupt` if an object is missing or has another size; then there is no backup.
         """
+        await self.backend.settle()
         there = {stored.name: stored.size async for stored in self.objects(manifest.id)}
         for stored in manifest.objects():
             if there.get(stored.name) != stored.bytes:

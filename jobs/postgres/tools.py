@@ -126,6 +126,10 @@ async def run_tool(program: Path, arguments: list[str], environment: dict[str, s
 _HARMLESS = 'unrecognized configuration parameter "transaction_timeout"'
 
 
+# What pg_dump's --lock-wait-timeout comes to: it is a statement timeout.
+_LOCK_WAIT = re.compile(r"due to statement timeout(?s:.*)(LOCK TABLE .*)")
+
+
 def _errors(complaint: str) -> list[str]:
     return [line for line in complaint.splitlines() if ": error:" in line and _HARMLESS not in line]
 
@@ -137,8 +141,9 @@ def _harmless(complaint: str) -> bool:
 def _trouble(program: str, complaint: str) -> Exception:
     lines = _errors(complaint) or complaint.splitlines()
     text = f"{program}: {lines[0].partition('error: ')[2] or lines[0]}"[:400] if lines else f"{program} failed"
-    if "lock timeout" in complaint or "could not obtain lock" in complaint:
-        return Contended(text, "run it again when no schema change is under way")
+    waited = _LOCK_WAIT.search(complaint)
+    if waited:
+        return Contended(f"{text} in {waited[1][:200]}", "run it again when no schema change is under way")
     if "permission denied" in complaint:
         return MissingPrivilege(text, "GRANT what is missing to the role (rowvault doctor prints the SQL)")
     if "server closed the connection" in complaint or "terminating connection" in complaint:

@@ -95,6 +95,11 @@ class LocalBackend:
         with _explained("measure", "the free room", self._tree.root):
             return await in_thread(_free_bytes, self._tree.root)
 
+    async def settle(self) -> None:
+        """See `Backend.settle`: the folders are fsynced; the files were before they got their names."""
+        with _explained("settle", "", self._tree.root):
+            await in_thread(self._tree.settle)
+
     async def close(self) -> None:
         """See `Backend.close`: there is nothing to release."""
 
@@ -112,6 +117,7 @@ class LocalBackend:
             file.publish_new()
         finally:
             file.discard()
+        self._tree.settle()
 
 
 class _Reader:
@@ -158,8 +164,9 @@ class _LocalUpload:
             return await in_thread(self._publish)
 
     async def abort(self) -> None:
-        with suppress(OSError):
-            await in_thread(self._file.discard)
+        if self._file.open:
+            with suppress(OSError):
+                await in_thread(self._file.discard)
 
     def _write_gathered(self) -> None:
         blocks, self._gathered, self._gathered_bytes = self._gathered, [], 0

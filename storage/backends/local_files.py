@@ -1,13 +1,14 @@
 """The blocking half of the local backend: files and folders under one root. Raises `OSError` like the os module.
 
-A write goes to a temporary file beside its target, `<name>.tmp-<16 hex digits>`, is fsynced and renamed; then the
-folder is fsynced, and so are those above it whose folders had to be made.
+A write goes to a temporary file beside its target, `<name>.tmp-<16 hex digits>`, is fsynced and renamed. `settle` then
+fsyncs the folders in which names were given, so that a thousand small files do not cost a thousand fsyncs of folders.
 """
 
 import errno
 import os
 import re
 import secrets
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._fleeting: set[Path] = set()
+        self._unsettled: set[Path] = set()
+        self._settling = threading.Lock()
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files, those that are there, and folders that became empty, but not the root."""
@@ -80,31 +82,40 @@ class Tree:
         return []
 
     def make(self, folder: Path) -> None:
-        """Make a folder and those above it. Their names are durable once `sync` was called on it."""
+        """Make a folder and those above it, durable once `settle` returns."""
         missing = []
         while not folder.is_dir():
             missing.append(folder)
             folder = folder.parent
         for new in reversed(missing):
-            # Noted first, so that whoever finds the folder knows that its name may not be durable yet.
-            self._fleeting.add(new)
             with suppress(FileExistsError):
                 new.mkdir(mode=0o700)
+            self.named(new)
 
-    def sync(self, folder: Path) -> None:
-        """Make the names in a folder durable, and the names of it and those above it that were made here."""
-        made = [one for one in (folder, *folder.parents) if one in self._fleeting]
-        # From the bottom up: the first fsync commits a journal that mostly holds the others' changes already.
-        for one in [folder, *(new.parent for new in made)]:
-            sync_folder(one)
-        self._fleeting.difference_update(made)
+    def named(self, path: Path) -> None:
+        """Something was given this name; `settle` makes that durable."""
+        self._unsettled.add(path.parent)
+
+    def settle(self) -> None:
+        """Make every name that was given so far durable."""
+        # Locked, for who finds a folder already taken by another must not return before that one is done.
+        with self._settling:
+            # From the bottom up: the first fsync commits a journal that mostly holds the others' changes already.
+            for folder in sorted(tuple(self._unsettled), key=lambda folder: -len(folder.parts)):
+                self._unsettled.discard(folder)
+                try:
+                    sync_folder(folder)
+                except FileNotFoundError:
+                    continue  # somebody has deleted the objects already, and the folder with them
+                except OSError:
+                    self._unsettled.add(folder)
+                    raise
 
     def _prune(self, folder: Path) -> Path:
         """Remove a folder and those above it as far as they are empty; return the first that stays."""
         while folder != self.root:
             try:
                 folder.rmdir()
-                self._fleeting.discard(folder)
             except FileNotFoundError:
                 pass
             except OSError:
@@ -126,6 +137,11 @@ class TemporaryFile:
         self._fd: int | None = None
         self.size = 0
 
+    @property
+    def open(self) -> bool:
+        """Whether there is something to discard."""
+        return self._fd is not None
+
     def write(self, data: bytes) -> None:
         """Add every byte at the end."""
         fd, rest = self._opened(), memoryview(data)
@@ -135,29 +151,24 @@ class TemporaryFile:
         self.size += len(data)
 
     def publish(self) -> None:
-        """Make the file durable and give it its name, in place of an older one."""
+        """Make the file durable and give it its name, in place of an older one; `settle` makes the name durable."""
         os.fsync(self._opened())
         self._path.replace(self._target)
+        self._tree.named(self._target)
         self._close()
-        self._sync_name()
 
     def publish_new(self) -> None:
-        """Make the file durable and give it its name. Raises `FileExistsError` if that is taken."""
+        """The same, but raises `FileExistsError` if the name is taken."""
         os.fsync(self._opened())
         # A link, unlike a rename, never replaces; `discard` takes the temporary name away.
         os.link(self._path, self._target)
-        self._sync_name()
+        self._tree.named(self._target)
 
     def discard(self) -> None:
         """Free what is left of it."""
         if self._fd is not None:
             self._close()
             self._tree.remove([str(self._path.relative_to(self._tree.root))])
-
-    def _sync_name(self) -> None:
-        # Somebody may have deleted the object already, and the folder with it.
-        with suppress(FileNotFoundError):
-            self._tree.sync(self._target.parent)
 
     def _opened(self) -> int:
         if self._fd is None:

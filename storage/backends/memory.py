@@ -92,6 +92,9 @@ class MemoryBackend:
         """See `Backend.discard`."""
         self._state.unfinished.pop(unfinished.token, None)
 
+    async def settle(self) -> None:
+        """See `Backend.settle`: nothing here is durable."""
+
     async def free_bytes(self) -> int | None:
         """See `Backend.free_bytes`: memory has no such figure."""
         return None

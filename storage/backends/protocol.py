@@ -50,7 +50,7 @@ class Upload(Protocol):
         """
 
     async def commit(self) -> int:
-        """Make the object durable, then visible, replacing an older one of that name; return its size in bytes.
+        """Make the bytes durable, then the object visible, replacing an older one; return its size in bytes.
 
         Raises `Corrupt`, and leaves nothing visible, if a hash was promised to `begin` and the bytes have another.
         May be called again after `Unavailable`. If cancelled, the object is visible whole or not at all.
@@ -102,6 +102,9 @@ class Backend(Protocol):
 
     async def discard(self, unfinished: Unfinished) -> None:
         """Free what an unfinished write took; one that is gone already is no error."""
+
+    async def settle(self) -> None:
+        """Return once everything committed before is durable, its name too: whoever builds on it calls this first."""
 
     async def free_bytes(self) -> int | None:
         """Room left in bytes, or None where the store has no such figure."""

@@ -105,6 +105,10 @@ class Retrying:
         """See `Backend.discard`."""
         await _again(self._patience, lambda: self._backend.discard(unfinished))
 
+    async def settle(self) -> None:
+        """See `Backend.settle`."""
+        await _again(self._patience, self._backend.settle)
+
     async def free_bytes(self) -> int | None:
         """See `Backend.free_bytes`."""
         return await _again(self._patience, self._backend.free_bytes)

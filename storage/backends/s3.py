@@ -123,6 +123,9 @@ class S3Backend:
         """See `Backend.discard`."""
         await self._client.abort(unfinished.name, unfinished.token)
 
+    async def settle(self) -> None:
+        """See `Backend.settle`: what a store has acknowledged is durable."""
+
     async def free_bytes(self) -> int | None:
         """See `Backend.free_bytes`: S3 has no such figure."""
         return None
