@@ -143,8 +143,10 @@ def describe_warnings(lineage: Lineage, inventory: Inventory, missing: stored.No
         warnings.append(f"schemas that are not covered: {', '.join(missing.schemas)}")
     if missing.large_objects:
         warnings.append(f"{missing.large_objects} large objects outside tables are not covered")
-    for key in missing.foreign_keys:
-        warnings.append(f"foreign key {key.name} of {key.schema_name}.{key.table} points outside: {key.references}")
+    warnings += [
+        f"foreign key {key.name} of {key.schema_name}.{key.table} points outside: {key.references}"
+        for key in missing.foreign_keys
+    ]
     views = [relation for relation in inventory.relations if relation.kind == "m"]
     if any(view.table.schema in inventory.schemas for view in views):
         warnings.append("materialized views are kept as definitions: refresh them after a restore")

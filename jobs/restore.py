@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jobs.concurrency import Worker, alongside, task_group
 from jobs.errors import Difference, UnsafeTarget
-from jobs.leasing import leased
+from jobs.leasing import leased_for_reading
 from jobs.postgres.connection import Connection, Source, connect, session
 from jobs.postgres.copying import copy_in
 from jobs.postgres.ddl import archive_entries, restore_section
@@ -159,7 +159,7 @@ async def restore(
     manifest = plan.manifest
     lock = await JobLock.take(plan.target, "restore")
     try:
-        async with alongside(lock.watch()), leased(repository, manifest.id, "restore"), _marked(plan):
+        async with alongside(lock.watch()), leased_for_reading(repository, manifest.id, "restore"), _marked(plan):
             await _fill(plan, repository, streams, on_progress)
     finally:
         await lock.release()

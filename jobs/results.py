@@ -1,4 +1,4 @@
-"""What jobs return. Frozen records: the runner turns them into metrics and logs, the command line into tables and JSON."""
+"""What jobs return: frozen records, of which others make metrics and logs, tables and JSON."""
 
 from dataclasses import dataclass
 from datetime import datetime

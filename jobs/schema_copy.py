@@ -1,4 +1,4 @@
-"""Stores the definitions beside the data: a pg_dump archive, the same as SQL, roles and settings, and how to restore."""
+"""Stores the definitions beside the data: a pg_dump archive, the same as SQL, roles, settings, instructions."""
 
 import asyncio
 import tempfile

