@@ -3,22 +3,21 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine
 from enum import StrEnum
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import uvloop
 
 from daemon import output
-from daemon.app import App, Request, open_app
+from daemon.app import App, Request
+from daemon.command import finish, guarded, with_app
 from daemon.demo import run_demo
 from daemon.logs import configure_logs
-from daemon.outcomes import DIFFERENCE, DONE, FAILED, REFUSED, Stopped, UsageError, describe, exit_code
+from daemon.outcomes import DIFFERENCE, DONE, FAILED, REFUSED, UsageError
 from daemon.runner import job_run
 from daemon.service import Service
-from daemon.settings import describe_settings, load_settings
+from daemon.settings import describe_settings
 from daemon.targets import read_dsn
 from jobs import catalogue
 from jobs.doctor import examine
@@ -68,7 +67,7 @@ def run(adopt: Adopt = False) -> None:
         await Service(app, Request(adopt=adopt)).run(stop)
         return DONE
 
-    _with_app(work, as_json=False)
+    with_app(work, as_json=False)
 
 
 @cli.command()
@@ -80,7 +79,7 @@ def demo(
 
     Example: rowvault demo --once
     """
-    _exit(lambda: run_demo(once=once, as_json=as_json), as_json=as_json)
+    finish(lambda: run_demo(once=once, as_json=as_json), as_json=as_json)
 
 
 @cli.command()
@@ -111,7 +110,7 @@ def backup(
             output.print_backup(result)
         return DIFFERENCE if result.state == "failed" else DONE
 
-    _with_app(work, as_json=as_json)
+    with_app(work, as_json=as_json)
 
 
 @cli.command()
@@ -131,7 +130,7 @@ def keep(
         _say(as_json, {"id": found, "kept": True}, f"{found} is kept until: rowvault release {found}")
         return DONE
 
-    _with_app(work, as_json=as_json)
+    with_app(work, as_json=as_json)
 
 
 @cli.command()
@@ -147,7 +146,7 @@ def release(backup_id: Backup, as_json: Json = False) -> None:
         _say(as_json, {"id": found, "kept": False}, f"{found} is no longer kept")
         return DONE
 
-    _with_app(work, as_json=as_json)
+    with_app(work, as_json=as_json)
 
 
 @cli.command(name="list")
@@ -169,7 +168,7 @@ def list_(as_json: Json = False) -> None:
             output.print_list(listing.backups)
         return DONE
 
-    _with_app(work, as_json=as_json)
+    with_app(work, as_json=as_json)
 
 
 @cli.command()
@@ -188,7 +187,7 @@ def show(backup_id: Backup, as_json: Json = False) -> None:
             output.print_manifest(manifest)
         return DONE
 
-    _with_app(work, as_json=as_json)
+    with_app(work, as_json=as_json)
 
 
 @cli.command()
@@ -202,10 +201,10 @@ def verify(
 
     Examples: rowvault verify latest · rowvault verify --all --sample 10%
     """
-    if all_ == (backup_id is not None):
-        _exit(lambda: _raise(UsageError("name one BACKUP, or say --all")), as_json=as_json)
 
     async def work(app: App) -> int:
+        if all_ == (backup_id is not None):
+            raise UsageError("name one BACKUP, or say --all")
         share = _share(sample)
         if backup_id is not None:
             wanted = [await catalogue.resolve(app.repositories, backup_id)]
@@ -220,7 +219,7 @@ def verify(
                 output.print_verification(result)
         return max((_verify_code(result) for result in results), default=DONE)
 
-    _with_app(work, as_json=as_json)
+    with_app(work, as_json=as_json)
 
 
 @cli.command()
@@ -258,7 +257,7 @@ def restore(
             output.print_restore(result)
         return DONE
 
-    _with_app(work, as_json=as_json)
+    with_app(work, as_json=as_json)
 
 
 @cli.command()
@@ -278,7 +277,7 @@ def doctor(as_json: Json = False) -> None:
             output.print_report(report)
         return DONE if report.healthy else FAILED
 
-    _with_app(work, as_json=as_json)
+    with_app(work, as_json=as_json)
 
 
 @cli.command()
@@ -332,55 +331,8 @@ def _say(as_json: bool, document: object, text: str) -> None:
         output.out.print(text)
 
 
-def _raise(error: Exception) -> Any:
-    raise error
-
-
-def _with_app(work: Callable[[App], Coroutine[Any, Any, int]], *, as_json: bool) -> None:
-    """Run a command's work on an application made of the settings, and exit with its code."""
-
-    async def opened() -> int:
-        loaded = load_settings()
-        configure_logs("warning", loaded.log_format)
-        async with open_app(loaded) as app:
-            return await work(app)
-
-    _exit(opened, as_json=as_json)
-
-
-def _exit(work: Callable[[], Coroutine[Any, Any, int]], *, as_json: bool) -> None:
-    raise typer.Exit(
-        _guarded(lambda: asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_stoppable(work)), as_json)
-    )
-
-
-async def _stoppable(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """SIGTERM cancels the work, as Ctrl-C does, so that it cleans up; a command may take the signal over."""
-    task = asyncio.ensure_future(work())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await task
-
-
-def _guarded(call: Callable[[], int], as_json: bool) -> int:
-    """Whatever goes wrong becomes a message, a hint and an exit code; never a traceback."""
-    try:
-        return call()
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        error: BaseException = Stopped()
-    except typer.Exit as done:
-        return done.exit_code
-    except Exception as failure:  # noqa: BLE001 - the last frame before the user
-        error = failure
-    described = describe(error)
-    if as_json:
-        output.print_json({"error": described})
-    else:
-        output.print_error(described)
-    return exit_code(error)
-
-
 def main() -> None:
     """The entry point."""
     arguments = sys.argv[1:] or ["--help"]
     command = partial(cli, arguments, prog_name="rowvault", standalone_mode=False)
-    sys.exit(_guarded(lambda: command() or DONE, "--json" in arguments))
+    sys.exit(guarded(lambda: command() or DONE, "--json" in arguments))
