@@ -43,6 +43,7 @@ class Tree:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._unsettled: set[Path] = set()
+        self._making = threading.Lock()
         self._settling = threading.Lock()
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -83,14 +84,16 @@ class Tree:
 
     def make(self, folder: Path) -> None:
         """Make a folder and those above it, durable once `settle` returns."""
-        missing = []
-        while not folder.is_dir():
-            missing.append(folder)
-            folder = folder.parent
-        for new in reversed(missing):
-            with suppress(FileExistsError):
-                new.mkdir(mode=0o700)
-            self.named(new)
+        # Locked, for who finds a folder that another has just made must find it noted for `settle` too.
+        with self._making:
+            missing = []
+            while not folder.is_dir():
+                missing.append(folder)
+                folder = folder.parent
+            for new in reversed(missing):
+                with suppress(FileExistsError):
+                    new.mkdir(mode=0o700)
+                self.named(new)
 
     def named(self, path: Path) -> None:
         """Something was given this name; `settle` makes that durable."""
