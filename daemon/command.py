@@ -30,6 +30,7 @@ def with_app(work: Work, *, as_json: bool) -> None:
 
 
 def finish(work: Callable[[], Coroutine[Any, Any, int]], *, as_json: bool) -> None:
+    """Run work to its end on a loop, and exit with the code it returns, or with its error's."""
     raise typer.Exit(guarded(lambda: asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_stoppable(work)), as_json))
 
 

@@ -4,7 +4,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,6 +106,13 @@ class Bucket:
 @pytest.fixture
 async def bucket(s3_server: S3Server) -> AsyncIterator[Bucket]:
     """An empty bucket, removed with all it holds after the test."""
+    async with new_bucket(s3_server) as made:
+        yield made
+
+
+@asynccontextmanager
+async def new_bucket(s3_server: S3Server) -> AsyncIterator[Bucket]:
+    """An empty bucket, removed with all it holds at the end of the block."""
     made = Bucket(f"bucket-{next(_buckets)}", s3_server.endpoint_url, s3_server.access_key, s3_server.secret_key)
     async with aioboto3.Session().client(
         "s3",

@@ -206,7 +206,7 @@ class SequenceState:
 
 
 async def read_sequences(connection: Connection, names: list[TableName]) -> tuple[SequenceState, ...]:
-    """Read sequences, a hundred a query. They are not transactional: after a snapshot is never too early to read them."""
+    """Read sequences, a hundred a query. They are not transactional: after a snapshot it is never too early."""
     states = []
     for start in range(0, len(names), 100):
         batch = names[start : start + 100]

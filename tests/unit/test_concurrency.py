@@ -1,6 +1,7 @@
 """Work side by side: what is raised, what is cancelled, and what is waited for."""
 
 import asyncio
+import gc
 import threading
 from typing import NoReturn
 
@@ -134,6 +135,27 @@ async def test_cancelling_here_cancels_there_and_leaving_waits_for_its_end() -> 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
+
+
+async def test_what_fails_while_it_is_being_cancelled_is_nobodys_error(caplog: pytest.LogCaptureFixture) -> None:
+    began = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def work() -> None:
+        loop.call_soon_threadsafe(began.set)
+        try:
+            await forever()
+        finally:
+            raise Trouble("while ending")
+
+    async with Worker("w") as worker:
+        task = asyncio.create_task(worker.run(work()))
+        await began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    gc.collect()
+    assert caplog.text == ""
 
 
 async def test_a_handoff_keeps_the_order_and_holds_back_who_is_too_fast() -> None:
