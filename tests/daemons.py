@@ -1,0 +1,187 @@
+"""The daemon as a real process, for tests: what it logs, what it answers, how it ends.
+
+async with running_daemon(settings) as daemon:
+    await daemon.logged("backup committed")
+    status, document = await daemon.get("/healthz")
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from daemon.app import open_app
+from daemon.settings import load_settings
+from jobs.catalogue import ListedBackup, list_backups
+from tests.conftest import Bucket
+from tests.programs import running_rowvault
+from tests.servers import Database
+
+PATIENCE = 40.0
+POLL_SECONDS = 0.05
+T = TypeVar("T")
+Line = dict[str, Any]
+
+
+async def until(answer: Callable[[], Awaitable[T | None]], within: float = PATIENCE) -> T:
+    """Ask again and again until the answer is something true; that answer."""
+    deadline = time.monotonic() + within
+    while not (found := await answer()):
+        assert time.monotonic() < deadline, f"still {found!r} after {within:g} s"
+        await asyncio.sleep(POLL_SECONDS)
+    return found
+
+
+@dataclass
+class RunningDaemon:
+    """A daemon that was started, everything it has logged so far, and its address."""
+
+    process: asyncio.subprocess.Process
+    lines: list[Line] = field(default_factory=list)
+    port: int = 0
+    reading: asyncio.Task[None] | None = None
+
+    async def logged(self, *events: str) -> Line:
+        """The first log line with one of these events, waited for."""
+
+        async def found() -> Line | None:
+            line = next((line for line in self.lines if line["event"] in events), None)
+            assert line or self.process.returncode is None, "it has ended"
+            return line
+
+        try:
+            return await until(found)
+        except AssertionError as error:
+            raise AssertionError(f"not logged: {events}; it said: {self.lines}") from error
+
+    def all_logged(self, event: str) -> list[Line]:
+        """Every log line so far with this event."""
+        return [line for line in self.lines if line["event"] == event]
+
+    async def get(self, path: str) -> tuple[int, Any]:
+        """Status and JSON document of one request."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{self.port}{path}") as response,
+        ):
+            return response.status, await response.json()
+
+    async def exposition(self) -> str:
+        """What Prometheus would scrape."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{self.port}/metrics") as response,
+        ):
+            assert response.status == 200
+            return await response.text()
+
+    async def metrics(self) -> dict[str, float]:
+        """Every sample by name and labels (`name key=value …`), labels in alphabetical order."""
+        return {
+            sample.name + "".join(f" {key}={value}" for key, value in sorted(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(await self.exposition())
+            for sample in family.samples
+        }
+
+    async def status_becomes(self, path: str, wanted: int) -> Any:
+        """Wait until a path answers with that status; the document it then sends."""
+
+        async def answered() -> Any:
+            status, document = await self.get(path)
+            return document if status == wanted else None
+
+        return await until(answered)
+
+    async def metric_becomes(self, name: str, value: float) -> None:
+        """Wait until one sample has a value."""
+
+        async def shown() -> bool:
+            return (await self.metrics()).get(name) == value
+
+        await until(shown)
+
+    async def run_ended(self) -> None:
+        """Wait until the daily full that runs has ended, and everything knows of it."""
+        await self.metric_becomes("rowvault_job_running_seconds job=daily-full", 0)
+
+    async def ended(self, within: float = PATIENCE) -> int:
+        """Its exit code, once it has ended by itself."""
+        async with asyncio.timeout(within):
+            return await self.process.wait()
+
+    async def read_out(self) -> None:
+        """Wait until everything was read that it said before it ended."""
+        assert self.reading is not None
+        await self.reading
+
+    async def terminate(self) -> tuple[int, float]:
+        """Send SIGTERM; its exit code, and after how many seconds it ended."""
+        began = time.monotonic()
+        self.process.terminate()
+        return await self.ended(), time.monotonic() - began
+
+
+@asynccontextmanager
+async def running_daemon(settings: Mapping[str, str]) -> AsyncIterator[RunningDaemon]:
+    """`rowvault run` with these settings (without their prefix) on a free port, once it serves."""
+    env = {"HTTP__PORT": "0", "LOG_FORMAT": "json", "CHECK_INTERVAL": "1s", "S3__RETRY_FOR": "1s"}
+    async with running_rowvault("run", env=environment(env | dict(settings))) as process:
+        daemon = RunningDaemon(process)
+        daemon.reading = asyncio.create_task(_read(process, daemon.lines))
+        try:
+            daemon.port = (await daemon.logged("serving health and metrics"))["port"]
+            yield daemon
+        finally:
+            daemon.reading.cancel()
+            await asyncio.wait([daemon.reading])
+
+
+async def _read(process: asyncio.subprocess.Process, lines: list[Line]) -> None:
+    assert process.stderr is not None
+    async for line in process.stderr:
+        lines += [json.loads(line) if line.startswith(b"{") else {"event": line.decode()}]
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Settings as environment variables; of the place in S3 only what is needed, if there is one."""
+    wanted = {name: value for name, value in settings.items() if "S3__BUCKET" in settings or "S3__" not in name}
+    return {f"ROWVAULT_{name}": value for name, value in wanted.items()}
+
+
+def settings_for(database: Database | str, local: Path | None = None, bucket: Bucket | None = None) -> dict[str, str]:
+    """Where to back up what, as settings without their prefix."""
+    settings = {"DATABASE_URL": database if isinstance(database, str) else database.dsn}
+    if local:
+        settings["LOCAL_PATH"] = str(local)
+    if bucket:
+        settings |= {
+            "S3__BUCKET": bucket.name,
+            "S3__ENDPOINT_URL": bucket.endpoint_url,
+            "S3__REGION": bucket.region,
+            "S3__ACCESS_KEY_ID": bucket.access_key,
+            "S3__SECRET_ACCESS_KEY": bucket.secret_key,
+            "S3__ADDRESSING_STYLE": "path",
+        }
+    return settings
+
+
+async def listed(settings: Mapping[str, str]) -> tuple[ListedBackup, ...]:
+    """What `rowvault list` lists."""
+    async with open_app(load_settings(environment(settings), dotenv=None)) as app:
+        return (await list_backups(app.repositories)).backups
+
+
+async def sessions_of_ours(database: Database) -> list[str]:
+    """The purposes of all sessions that Rowvault has in a database."""
+    rows = await database.fetch(
+        "SELECT application_name FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name LIKE 'rowvault%'"
+    )
+    return [name for (name,) in rows]

@@ -1,0 +1,66 @@
+"""Several processes on one database and repository: never two jobs at once, and never a job that nobody does."""
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CreateDatabase
+from tests.daemons import RunningDaemon, environment, listed, running_daemon, settings_for
+from tests.programs import rowvault
+from tests.servers import Database
+
+SCHEMA = "CREATE TABLE events AS SELECT n, repeat(md5(n::text), 8) AS payload FROM generate_series(1, 4000) n"
+SLOW = {"RATE_LIMIT": "20kB"}
+LEFT_TO_ANOTHER = ("backup has to wait for another process", "another replica has taken this backup already")
+
+
+@pytest.fixture
+async def settings(create_database: CreateDatabase, tmp_path: Path) -> dict[str, str]:
+    """A database of a megabyte and an empty folder."""
+    database: Database = await create_database(key="events", build=SCHEMA)
+    return settings_for(database, tmp_path)
+
+
+async def test_two_replicas_started_together_take_one_full(settings: dict[str, str]) -> None:
+    async with AsyncExitStack() as stack:
+        begun = (stack.enter_async_context(running_daemon(settings)) for _ in range(2))
+        replicas: list[RunningDaemon] = await asyncio.gather(*begun)
+        lines = [await replica.logged("backup committed", *LEFT_TO_ANOTHER) for replica in replicas]
+        assert sorted(line["event"] in LEFT_TO_ANOTHER for line in lines) == [False, True]
+        for replica in replicas:
+            await replica.metric_becomes("rowvault_table_backup_rows kind=full schema=public table=events", 4000)
+        assert len(await listed(settings)) == 1
+
+
+async def test_a_replica_held_up_says_by_whom_and_takes_over_when_that_one_is_killed(settings: dict[str, str]) -> None:
+    async with running_daemon(settings | SLOW) as first:
+        await first.logged("backup begins")
+        async with running_daemon(settings) as second:
+            line = await second.logged("backup has to wait for another process")
+            assert line["error"].startswith("another job is running: rowvault: daily-full on ")
+            assert f"pid {first.process.pid}" in line["error"]
+            assert await listed(settings) == ()
+            first.process.kill()
+            await second.logged("backup committed")
+            await second.run_ended()
+            metrics = await second.metrics()
+            assert metrics["rowvault_job_runs_total job=daily-full outcome=refused"] == 1
+            assert metrics["rowvault_job_runs_total job=daily-full outcome=success"] == 1
+            assert len(await listed(settings)) == 1
+
+
+async def test_a_backup_by_hand_while_the_daemon_takes_one_is_refused_naming_the_holder(
+    settings: dict[str, str],
+) -> None:
+    async with running_daemon(settings | SLOW) as daemon:
+        await daemon.logged("backup begins")
+        refused = await rowvault("backup", "--json", env=environment(settings))
+        assert refused.returncode == 5
+        error = json.loads(refused.stdout)["error"]
+        assert error["message"].startswith("another job is running: rowvault: daily-full on ")
+        assert f"pid {daemon.process.pid}" in error["message"]
+        assert error["hint"] == "wait until it has ended; two jobs never run at once"
+        daemon.process.kill()
