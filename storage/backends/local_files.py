@@ -104,7 +104,7 @@ class Tree:
         # Locked, for who finds a folder already taken by another must not return before that one is done.
         with self._settling:
             # From the bottom up: the first fsync commits a journal that mostly holds the others' changes already.
-            for folder in sorted(tuple(self._unsettled), key=lambda folder: -len(folder.parts)):
+            for folder in sorted(self._unsettled, key=lambda folder: -len(folder.parts)):
                 self._unsettled.discard(folder)
                 try:
                     sync_folder(folder)
