@@ -18,7 +18,7 @@ from jobs.table_copy import CopyOptions
 from storage.backends.factory import open_local, open_s3
 from storage.backends.protocol import Backend
 from storage.backends.retrying import Patience
-from storage.backends.s3_client import S3Options
+from storage.backends.s3_options import S3Options
 from storage.repository import Repository
 
 LOCAL, OFF_SITE = "local", "s3"

@@ -29,7 +29,6 @@ from jobs.postgres.embedded import EmbeddedServer, find_servers
 from jobs.postgres.identifiers import TableName, qualified
 from jobs.restore import choose_whole, plan_restore, restore
 from jobs.results import BackupResult, RestoreResult, TableOutcome
-from storage.backends.s3_client import S3Client
 
 BUCKET = "rowvault"
 SOURCE, RESTORED = "agents", "agents_restored"
@@ -80,6 +79,8 @@ async def _servers(folder: Path, say: Callable[[str], object]) -> AsyncIterator[
 
 
 async def _make_bucket(store: Store) -> None:
+    from storage.backends.s3_client import S3Client  # as in the factory: only who needs S3 loads it
+
     client = await S3Client.open(store.options(BUCKET))
     try:
         await client.call("making the bucket of the demo", "create_bucket")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.postgres import processes
-from storage.backends.s3_client import S3Options
+from storage.backends.s3_options import S3Options
 
 START_SECONDS = 60.0
 _OPTIONS = (

@@ -5,7 +5,7 @@ from pathlib import Path
 from storage.backends.local import LocalBackend
 from storage.backends.protocol import Backend
 from storage.backends.retrying import Patience, Retrying
-from storage.backends.s3 import S3Backend, S3Options
+from storage.backends.s3_options import S3Options
 
 
 def open_local(root: Path) -> Backend:
@@ -18,4 +18,7 @@ async def open_s3(options: S3Options, patience: Patience | None = None) -> Retry
 
     Nothing is asked of the store yet: an unreachable one shows at the first use. Whoever opens it closes it.
     """
+    # botocore takes 9 MB, which who keeps backups on local disks alone need not pay.
+    from storage.backends.s3 import S3Backend
+
     return Retrying(await S3Backend.open(options), patience)

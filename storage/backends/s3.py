@@ -13,8 +13,9 @@ from itertools import islice
 
 from storage.backends.naming import is_name, require_name, require_prefix
 from storage.backends.protocol import StoredObject, Unfinished, Upload
-from storage.backends.s3_client import MARK, S3Client, S3Options, sha256_of
+from storage.backends.s3_client import MARK, S3Client, sha256_of
 from storage.backends.s3_errors import RangeError, Unsupported
+from storage.backends.s3_options import S3Options
 from storage.backends.s3_upload import S3Upload
 from storage.errors import AlreadyExists, Refused, Unavailable
 

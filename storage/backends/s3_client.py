@@ -10,9 +10,7 @@ import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import aioboto3
 import aiohttp
@@ -22,6 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from storage.backends.s3_errors import explain
+from storage.backends.s3_options import S3Options
 from storage.errors import NotFound, Refused
 
 Bytes = bytes | bytearray
@@ -38,39 +37,6 @@ _NEXT = {
     "list_multipart_uploads": {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"},
 }
 """How each listing goes on: a parameter of the next request, and what of the last reply it takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class S3Options:
-    """Where a bucket is and how to talk to it. Without keys: the environment's, or the instance's role.
-
-    `endpoint_url` None means AWS. `ca_file` is a PEM file to trust instead of the usual authorities. `silence_seconds`
-    is how long a request may go on without a byte moving.
-    """
-
-    bucket: str
-    prefix: str = ""
-    endpoint_url: str | None = None
-    region: str | None = None
-    access_key_id: str | None = None
-    secret_access_key: str | None = field(default=None, repr=False)
-    session_token: str | None = field(default=None, repr=False)
-    addressing_style: Literal["auto", "path", "virtual"] = "auto"
-    ca_file: Path | None = None
-    connect_seconds: float = 10.0
-    silence_seconds: float = 60.0
-    connections: int = 16
-
-    @property
-    def place(self) -> str:
-        """What messages call this bucket."""
-        return f"bucket {self.bucket} at {self.endpoint_url or 'AWS'}"
-
-    @property
-    def key_prefix(self) -> str:
-        """What comes before every object's name: empty, or ending in `/`."""
-        stripped = self.prefix.strip("/")
-        return f"{stripped}/" if stripped else ""
 
 
 class S3Client:

@@ -1,0 +1,188 @@
+"""`make bench`: full backups against pg_dump and raw COPY of the same server, interleaved, medians, as ratios.
+
+    python -m tests.benchmarks [--scale 1.0] [--runs 5]
+
+Scale 1 is about 1.6 GB of COPY text. Figures in seconds depend on the machine, so only ratios are held against the
+targets; a ratio over its target is marked, and nothing fails.
+"""
+
+import argparse
+import asyncio
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import boto3
+
+from jobs.postgres.embedded import find_servers
+from tests.benchmarks.contenders import bare_upload, has_zstd, pg_dump, rowvault_backup, two_drains
+from tests.benchmarks.data import many_tables, mixed
+from tests.seaweed import S3Server, start_seaweed
+from tests.servers import Database, Server, own_server
+
+SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB", "maintenance_work_mem": "256MB"}
+BUCKET = "bench"
+
+
+def say(text: str) -> None:
+    """A line of the report."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def target(what: str, figure: float, limit: float) -> None:
+    """One figure held against its target."""
+    say(f"  {what:<58} {figure:8.2f}   target {limit:g}   {'ok' if figure <= limit else 'OVER'}")
+
+
+async def local_full(database: Database, runs: int, folder: Path) -> tuple[float, float]:
+    """Time and size against pg_dump and two drains; returns the median commit time and the peak memory."""
+    binaries = database.server.binaries
+    zstd = has_zstd(binaries / "pg_dump")
+    backups, gzips, zstds, drains = [], [], [], []
+    for _ in range(runs):
+        with fresh(folder / "local") as place:
+            backups.append(rowvault_backup(local(database, place), folder))
+        drains.append(await two_drains(binaries / "psql", database))
+        gzips.append(pg_dump(binaries / "pg_dump", database, "-Z1", folder))
+        if zstd:
+            zstds.append(pg_dump(binaries / "pg_dump", database, "--compress=zstd:1", folder))
+    commit, drain = median(one.commit for one in backups), median(drains)
+    gzip, gzip_bytes = median(seconds for seconds, _ in gzips), gzips[0][1]
+    peak = max(one.peak_mb for one in backups)
+    say(f"full backup, local, {backups[0].raw / 1e9:.2f} GB of COPY text, medians of {runs} interleaved runs")
+    say(
+        f"  rowvault: {commit:.2f} s to commit, {median(one.verify for one in backups):.2f} s to verify, {backups[0].stored / 1e6:.0f} MB"
+    )
+    say(f"  pg_dump -Fd -j2 -Z1: {gzip:.2f} s, {gzip_bytes / 1e6:.0f} MB · two raw COPY drains: {drain:.2f} s")
+    target("time to commit / pg_dump -Z1", commit / gzip, 0.75)
+    if zstd:
+        target("time to commit / pg_dump zstd:1", commit / median(seconds for seconds, _ in zstds), 1.15)
+    else:
+        say("  (no pg_dump with zstd at hand)")
+    target("stored bytes / pg_dump -Z1", backups[0].stored / gzip_bytes, 0.85)
+    target("time to commit / two raw COPY drains", commit / drain, 1.6)
+    target("peak memory, MB, local", peak, 100)
+    return commit, peak
+
+
+async def with_s3(database: Database, runs: int, folder: Path, store: S3Server) -> None:
+    """Both places against local alone and a bare upload of the same bytes."""
+    locals_, boths, bares = [], [], []
+    for run in range(runs):
+        with fresh(folder / "local") as place:
+            locals_.append(rowvault_backup(local(database, place), folder))
+            bares.append(await asyncio.to_thread(bare_upload, place, client(store), BUCKET))
+        with fresh(folder / "both") as place:
+            settings = local(database, place) | s3(store, f"run{run}")
+            boths.append(rowvault_backup(settings, folder))
+    alone, both, bare = (median(v) for v in ([o.commit for o in locals_], [o.commit for o in boths], bares))
+    say(f"local and S3 together, medians of {runs} interleaved runs")
+    say(f"  local alone {alone:.2f} s · together {both:.2f} s · bare upload {bare:.2f} s")
+    target("together / (local alone + 1.1 bare upload)", both / (alone + 1.1 * bare), 1.0)
+    target("peak memory, MB, local and S3", max(one.peak_mb for one in boths), 170)
+    alone_s3 = rowvault_backup(s3(store, "alone") | {"ROWVAULT_DATABASE_URL": database.dsn}, folder)
+    say(f"  S3 alone, streamed: {alone_s3.commit:.2f} s")
+    target("peak memory, MB, S3 alone", alone_s3.peak_mb, 170)
+
+
+async def small_tables(server: Server, runs: int, folder: Path) -> None:
+    """A thousand small tables against pg_dump."""
+    database = await server.create("many")
+    for statement in many_tables(1000):
+        await database.execute(statement)
+    ours, theirs = [], []
+    for _ in range(runs):
+        with fresh(folder / "local") as place:
+            ours.append(rowvault_backup(local(database, place), folder).commit)
+        theirs.append(pg_dump(server.binaries / "pg_dump", database, "-Z1", folder)[0])
+    say(f"1,000 small tables: rowvault {median(ours):.2f} s, pg_dump {median(theirs):.2f} s")
+    target("1,000 small tables / pg_dump -Z1", median(ours) / median(theirs), 1.5)
+
+
+async def memory_by_size(server: Server, peak: float, folder: Path) -> None:
+    """Peak memory does not grow with the tables: a quarter of the rows against all of them."""
+    database = await server.create("quarter")
+    await database.execute(mixed(0.25))
+    with fresh(folder / "local") as place:
+        quarter = rowvault_backup(local(database, place), folder)
+    say(f"peak memory: {quarter.peak_mb:.0f} MB at {quarter.raw / 1e9:.2f} GB, {peak:.0f} MB at full scale")
+
+
+@contextmanager
+def fresh(folder: Path) -> Iterator[Path]:
+    """An empty folder, removed afterwards."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def local(database: Database, place: Path) -> dict[str, str]:
+    """Settings for a local place."""
+    return {"ROWVAULT_DATABASE_URL": database.dsn, "ROWVAULT_LOCAL_PATH": str(place)}
+
+
+def s3(store: S3Server, prefix: str) -> dict[str, str]:
+    """Settings for an S3 place."""
+    return {
+        "ROWVAULT_S3__BUCKET": BUCKET,
+        "ROWVAULT_S3__PREFIX": prefix,
+        "ROWVAULT_S3__ENDPOINT_URL": store.endpoint_url,
+        "ROWVAULT_S3__REGION": "us-east-1",
+        "ROWVAULT_S3__ADDRESSING_STYLE": "path",
+        "ROWVAULT_S3__ACCESS_KEY_ID": store.access_key,
+        "ROWVAULT_S3__SECRET_ACCESS_KEY": store.secret_key,
+    }
+
+
+def client(store: S3Server) -> dict[str, str]:
+    """The same for boto3."""
+    return {
+        "endpoint_url": store.endpoint_url,
+        "region_name": "us-east-1",
+        "aws_access_key_id": store.access_key,
+        "aws_secret_access_key": store.secret_key,
+    }
+
+
+async def run(scale: float, runs: int) -> None:
+    """All benchmarks, one after another, on the oldest server at hand (Debian's 15 where it is installed)."""
+    major = min(find_servers())
+    say(f"PostgreSQL {major}, client and server on one machine")
+    with tempfile.TemporaryDirectory(prefix="rowvault-bench-") as name:
+        folder = Path(name)
+        await asyncio.to_thread(folder.chmod, 0o755)
+        async with own_server(major, **SETTINGS) as server:
+            say("making the data …")
+            database = await server.create("mixed")
+            await database.execute(mixed(scale))
+            await database.execute("VACUUM ANALYZE")
+            _, peak = await local_full(database, runs, folder)
+            await memory_by_size(server, peak, folder)
+            await small_tables(server, runs, folder)
+            store = await asyncio.to_thread(start_seaweed, folder / "s3")
+            try:
+                boto3.client("s3", **client(store)).create_bucket(Bucket=BUCKET)
+                await with_s3(database, runs, folder, store)
+            finally:
+                store.process.kill()
+                store.process.wait()
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--runs", type=int, default=5)
+    arguments = parser.parse_args()
+    asyncio.run(run(arguments.scale, arguments.runs))
+
+
+main()
