@@ -21,9 +21,10 @@ from storage.leases import list_leases
 from storage.names import BACKUPS, MANIFESTS, REPOSITORY
 from storage.repository import OtherSource, Repository
 from tests.conftest import Bucket, CreateDatabase
-from tests.places import Planter, backups_alike, contents, s3_options, s3_place
+from tests.places import Planter, backups_alike, contents, new_bucket, s3_options, s3_place
 from tests.proxy import FaultProxy
 from tests.round_trip import QUICK, selection
+from tests.seaweed import S3Server
 from tests.servers import Database
 from tests.storage.helpers import names
 
@@ -46,6 +47,13 @@ async def source(create_database: CreateDatabase) -> Database:
 @pytest.fixture
 def local(tmp_path: Path) -> Repository:
     return Repository("local", LocalBackend(tmp_path))
+
+
+@pytest.fixture(scope="module")
+async def bucket(s3_server: S3Server) -> AsyncIterator[Bucket]:
+    """One for all tests: SeaweedFS takes its time for a new bucket's first write."""
+    async with new_bucket(s3_server) as made:
+        yield made
 
 
 @pytest.fixture

@@ -166,13 +166,13 @@ def test_memory_stays_bounded_while_writing_and_reading(*, compressible: bool) -
     chunk = b"\0" * MIB if compressible else noise
     tracemalloc.start()
     try:
-        stored, longest = encode_blocks(Encoder(1), chunk, 200 if compressible else 30)
+        stored, longest = encode_blocks(Encoder(1), chunk, 100 if compressible else 30)
         decoder = Decoder()
         longest_read = max(map(len, decoder.read("object", from_blocks(stored), Tally())))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert decoder.plain.digest().bytes == (200 if compressible else 30) * MIB
+    assert decoder.plain.digest().bytes == (100 if compressible else 30) * MIB
     assert longest <= BLOCK + 2 * MIB
     assert longest_read <= CHUNK
     assert peak - sum(map(len, stored)) < 16 * MIB
