@@ -1,0 +1,94 @@
+"""Our commands as people and scripts give them: settings in, exit codes and one JSON document out."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+from daemon.app import App, open_app
+from daemon.settings import load_settings
+from tests.conftest import Bucket
+from tests.programs import rowvault
+from tests.servers import Database
+
+Settings = Mapping[str, str]
+Answer = CompletedProcess[str]
+Document = dict[str, Any]
+
+DONE, FAILED, USAGE, DIFFERENCE, NOT_FOUND, REFUSED = range(6)
+
+IMPATIENT = {
+    "ROWVAULT_CONNECT_TIMEOUT": "5s",
+    "ROWVAULT_S3__TIMEOUT": "2s",
+    "ROWVAULT_S3__RETRY_FOR": "2s",
+}
+"""Gives up on S3 soon: most tests of what happens then need not wait long for it."""
+
+
+def settings_of(source: Database | str | None, local: Path | None = None, **more: str) -> dict[str, str]:
+    """The environment for a database and a local place; `more` are names without the prefix."""
+    given = {"DATABASE_URL": source.dsn if isinstance(source, Database) else source}
+    given |= {"LOCAL_PATH": str(local) if local else None} | more
+    return {f"ROWVAULT_{name}": value for name, value in given.items() if value is not None}
+
+
+def off_site(bucket: Bucket, endpoint: str | None = None, **more: str) -> dict[str, str]:
+    """The environment for a place in S3, straight or by way of a proxy; `more` are names below S3."""
+    given = {
+        "BUCKET": bucket.name,
+        "ENDPOINT_URL": endpoint or bucket.endpoint_url,
+        "REGION": bucket.region,
+        "ACCESS_KEY_ID": bucket.access_key,
+        "SECRET_ACCESS_KEY": bucket.secret_key,
+        "ADDRESSING_STYLE": "path",
+    }
+    return {f"ROWVAULT_S3__{name}": value for name, value in (given | more).items()}
+
+
+def opened(settings: Settings) -> AbstractAsyncContextManager[App]:
+    """The places that the settings name, opened in this process to see what a command left there."""
+    return open_app(load_settings(settings, None))
+
+
+def document(answer: Answer) -> Any:
+    """The one JSON document on stdout."""
+    return json.loads(answer.stdout)
+
+
+async def succeed(*args: str, settings: Settings) -> Any:
+    """Run a command with `--json` that must be done without any trouble; its document."""
+    answer = await rowvault(*args, "--json", env=settings)
+    assert answer.returncode == DONE, answer.stdout + answer.stderr
+    return document(answer)
+
+
+async def refuse(*args: str, settings: Settings, code: int, stdin: str | None = None) -> Document:
+    """Run a command that must fail with this exit code, for people and for scripts; the error that it states.
+
+    For people there is a line for the message and one for the hint on stderr, and nothing else; for scripts one JSON
+    document with the same.
+    """
+    for_people, for_scripts = await asyncio.gather(
+        rowvault(*args, env=settings, stdin=stdin), rowvault(*args, "--json", env=settings, stdin=stdin)
+    )
+    assert (for_people.returncode, for_scripts.returncode) == (code, code), for_people.stderr + for_scripts.stderr
+    error: Document = document(for_scripts)["error"]
+    assert set(error) == {"message", "hint"}
+    assert error["message"]
+    assert error["hint"]
+    assert "\n" not in error["message"] + error["hint"]
+    assert for_people.stderr.splitlines()[-2:] == [f"error: {error['message']}", f"  to do: {error['hint']}"]
+    assert "Traceback" not in for_people.stderr + for_scripts.stderr
+    return error
+
+
+async def until(condition: Callable[[], Awaitable[bool]], what: str, within: float = 60) -> None:
+    """Wait until something is so, looking often."""
+    deadline = time.monotonic() + within
+    while not await condition():
+        assert time.monotonic() < deadline, f"it did not come to this in {within:g} s: {what}"
+        await asyncio.sleep(0.01)

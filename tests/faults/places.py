@@ -1,0 +1,85 @@
+"""What lies in a place after a fault: files as the file system shows them, objects as S3 does."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aioboto3
+
+from jobs.catalogue import list_backups
+from jobs.verify import verify_backup
+from storage.leases import list_leases
+from storage.names import REPOSITORY, VERIFICATIONS
+from storage.objects import put
+from storage.repository import Repository
+from tests.conftest import Bucket
+
+LONG_AGO = datetime.now(UTC) - timedelta(minutes=2)
+
+
+def files(folder: Path) -> set[str]:
+    """Every file in a folder, temporary ones too."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def matches(folder: Path, pattern: str) -> bool:
+    """Whether there is a file of such a name."""
+    return any(folder.glob(pattern))
+
+
+async def keys(bucket: Bucket) -> set[str]:
+    """Every object in a bucket."""
+    async with _client(bucket) as client:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket.name)
+        return {found["Key"] async for page in pages for found in page.get("Contents", [])}
+
+
+async def uploads(bucket: Bucket) -> set[str]:
+    """The key of every unfinished multipart upload in a bucket."""
+    async with _client(bucket) as client:
+        return {one["Key"] for one in (await client.list_multipart_uploads(Bucket=bucket.name)).get("Uploads", [])}
+
+
+async def accounted_for(repository: Repository) -> set[str]:
+    """The names of all that may be in a place when nobody is at work: what makes it up, and whole backups."""
+    names = {REPOSITORY}
+    for entry in (await repository.catalogue()).entries:
+        manifest = await repository.manifest(entry.id)
+        names |= {entry.manifest, f"{VERIFICATIONS}{entry.id}~success.json"}
+        names |= {stored.name for stored in manifest.objects()}
+    return names
+
+
+async def expire_leases(repositories: Sequence[Repository]) -> None:
+    """Let every lease in every place have expired already: its holder was killed, and a minute has gone by."""
+    for repository in repositories:
+        for lease in await list_leases(repository.backend):
+            expired = {"backup": lease.backup, "expires_at": LONG_AGO.isoformat()}
+            await put(repository.backend, lease.name, json.dumps(expired).encode())
+
+
+async def require_whole(repositories: Sequence[Repository], known: frozenset[str] = frozenset()) -> frozenset[str]:
+    """Every backup that is listed, but those `known` already, is whole wherever it is committed; return all ids."""
+    listed = (await list_backups(repositories)).backups
+    for backup in listed:
+        if backup.id not in known:
+            committed = {place.name for place in backup.places if place.state == "committed"}
+            having = [repository for repository in repositories if repository.place in committed]
+            result = await verify_backup(having, backup.id)
+            assert result.state == "success", result
+    return frozenset(backup.id for backup in listed)
+
+
+@asynccontextmanager
+async def _client(bucket: Bucket) -> AsyncIterator[Any]:
+    async with aioboto3.Session().client(
+        "s3",
+        endpoint_url=bucket.endpoint_url,
+        aws_access_key_id=bucket.access_key,
+        aws_secret_access_key=bucket.secret_key,
+        region_name=bucket.region,
+    ) as client:
+        yield client
