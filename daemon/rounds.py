@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -18,7 +19,7 @@ from jobs.postgres.errors import Held, PostgresError, translated
 from jobs.results import TableOutcome
 from jobs.status import PlaceFacts
 from jobs.verify import verify_backup
-from storage.errors import NotFound, StorageError
+from storage.errors import Corrupt, NotFound, StorageError
 from storage.names import REPOSITORY
 from storage.repository import Repository
 
@@ -44,9 +45,14 @@ class Rounds:
         knowledge.places = {repository.place: PlaceFacts() for repository in app.repositories}
 
     async def go(self) -> None:
-        """Go round until cancelled."""
+        """Go round until cancelled. Copying may take hours, and the asking goes on beside it."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._again_and_again(self._round))
+            tasks.create_task(self._again_and_again(self._make_up))
+
+    async def _again_and_again(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await self._round()
+            await work()
             await asyncio.sleep(self._app.settings.check_interval.total_seconds())
 
     async def _round(self) -> None:
@@ -55,7 +61,6 @@ class Rounds:
         if self._answering() - before or time.monotonic() > self._refreshed + REFRESH_SECONDS:
             await self.refresh()
         self._tell_readiness()
-        await self._make_up()
 
     def _answering(self) -> set[str]:
         return {place for place, facts in self._knowledge.places.items() if facts.reachable}
@@ -172,8 +177,13 @@ class Rounds:
     async def _make_up_in(self, primary: Repository, other: Repository, backlog: list[str]) -> None:
         present = {entry.id for entry in (await other.catalogue()).entries}
         for backup_id in backlog:
-            if backup_id not in present:
+            if backup_id in present:
+                continue
+            try:
                 await make_up(primary, other, backup_id)
-                result = await verify_backup([other], backup_id)
-                self._metrics.observe_verification(result)
-                _log.info("off-site copy made up", backup=backup_id, place=other.place, state=result.state)
+            except (Corrupt, NotFound) as error:  # this one is damaged here, or pruned; the others are not
+                _log.error("this backup cannot be copied off-site", backup=backup_id, exc_info=error)
+                continue
+            result = await verify_backup([other], backup_id)
+            self._metrics.observe_verification(result)
+            _log.info("off-site copy made up", backup=backup_id, place=other.place, state=result.state)

@@ -41,10 +41,10 @@ from jobs.schema_copy import copy_schema, store_dump
 from jobs.sweep import discard, sweep
 from jobs.table_copy import CopyOptions, copy_tables, parts_by_table
 from jobs.verify import verify_backup
-from storage.errors import Refused, StorageError, Unavailable
+from storage.errors import StorageError
 from storage.manifest import Manifest, Part
 from storage.names import check_label, new_backup_id
-from storage.repository import Repository
+from storage.repository import OtherSource, Repository
 
 RETRY_SECONDS = 2.0
 
@@ -140,7 +140,9 @@ async def _bind_others(
             await other.bind(lineage.system_identifier, lineage.database, adopt=adopt)
             await sweep(other)
             ready.append(other)
-        except (Unavailable, Refused) as error:
+        except OtherSource:
+            raise
+        except StorageError as error:
             outcomes.append(PlaceOutcome(other.place, "pending", str(error)))
     return ready, outcomes
 

@@ -122,7 +122,8 @@ async def choose_whole(
 ) -> tuple[Repository, Manifest]:
     """The first place where every object of the backup is whole, read through to the end.
 
-    Raises `NotFound` if no place has it, `Difference` with everything that was found if none is whole.
+    Raises `Difference` with everything that was found if none is whole, what a place raised if none could be read,
+    and `NotFound` if no place has it.
     """
     problems: list[Problem] = []
     failures: list[StorageError] = []
@@ -130,7 +131,7 @@ async def choose_whole(
         try:
             manifest = await repository.manifest(backup_id)
             found = await problems_of(repository, manifest, on_progress)
-        except (Corrupt, NotFound) as error:
+        except StorageError as error:
             failures.append(error)
             continue
         if not found:
@@ -142,13 +143,16 @@ async def choose_whole(
             "choose an older one (rowvault list); rowvault verify shows everything that was found",
             tuple(problems),
         )
-    raise NotFound(f"no backup {backup_id} in any place", "list the backups with: rowvault list")
+    raise next(
+        (failure for failure in failures if not isinstance(failure, NotFound)),
+        NotFound(f"no backup {backup_id} in any place", "list the backups with: rowvault list"),
+    )
 
 
 def _first_problem(problems: list[Problem], failures: list[StorageError]) -> str:
     if problems:
         return f"{problems[0].object} in {problems[0].place}: {problems[0].kind}"
-    return failures[0].message
+    return next(failure.message for failure in failures if isinstance(failure, Corrupt))
 
 
 async def restore(

@@ -155,7 +155,12 @@ async def test_10000_objects_are_listed_by_reading_their_folder_once(
     make_files(root / "manifests", 10_001)
     read: list[Path] = []
     scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda folder: (read.append(folder), scandir(folder))[1])
+
+    def noting(folder: Path) -> Iterator[os.DirEntry[str]]:
+        read.append(folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", noting)
     assert len(await names(local, "manifests/")) == 10_001
     assert read == [root / "manifests"]
 
