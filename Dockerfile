@@ -26,8 +26,7 @@ RUN pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir wheels .
 FROM debian:trixie-slim
 
 LABEL org.opencontainers.image.title="Rowvault" \
-      org.opencontainers.image.description="Backs up PostgreSQL tables, proves every backup, and brings anything back." \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.description="Backs up PostgreSQL tables, proves every backup, and brings anything back."
 
 # zstd is for whoever restores by hand; the server is for scratch databases, and no cluster is set up with it.
 RUN mkdir -p /etc/postgresql-common/createcluster.d \

@@ -24,6 +24,7 @@ _OPTIONS = (
     "-volume.preStopSeconds=0",
     "-s3",
     "-s3.iam=false",
+    "-s3.autoCreateBucket=false",
     "-s3.port.iceberg=0",
     "-s3.port.lance=0",
 )
@@ -46,6 +47,11 @@ class Store:
     access_key_id: str
     secret_access_key: str
 
+    @property
+    def port(self) -> int:
+        """Where S3 answers on 127.0.0.1."""
+        return int(self.endpoint_url.rpartition(":")[2])
+
     def options(self, bucket: str) -> S3Options:
         """How to reach a bucket in it."""
         return S3Options(
@@ -61,19 +67,11 @@ class Store:
 @asynccontextmanager
 async def running_store(folder: Path) -> AsyncIterator[Store]:
     """Run the server with its data in `folder` while the block runs. Raises `StoreError`."""
-    beside = Path(sys.executable).with_name("weed")
-    program = str(beside) if beside.exists() else shutil.which("weed")
-    if program is None:
-        raise StoreError("there is no S3 server for the demo", "install the package with its extra: embedded")
-    master, volume, filer, s3 = _free_ports(4)
-    store = Store(f"http://127.0.0.1:{s3}", "rowvault-demo", secrets.token_urlsafe(18))
-    ports = (f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}")
-    config = f"-s3.config={_identities(folder, store)}"
-    command = (program, f"-logdir={folder}", "server", f"-dir={folder}", *ports, config, *_OPTIONS)
+    command, store = store_command(folder, "rowvault-demo", secrets.token_urlsafe(18))
     with (folder / "server.log").open("wb") as log:
         process = await processes.spawn(command, processes.OURSELVES, log.fileno())
     try:
-        await _until_it_answers(process, s3, folder / "server.log")
+        await _until_it_answers(process, store, folder / "server.log")
         yield store
     finally:
         if process.returncode is None:
@@ -81,14 +79,25 @@ async def running_store(folder: Path) -> AsyncIterator[Store]:
         await process.wait()
 
 
+def store_command(folder: Path, access_key_id: str, secret_access_key: str) -> tuple[list[str], Store]:
+    """The command that runs a server with its data in `folder`, and the store it will be. Raises `StoreError`."""
+    beside = Path(sys.executable).with_name("weed")
+    program = str(beside) if beside.exists() else shutil.which("weed")
+    if program is None:
+        raise StoreError("there is no S3 server for the demo", "install the package with its extra: embedded")
+    master, volume, filer, s3 = _free_ports(4)
+    store = Store(f"http://127.0.0.1:{s3}", access_key_id, secret_access_key)
+    ports = (f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}")
+    config = f"-s3.config={_identities(folder, store)}"
+    return [program, f"-logdir={folder}", "server", f"-dir={folder}", *ports, config, *_OPTIONS], store
+
+
 def _identities(folder: Path, store: Store) -> Path:
     credentials = [{"accessKey": store.access_key_id, "secretKey": store.secret_access_key}]
+    identity = {"name": "all", "credentials": credentials, "actions": ["Admin"]}
     path = folder / "s3.json"
     path.touch(mode=0o600)
-    path.write_text(
-        json.dumps({"identities": [{"name": "demo", "credentials": credentials, "actions": ["Admin"]}]}),
-        encoding="utf-8",
-    )
+    path.write_text(json.dumps({"identities": [identity]}), encoding="utf-8")
     return path
 
 
@@ -111,11 +120,11 @@ def _is_free(port: int) -> bool:
         return True
 
 
-async def _until_it_answers(process: asyncio.subprocess.Process, port: int, log: Path) -> None:
+async def _until_it_answers(process: asyncio.subprocess.Process, store: Store, log: Path) -> None:
     trouble = StoreError("the S3 server of the demo did not start", f"see {log}")
     try:
         async with asyncio.timeout(START_SECONDS):
-            while not await _is_healthy(port):
+            while not await _is_healthy(store.port):
                 if process.returncode is not None:
                     raise trouble
                 await asyncio.sleep(0.1)

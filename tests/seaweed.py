@@ -6,35 +6,20 @@ server.stop()
 """
 
 import http.client
-import json
-import random
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
+from daemon.demo_store import store_command
+
 ACCESS_KEY = "rowvault-test"
 SECRET_KEY = "rowvault-test-secret"
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
-
-_OPTIONS = (
-    "-ip=127.0.0.1",
-    "-ip.bind=127.0.0.1",
-    "-master.volumeSizeLimitMB=128",
-    "-volume.max=100",
-    "-volume.preStopSeconds=0",
-    "-s3",
-    "-s3.iam=false",
-    "-s3.autoCreateBucket=false",
-    "-s3.port.iceberg=0",
-    "-s3.port.lance=0",
-)
 
 
 @dataclass(frozen=True)
@@ -67,55 +52,16 @@ class S3Server:
 def start_seaweed(folder: Path) -> S3Server:
     """Start SeaweedFS with its data and log in `folder`; returns once S3 answers."""
     folder.mkdir(parents=True, exist_ok=True)
-    master, volume, filer, s3 = _free_ports(4)
-    command = [
-        str(Path(sys.executable).parent / "weed"),
-        f"-logdir={folder}",
-        "server",
-        f"-dir={folder}",
-        f"-master.port={master}",
-        f"-volume.port={volume}",
-        f"-filer.port={filer}",
-        f"-s3.port={s3}",
-        f"-s3.config={_identities(folder)}",
-        *_OPTIONS,
-    ]
+    command, store = store_command(folder, ACCESS_KEY, SECRET_KEY)
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-    server = S3Server(f"http://127.0.0.1:{s3}", ACCESS_KEY, SECRET_KEY, process)
+    server = S3Server(store.endpoint_url, ACCESS_KEY, SECRET_KEY, process)
     try:
-        _wait_until(lambda: _answers(server, s3), f"SeaweedFS did not start; see {folder / 'server.log'}")
+        _wait_until(lambda: _answers(server, store.port), f"SeaweedFS did not start; see {folder / 'server.log'}")
     except BaseException:
         server.stop()
         raise
     return server
-
-
-def _identities(folder: Path) -> Path:
-    credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
-    identity = {"name": "tests", "credentials": credentials, "actions": ["Admin"]}
-    path = folder / "s3.json"
-    path.write_text(json.dumps({"identities": [identity]}))
-    return path
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports nobody uses now, nor the ones 10,000 above, where SeaweedFS puts gRPC."""
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.randrange(20_000, 32_000)
-        if port not in ports and _is_free(port) and _is_free(port + 10_000):
-            ports.append(port)
-    return ports
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def _answers(server: S3Server, port: int) -> bool:
