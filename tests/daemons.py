@@ -7,9 +7,10 @@ async with running_daemon(settings) as daemon:
 
 import asyncio
 import json
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -121,18 +122,26 @@ class RunningDaemon:
         assert self.reading is not None
         await self.reading
 
-    async def terminate(self) -> tuple[int, float]:
-        """Send SIGTERM; its exit code, and after how many seconds it ended."""
+    async def terminate(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
+        """Send a signal; its exit code, and after how many seconds it ended."""
         began = time.monotonic()
-        self.process.terminate()
+        self.process.send_signal(number)
         return await self.ended(), time.monotonic() - began
 
 
 @asynccontextmanager
 async def running_daemon(settings: Mapping[str, str]) -> AsyncIterator[RunningDaemon]:
     """`rowvault run` with these settings (without their prefix) on a free port, once it serves."""
-    env = {"HTTP__PORT": "0", "LOG_FORMAT": "json", "CHECK_INTERVAL": "1s", "S3__RETRY_FOR": "1s"}
-    async with running_rowvault("run", env=environment(env | dict(settings))) as process:
+    impatient = {"CHECK_INTERVAL": "1s", "S3__RETRY_FOR": "1s"}
+    async with serving_command("run", env=environment(impatient | dict(settings))) as daemon:
+        yield daemon
+
+
+@asynccontextmanager
+async def serving_command(command: str, env: Mapping[str, str]) -> AsyncIterator[RunningDaemon]:
+    """A command that serves as the daemon on a free port, once it does."""
+    usual = {"ROWVAULT_HTTP__PORT": "0", "ROWVAULT_LOG_FORMAT": "json"}
+    async with running_rowvault(command, env={**usual, **env}) as process:
         daemon = RunningDaemon(process)
         daemon.reading = asyncio.create_task(_read(process, daemon.lines))
         try:
@@ -176,6 +185,16 @@ async def listed(settings: Mapping[str, str]) -> tuple[ListedBackup, ...]:
     """What `rowvault list` lists."""
     async with open_app(load_settings(environment(settings), dotenv=None)) as app:
         return (await list_backups(app.repositories)).backups
+
+
+def processes_about(text: str) -> list[str]:
+    """The command lines of all processes that mention something, such as a folder or a database's address."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            line = path.read_bytes().decode(errors="replace").replace("\0", " ")
+            found += [line] if text in line else []
+    return found
 
 
 async def sessions_of_ours(database: Database) -> list[str]:

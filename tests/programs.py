@@ -84,7 +84,7 @@ async def rowvault(
         return await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-m", "daemon", *args],
-            env=command_environment(env),
+            env=command_environment({"TMPDIR": str(folder), **(env or {})}),
             cwd=folder,
             input=stdin if stdin is not None else "",
             capture_output=True,
@@ -102,7 +102,7 @@ async def running_rowvault(
     with _folder("cwd") as folder:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "daemon", *args),
-            env=command_environment(env),
+            env=command_environment({"TMPDIR": str(folder), **(env or {})}),
             cwd=folder,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CreateDatabase
-from tests.daemons import environment, listed, running_daemon, sessions_of_ours, settings_for, until
+from tests.daemons import environment, listed, processes_about, running_daemon, sessions_of_ours, settings_for, until
 from tests.programs import rowvault, running_rowvault
 from tests.servers import Database
 
@@ -49,16 +49,8 @@ async def nothing_left(database: Database, settings: dict[str, str]) -> bool:
 
 
 def children_for(database: Database) -> list[str]:
-    """The command lines of all processes that were told this database's name."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().decode(errors="replace").replace("\0", " ")
-        except OSError:
-            continue
-        if f":{database.server.port}/{database.name}" in line:
-            found.append(line)
-    return found
+    """The command lines of all processes that were given this database's address."""
+    return processes_about(f":{database.server.port}/{database.name}")
 
 
 async def test_sigterm_stops_an_idle_daemon_within_a_second(settings: dict[str, str]) -> None:
