@@ -80,6 +80,7 @@ async def full_backup(
     primary, *others = repositories
     taking = await _prepare(source, selection, primary, options, on_progress)
     ready, outcomes = await _bind_others(others, taking.lineage, options.adopt)
+    suspicions = await _unmounted(primary, ready)
     manifest, committed = await _with_attempts(taking, ready)
     outcomes = [*committed, *outcomes]
     committed_at = time.monotonic()
@@ -98,7 +99,7 @@ async def full_backup(
         duration_seconds=committed_at - started,
         verify_seconds=time.monotonic() - committed_at,
         verification=verification,
-        warnings=manifest.warnings,
+        warnings=suspicions + manifest.warnings,
         uncovered_tables=len(manifest.not_covered.tables),
     )
 
@@ -145,6 +146,18 @@ async def _bind_others(
         except StorageError as error:
             outcomes.append(PlaceOutcome(other.place, "pending", str(error)))
     return ready, outcomes
+
+
+async def _unmounted(primary: Repository, others: list[Repository]) -> tuple[str, ...]:
+    """A first place that is empty beside one that is not is most likely a volume that is not mounted."""
+    if (await primary.catalogue()).entries:
+        return ()
+    warnings = []
+    for other in others:
+        with suppress(StorageError):  # a place that falls silent now is found out by its copy
+            if (await other.catalogue()).entries:
+                warnings.append(f"{primary.place} held no backup, and {other.place} some: is a volume not mounted?")
+    return tuple(warnings)
 
 
 async def _with_attempts(taking: _Taking, others: list[Repository]) -> tuple[Manifest, list[PlaceOutcome]]:

@@ -18,7 +18,9 @@ async def dump_schema(
     lock_timeout: float,
 ) -> AsyncIterator[bytes]:
     """A pg_dump archive (custom format) of the definitions of whole schemas, at the exported snapshot."""
-    arguments = ["--format=custom", "--schema-only", "--no-password", f"--snapshot={snapshot_id}"]
+    arguments = ["--format=custom", "--schema-only", "--no-password", "--encoding=UTF8", f"--snapshot={snapshot_id}"]
+    # Every schema and extension must be found, by its exact name.
+    arguments.append("--strict-names")
     arguments += [
         f"--lock-wait-timeout={round(lock_timeout * 1000)}",
         f"--dbname={source.dsn_without_password}",
@@ -39,6 +41,7 @@ async def dump_roles(tools: Tools, source: Source) -> bytes:
     """Role definitions and memberships as SQL, without passwords."""
     arguments = [
         "--roles-only",
+        "--encoding=UTF8",
         "--no-role-passwords",
         "--no-password",
         f"--dbname={source.dsn_without_password}",

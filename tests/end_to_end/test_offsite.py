@@ -100,6 +100,15 @@ async def test_both_places_hold_the_same_at_once(source: Database, local: Reposi
         assert await list_leases(place.backend) == []
 
 
+async def test_an_empty_local_place_beside_a_filled_bucket_is_said(
+    source: Database, local: Repository, s3: Repository, tmp_path: Path
+) -> None:
+    await back_up(source, local, s3)
+    unmounted = Repository("local", LocalBackend(tmp_path / "elsewhere"))
+    result = await back_up(source, unmounted, s3)
+    assert "local held no backup, and s3 some: is a volume not mounted?" in result.warnings
+
+
 async def test_a_store_that_is_away_makes_the_place_pending_and_is_made_up_later(
     source: Database, local: Repository, s3: Repository, proxy: FaultProxy
 ) -> None:
