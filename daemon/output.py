@@ -9,7 +9,6 @@ from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import Any
 
-from jobs.doctor import Report
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -18,6 +17,7 @@ from rich.text import Text
 
 from daemon.settings import SettingDescription
 from jobs.catalogue import ListedBackup
+from jobs.doctor import Report
 from jobs.progress import OnProgress, Progress
 from jobs.restore import RestorePlan
 from jobs.results import BackupResult, PlaceOutcome, Problem, RestoreResult, VerifyResult
@@ -36,10 +36,17 @@ _STYLES = {
 _PLAIN_SECONDS = 5.0
 
 # In a pipe or a file nothing should be cut to the width of a terminal that is not there.
-_WIDE = 240
+_WIDE = 1000
 
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
-err = Console(highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else _WIDE, stderr=True)
+
+def _console(*, stderr: bool) -> Console:
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else _WIDE
+    # Names and errors show as they are, whatever they hold: else `[/x]` is markup and `:key:` an emoji.
+    return Console(stderr=stderr, width=width, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
 
 
 def print_json(document: object) -> None:

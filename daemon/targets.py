@@ -3,9 +3,9 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from daemon.outcomes import UsageError
+from jobs.postgres.connection import Source
 
 
 def read_dsn(text: str, warn: Callable[[str], object]) -> str:
@@ -30,6 +30,6 @@ def read_dsn(text: str, warn: Callable[[str], object]) -> str:
 
 def _password(dsn: str) -> bool:
     try:
-        return bool(urlsplit(dsn).password)
+        return bool(Source(dsn).password)
     except ValueError:
         return False

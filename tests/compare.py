@@ -88,7 +88,8 @@ def _split(dump: str) -> Objects:
     """Cut a plain dump at its headings."""
     found: Objects = defaultdict(list)
     headings = list(HEADING.finditer(dump))
-    for heading, end in zip(headings, [h.start() for h in headings[1:]] + [len(dump)], strict=True):
+    ends = [*(heading.start() for heading in headings[1:]), len(dump)]
+    for heading, end in zip(headings, ends[: len(headings)], strict=True):
         lines = [line for line in dump[heading.end() : end].splitlines() if not _is_passing(line)]
         # Rights are kept in the order they were given, which means nothing.
         text = "\n".join(sorted(lines) if heading["kind"].endswith("ACL") else lines).strip()

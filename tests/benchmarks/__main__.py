@@ -55,9 +55,8 @@ async def local_full(database: Database, runs: int, folder: Path) -> tuple[float
     gzip, gzip_bytes = median(seconds for seconds, _ in gzips), gzips[0][1]
     peak = max(one.peak_mb for one in backups)
     say(f"full backup, local, {backups[0].raw / 1e9:.2f} GB of COPY text, medians of {runs} interleaved runs")
-    say(
-        f"  rowvault: {commit:.2f} s to commit, {median(one.verify for one in backups):.2f} s to verify, {backups[0].stored / 1e6:.0f} MB"
-    )
+    verify = median(one.verify for one in backups)
+    say(f"  rowvault: {commit:.2f} s to commit, {verify:.2f} s to verify, {backups[0].stored / 1e6:.0f} MB")
     say(f"  pg_dump -Fd -j2 -Z1: {gzip:.2f} s, {gzip_bytes / 1e6:.0f} MB · two raw COPY drains: {drain:.2f} s")
     target("time to commit / pg_dump -Z1", commit / gzip, 0.75)
     if zstd:

@@ -12,7 +12,7 @@ import asyncpg
 from jobs.postgres.errors import Contended
 from jobs.postgres.snapshot import LockLimits
 from tests.conftest import CreateDatabase
-from tests.round_trip import QUICK, back_up, bring_back
+from tests.round_trip import QUICK, Taken, back_up, bring_back
 from tests.servers import Database
 
 ROWS = 3000
@@ -96,7 +96,7 @@ async def test_schema_changes_never_make_a_backup_less_and_never_stall_the_appli
     create_database: CreateDatabase,
 ) -> None:
     source, target = await create_database(key="under_fire", build=TABLES), await create_database()
-    taken = []
+    taken: list[Taken] = []
     given_way = 0
     async with under_fire(source) as application, asyncio.timeout(60):
         while len(taken) < BACKUPS or not given_way:
