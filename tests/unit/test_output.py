@@ -1,0 +1,150 @@
+"""How results look: tables for people, JSON for scripts, progress on stderr."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from daemon import output
+from jobs.catalogue import ListedBackup
+from jobs.findings import Finding, report_on
+from jobs.progress import Progress
+from jobs.results import BackupResult, PlaceOutcome, Problem, RestoreResult, TableOutcome, VerifyResult
+from tests.manifests import made_up
+
+HOSTILE = "[red]a[/x] :warning: “ä”"
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+Captured = pytest.CaptureFixture[str]
+
+
+def problem(**other: str) -> Problem:
+    return Problem("s3", "backups/x/data", "public.t", "sha256_stored", other.get("expected", "aa"), "bb")
+
+
+def result(*problems: Problem) -> BackupResult:
+    places = (PlaceOutcome("local", "committed"), PlaceOutcome("s3", "pending", f"no route to {HOSTILE}"))
+    return BackupResult(
+        id="b1",
+        kind="full",
+        state="warning",
+        created_at=NOW,
+        places=places,
+        tables=(TableOutcome("public", HOSTILE, 1234567, 5_000_000, 999),),
+        duration_seconds=1.25,
+        verify_seconds=0.5,
+        verification=VerifyResult("b1", "failed", problems, places),
+        warnings=(f"a note on {HOSTILE}",),
+    )
+
+
+def listed(label: str = "", *, kept: bool = False) -> ListedBackup:
+    places = (PlaceOutcome("local", "committed"), PlaceOutcome("s3", "unreachable"))
+    return ListedBackup("b1", "full", "warning", label, NOW, NOW, places, 12, 3400, kept)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (1_500_000, "1.5 MB"),
+        (2 * 10**9, "2.0 GB"),
+        (10**16, "10000.0 TB"),
+    ],
+)
+def test_sizes_are_written_as_people_read_them(count: int, text: str) -> None:
+    assert output.as_bytes(count) == text
+
+
+def test_a_backup_shows_tables_places_times_and_notes(capsys: Captured) -> None:
+    output.print_backup(result())
+    shown = capsys.readouterr().out
+    assert f"public.{HOSTILE}  1,234,567     5.0 MB   999 B" in shown
+    assert f"s3: pending (no route to {HOSTILE})" in shown
+    assert "committed after 1.2 s, verified in 0.5 s" in shown
+    assert f"note: a note on {HOSTILE}" in shown
+
+
+def test_a_backup_as_json_has_problems_at_the_top() -> None:
+    document = output.backup_document(result(problem()))
+    assert [one["kind"] for one in document["problems"]] == ["sha256_stored"]
+    assert "verification" not in document
+
+
+def test_problems_are_shown_whole_however_long(capsys: Captured) -> None:
+    output.print_verification(VerifyResult("b1", "failed", (problem(expected="a" * 300),)))
+    assert "a" * 300 in capsys.readouterr().out
+
+
+def test_the_list_shows_labels_literally_and_what_is_kept(capsys: Captured) -> None:
+    output.print_list([listed(HOSTILE, kept=True)])
+    shown = capsys.readouterr().out
+    assert f"{HOSTILE} kept" in shown
+    assert "local committed, s3 unreachable" in shown
+
+
+def test_an_empty_list_says_what_to_do(capsys: Captured) -> None:
+    output.print_list([])
+    assert capsys.readouterr().out == "no backups yet; take one with: rowvault backup\n"
+
+
+def test_a_manifest_shows_what_when_and_of_which_database(capsys: Captured) -> None:
+    output.print_manifest(made_up(label=HOSTILE).manifest)
+    shown = capsys.readouterr().out
+    assert f"label  {HOSTILE}" in shown
+    assert "shop, PostgreSQL 18.1" in shown
+    assert "public.Orders" in shown
+
+
+def test_a_restore_names_its_target_literally(capsys: Captured) -> None:
+    output.print_restore(RestoreResult("b1", f"db:5432/{HOSTILE}", result().tables, 2.0))
+    assert capsys.readouterr().out == f"restored b1 into db:5432/{HOSTILE}: 1 tables, 1,234,567 rows in 2.0 s\n"
+
+
+def test_an_error_is_two_lines_on_stderr(capsys: Captured) -> None:
+    output.print_error({"message": f"no {HOSTILE}", "hint": "do this"})
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"error: no {HOSTILE}\n  to do: do this\n"
+
+
+def test_an_error_without_a_hint_is_one_line(capsys: Captured) -> None:
+    output.print_error({"message": "no", "hint": ""})
+    assert capsys.readouterr().err == "error: no\n"
+
+
+def test_the_doctor_says_what_to_do_only_where_something_is_wrong(capsys: Captured) -> None:
+    findings = [Finding("reach", "ok", "it answers", "nothing"), Finding("room", "problem", "full", "buy a disk")]
+    output.print_report(report_on(findings))
+    assert capsys.readouterr().out == "ok  reach: it answers\nproblem  room: full\n      to do: buy a disk\n"
+
+
+def test_json_has_times_in_utc_and_texts_as_they_are(capsys: Captured) -> None:
+    output.print_json([listed(HOSTILE)])
+    text = capsys.readouterr().out
+    assert HOSTILE in text
+    [document] = json.loads(text)
+    assert document["created_at"] == "2026-01-02T03:04:05Z"
+    assert document["places"][1] == {"name": "s3", "state": "unreachable", "error": None}
+
+
+def test_what_has_no_json_form_is_refused() -> None:
+    with pytest.raises(TypeError, match="object has no JSON form"):
+        output.print_json(object())
+
+
+def test_without_a_terminal_progress_is_a_line_for_each_phase_on_stderr(capsys: Captured) -> None:
+    with output.progress(quiet=False) as on_progress:
+        for done in range(0, 100, 25):
+            on_progress(Progress("copied", done, 100))
+        on_progress(Progress(f"restoring {HOSTILE}"))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"copied 0 %\nrestoring {HOSTILE}\n"
+
+
+def test_quiet_progress_says_nothing(capsys: Captured) -> None:
+    with output.progress(quiet=True) as on_progress:
+        on_progress(Progress("copied", 1, 2))
+    assert capsys.readouterr() == ("", "")
