@@ -91,16 +91,35 @@ async def _end_everything() -> None:
 
 
 class Handoff(Generic[T]):
-    """Carries items from a worker thread to the loop that made it, at most `depth` waiting: back-pressure."""
+    """Carries items from one worker thread to the loop that made it, at most `depth` waiting: back-pressure."""
 
     def __init__(self, depth: int = 2) -> None:
-        self._queue: asyncio.Queue[T] = asyncio.Queue(depth)
+        self._room = threading.Semaphore(depth)
+        self._items: asyncio.Queue[T] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
+        self._waiting: asyncio.Future[None] | None = None
 
     async def put(self, item: T) -> None:
         """Called in the worker: waits until there is room."""
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._queue.put(item), self._loop))
+        while not self._room.acquire(blocking=False):
+            waiting = asyncio.get_running_loop().create_future()
+            self._waiting = waiting
+            # Room that came before the loop could see who waits is not told of.
+            if self._room.acquire(blocking=False):
+                break
+            await waiting
+        self._loop.call_soon_threadsafe(self._items.put_nowait, item)
 
     async def get(self) -> T:
         """Called on the loop: the next item."""
-        return await self._queue.get()
+        item = await self._items.get()
+        self._room.release()
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.get_loop().call_soon_threadsafe(_wake, waiting)
+        return item
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)

@@ -211,7 +211,7 @@ class Manifest(_Record):
 
 def dump_manifest(manifest: Manifest) -> bytes:
     """The manifest as it is stored."""
-    text = json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False)
+    text = manifest.model_dump_json(by_alias=True, indent=1)
     body = text.removesuffix("\n}").encode() + b",\n"
     return body + f' "sha256": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
 

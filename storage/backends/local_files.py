@@ -42,7 +42,7 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._unsettled: set[Path] = set()
+        self._unsettled: set[str] = set()
         self._making = threading.Lock()
         self._settling = threading.Lock()
 
@@ -82,29 +82,29 @@ class Tree:
             return [entry for entry in entries if is_name(entry.name)]
         return []
 
-    def make(self, folder: Path) -> None:
+    def make(self, folder: str) -> None:
         """Make a folder and those above it, durable once `settle` returns."""
         # Locked, for who finds a folder that another has just made must find it noted for `settle` too.
         with self._making:
             missing = []
-            while not folder.is_dir():
+            while not os.path.isdir(folder):
                 missing.append(folder)
-                folder = folder.parent
+                folder = os.path.dirname(folder)
             for new in reversed(missing):
                 with suppress(FileExistsError):
-                    new.mkdir(mode=0o700)
+                    os.mkdir(new, mode=0o700)
                 self.named(new)
 
-    def named(self, path: Path) -> None:
+    def named(self, path: str) -> None:
         """Something was given this name; `settle` makes that durable."""
-        self._unsettled.add(path.parent)
+        self._unsettled.add(os.path.dirname(path))
 
     def settle(self) -> None:
         """Make every name that was given so far durable."""
         # Locked, for who finds a folder already taken by another must not return before that one is done.
         with self._settling:
             # From the bottom up: the first fsync commits a journal that mostly holds the others' changes already.
-            for folder in sorted(self._unsettled, key=lambda folder: -len(folder.parts)):
+            for folder in sorted(self._unsettled, key=lambda folder: -folder.count("/")):
                 self._unsettled.discard(folder)
                 try:
                     sync_folder(folder)
@@ -135,8 +135,10 @@ class TemporaryFile:
 
     def __init__(self, tree: Tree, name: str) -> None:
         self._tree = tree
-        self._target = tree.root / name
-        self._path = tree.root / f"{name}.tmp-{secrets.token_hex(8)}"
+        # Plain strings: objects of pathlib cost as much as the rest of writing a small file.
+        self._name = f"{name}.tmp-{secrets.token_hex(8)}"
+        self._target = os.path.join(tree.root, name)
+        self._path = os.path.join(tree.root, self._name)
         self._fd: int | None = None
         self.size = 0
 
@@ -156,7 +158,7 @@ class TemporaryFile:
     def publish(self) -> None:
         """Make the file durable and give it its name, in place of an older one; `settle` makes the name durable."""
         os.fsync(self._opened())
-        self._path.replace(self._target)
+        os.replace(self._path, self._target)
         self._tree.named(self._target)
         self._close()
 
@@ -171,7 +173,7 @@ class TemporaryFile:
         """Free what is left of it."""
         if self._fd is not None:
             self._close()
-            self._tree.remove([str(self._path.relative_to(self._tree.root))])
+            self._tree.remove([self._name])
 
     def _opened(self) -> int:
         if self._fd is None:
@@ -183,7 +185,7 @@ class TemporaryFile:
         for _ in range(_MAKE_TRIES):
             # Somebody may remove the folder, empty as it is, before the file is in it.
             with suppress(FileNotFoundError):
-                self._tree.make(self._path.parent)
+                self._tree.make(os.path.dirname(self._path))
                 return os.open(self._path, flags, 0o600)
         raise FileNotFoundError(errno.ENOENT, "the folder is removed again and again")
 
@@ -193,7 +195,7 @@ class TemporaryFile:
             os.close(fd)
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: str | Path) -> None:
     """Make the names in a folder durable, on file systems that know what that means."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -26,4 +27,6 @@ async def to_the_end(work: Awaitable[T]) -> T:
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run blocking work in a thread. Once this returns or raises, cancelled or not, the thread is done with it."""
-    return await to_the_end(asyncio.to_thread(function, *args, **kwargs))
+    # Not asyncio.to_thread: its task for each call costs more than writing a small file.
+    call = partial(function, *args, **kwargs)
+    return await to_the_end(asyncio.get_running_loop().run_in_executor(None, call))
