@@ -5,8 +5,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
-import aioboto3
-
 from jobs.results import ProblemKind
 from storage.backends.factory import open_s3
 from storage.backends.protocol import Backend
@@ -16,7 +14,6 @@ from storage.names import BACKUPS
 from storage.objects import get, put
 from storage.repository import Repository
 from tests.conftest import Bucket
-from tests.seaweed import S3Server
 
 IMPATIENT = Patience(attempts=2, first_delay=0.01)
 _prefixes = count(1)
@@ -35,22 +32,6 @@ def s3_options(bucket: Bucket, endpoint_url: str | None = None) -> S3Options:
         connect_seconds=2,
         silence_seconds=20,
     )
-
-
-@asynccontextmanager
-async def new_bucket(server: S3Server) -> AsyncIterator[Bucket]:
-    """An empty bucket, removed at the end with all it holds."""
-    made = Bucket(f"places-{next(_prefixes)}", server.endpoint_url, server.access_key, server.secret_key)
-    async with aioboto3.Session().client(
-        "s3",
-        endpoint_url=made.endpoint_url,
-        aws_access_key_id=made.access_key,
-        aws_secret_access_key=made.secret_key,
-        region_name=made.region,
-    ) as client:
-        await client.create_bucket(Bucket=made.name)
-        yield made
-        await client.delete_bucket(Bucket=made.name)
 
 
 @asynccontextmanager

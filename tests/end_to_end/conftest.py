@@ -12,7 +12,8 @@ from storage.backends.local import LocalBackend
 from storage.manifest import Manifest
 from storage.objects import put
 from storage.repository import Repository
-from tests.places import Planter, contents, new_bucket, s3_options, s3_place
+from tests.conftest import new_bucket
+from tests.places import Planter, contents, s3_options, s3_place
 from tests.round_trip import QUICK, selection
 from tests.seaweed import S3Server
 from tests.servers import DEFAULT_MAJOR, Database, Servers

@@ -20,8 +20,8 @@ from storage.errors import Corrupt, NotFound, OutOfSpace, Unavailable
 from storage.leases import list_leases
 from storage.names import BACKUPS, MANIFESTS, REPOSITORY
 from storage.repository import OtherSource, Repository
-from tests.conftest import Bucket, CreateDatabase
-from tests.places import Planter, backups_alike, contents, new_bucket, s3_options, s3_place
+from tests.conftest import Bucket, CreateDatabase, new_bucket
+from tests.places import Planter, backups_alike, contents, s3_options, s3_place
 from tests.proxy import FaultProxy
 from tests.round_trip import QUICK, selection
 from tests.seaweed import S3Server
