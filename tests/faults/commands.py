@@ -103,4 +103,4 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str, within: flo
     deadline = time.monotonic() + within
     while not await condition():
         assert time.monotonic() < deadline, f"it did not come to this in {within:g} s: {what}"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.02)

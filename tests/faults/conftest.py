@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import Bucket
 from tests.faults.gate import Gate
+from tests.faults.places import Objects, looking_into
 from tests.proxy import FaultProxy
 from tests.servers import DEFAULT_MAJOR, Database, Servers
 
@@ -28,6 +29,13 @@ async def bulky(servers: Servers) -> AsyncIterator[Database]:
     await made.execute(BULKY)
     yield made
     await server.drop(made)
+
+
+@pytest.fixture
+async def objects(bucket: Bucket) -> AsyncIterator[Objects]:
+    """What the bucket holds."""
+    async with looking_into(bucket) as found:
+        yield found
 
 
 @pytest.fixture

@@ -30,17 +30,35 @@ def matches(folder: Path, pattern: str) -> bool:
     return any(folder.glob(pattern))
 
 
-async def keys(bucket: Bucket) -> set[str]:
-    """Every object in a bucket."""
-    async with _client(bucket) as client:
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket.name)
+class Objects:
+    """What a bucket holds, as S3 itself says."""
+
+    def __init__(self, bucket: Bucket, client: Any) -> None:
+        self._bucket = bucket.name
+        self._client = client
+
+    async def keys(self) -> set[str]:
+        """Every object."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket)
         return {found["Key"] async for page in pages for found in page.get("Contents", [])}
 
+    async def uploads(self) -> set[str]:
+        """The key of every unfinished multipart upload."""
+        found = await self._client.list_multipart_uploads(Bucket=self._bucket)
+        return {upload["Key"] for upload in found.get("Uploads", [])}
 
-async def uploads(bucket: Bucket) -> set[str]:
-    """The key of every unfinished multipart upload in a bucket."""
-    async with _client(bucket) as client:
-        return {one["Key"] for one in (await client.list_multipart_uploads(Bucket=bucket.name)).get("Uploads", [])}
+
+@asynccontextmanager
+async def looking_into(bucket: Bucket) -> AsyncIterator[Objects]:
+    """A way to look into a bucket for as long as the block runs."""
+    async with aioboto3.Session().client(
+        "s3",
+        endpoint_url=bucket.endpoint_url,
+        aws_access_key_id=bucket.access_key,
+        aws_secret_access_key=bucket.secret_key,
+        region_name=bucket.region,
+    ) as client:
+        yield Objects(bucket, client)
 
 
 async def accounted_for(repository: Repository) -> set[str]:
@@ -71,15 +89,3 @@ async def require_whole(repositories: Sequence[Repository], known: frozenset[str
             result = await verify_backup(having, backup.id)
             assert result.state == "success", result
     return frozenset(backup.id for backup in listed)
-
-
-@asynccontextmanager
-async def _client(bucket: Bucket) -> AsyncIterator[Any]:
-    async with aioboto3.Session().client(
-        "s3",
-        endpoint_url=bucket.endpoint_url,
-        aws_access_key_id=bucket.access_key,
-        aws_secret_access_key=bucket.secret_key,
-        region_name=bucket.region,
-    ) as client:
-        yield client
