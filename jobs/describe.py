@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from jobs.postgres.catalogue import Chosen, ForeignKey, Relation, SequenceState, TableShape
+from jobs.postgres.catalogue import Chosen, ForeignKey, Relation, SequenceState, TableShape, ancestry
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.inventory import Inventory
 from jobs.postgres.lineage import Lineage
@@ -41,11 +41,14 @@ def _describe_table(
     relation: Relation, shape: TableShape, parts: list[stored.Part], by_oid: dict[int, Relation]
 ) -> stored.Table:
     parent = by_oid[relation.partition_of].table if relation.partition_of else None
+    above = ancestry(relation, by_oid)
+    root = above[-1].table if any(one.hashes_oids for one in above) else None
     return stored.Table(
         schema_name=relation.table.schema,
         name=relation.table.name,
         oid=relation.oid,
         partition_of=str(parent) if parent else None,
+        load_into=stored.Name(schema_name=root.schema, name=root.name) if root else None,
         persistence="unlogged" if relation.unlogged else "permanent",
         row_security=relation.row_security,
         columns=tuple(

@@ -12,7 +12,8 @@ def load_script(tables: tuple[stored.Table, ...], sequences: tuple[stored.Sequen
     for table in tables:
         columns = [column.name for column in table.columns if not column.generated]
         into = f" ({column_list(columns)})" if columns else ""
-        copy = f"COPY {qualified(TableName(table.schema_name, table.name))}{into} FROM STDIN (ENCODING 'UTF8')"
+        place = table.load_into or table
+        copy = f"COPY {qualified(TableName(place.schema_name, place.name))}{into} FROM STDIN (ENCODING 'UTF8')"
         files = [stored.name.removeprefix(prefix) for part in table.parts for stored in part.objects]
         lines.append(f"load {shlex.quote(copy)} {shlex.join(files)}")
     for sequence in sequences:

@@ -12,11 +12,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.concurrency import Worker, alongside, task_group
+from jobs.concurrency import alongside
 from jobs.errors import Difference, UnsafeTarget
 from jobs.leasing import leased_for_reading
-from jobs.postgres.connection import Connection, Source, connect, session
-from jobs.postgres.copying import copy_in
+from jobs.postgres.connection import Source, session
 from jobs.postgres.ddl import archive_entries, restore_section
 from jobs.postgres.errors import PostgresError
 from jobs.postgres.identifiers import TableName
@@ -34,11 +33,11 @@ from jobs.postgres.tools import Tools, find_tools
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.restore_entries import Entries, wanted_entries
 from jobs.results import Problem, RestoreResult, TableOutcome
+from jobs.table_load import load_tables
 from jobs.verify import problems_of
-from storage.codecs import Decoder, Digest, Tally
 from storage.errors import Corrupt, NotFound, StorageError
-from storage.manifest import ForeignKeyOutside, Manifest, Part, Table
-from storage.objects import BlockingReader, get
+from storage.manifest import ForeignKeyOutside, Manifest
+from storage.objects import get
 from storage.repository import Repository
 
 
@@ -211,13 +210,19 @@ async def _fill(plan: RestorePlan, repository: Repository, streams: int, on_prog
         archive.write_bytes(await get(repository.backend, plan.manifest.dump.archive.name))
         entries = await _entries(plan, archive)
         on_progress(Progress("creating tables"))
-        await restore_section(plan.tools, plan.target, archive, "pre-data", entries.making, 1)
-        await _load_tables(plan, repository, streams, on_progress)
+        await _restore_definitions(plan, archive, "pre-data", entries.making, 1)
+        await load_tables(plan.target, plan.manifest, repository, streams, on_progress)
         await _set_sequences(plan)
         on_progress(Progress("building indexes and constraints"))
-        await restore_section(plan.tools, plan.target, archive, "post-data", entries.making, streams)
+        await _restore_definitions(plan, archive, "post-data", entries.making, streams)
         for section in ("pre-data", "post-data"):
-            await restore_section(plan.tools, plan.target, archive, section, entries.settling, 1)
+            await _restore_definitions(plan, archive, section, entries.settling, 1)
+
+
+async def _restore_definitions(
+    plan: RestorePlan, archive: Path, section: str, entries: Sequence[str], jobs: int
+) -> None:
+    await restore_section(plan.tools, plan.target, plan.state.major, archive, section, entries, jobs)
 
 
 async def _entries(plan: RestorePlan, archive: Path) -> Entries:
@@ -235,65 +240,3 @@ async def _set_sequences(plan: RestorePlan) -> None:
         for sequence in plan.manifest.sequences:
             name = TableName(sequence.schema_name, sequence.name)
             await set_sequence(connection, name, int(sequence.last_value), sequence.is_called)
-
-
-async def _load_tables(plan: RestorePlan, repository: Repository, streams: int, on_progress: OnProgress) -> None:
-    parts = [(table, part) for table in plan.manifest.tables for part in table.parts if part.rows]
-    parts.sort(key=lambda pair: -pair[1].bytes)
-    total = sum(part.bytes for _, part in parts)
-    done = 0
-    waiting = iter(parts)
-
-    async def stream(number: int) -> None:
-        nonlocal done
-        async with _loading_worker(plan.target, number) as (worker, connection):
-            for table, part in waiting:
-                await _load_part(worker, connection, repository, table, part)
-                done += part.bytes
-                on_progress(
-                    Progress("loaded", done, total, plan.manifest.id, f"{table.schema_name}.{table.name}", part.number)
-                )
-
-    async with task_group() as group:
-        for number in range(min(streams, len(parts))):
-            group.create_task(stream(number))
-
-
-@asynccontextmanager
-async def _loading_worker(target: Source, number: int) -> AsyncIterator[tuple[Worker, Connection]]:
-    async with Worker(f"load-{number}") as worker:
-        connection = await worker.run(connect(target, f"load {number}"))
-        try:
-            yield worker, connection
-        finally:
-            worker.call_soon(connection.terminate)
-
-
-async def _load_part(worker: Worker, connection: Connection, repository: Repository, table: Table, part: Part) -> None:
-    readers = [(stored.name, BlockingReader(repository.backend.read(stored.name))) for stored in part.objects]
-    try:
-        rows, plain = await worker.run(_decode_into(connection, table, readers))
-    finally:
-        for _, reader in readers:
-            reader.close()
-    if (rows, plain.sha256) != (part.rows, part.sha256):
-        raise Corrupt(
-            f"part {part.number} of {table.schema_name}.{table.name} changed since it was verified",
-            "the target was emptied again; verify the backup and look at the storage",
-        )
-
-
-async def _decode_into(
-    connection: Connection, table: Table, readers: list[tuple[str, BlockingReader]]
-) -> tuple[int, Digest]:
-    """In the worker's thread: decompress and send."""
-    decoder = Decoder()
-
-    async def chunks() -> AsyncIterator[bytes]:
-        for name, reader in readers:
-            for chunk in decoder.read(name, reader.fetch, Tally()):
-                yield chunk
-
-    columns = tuple(column.name for column in table.columns if not column.generated)
-    rows = await copy_in(connection, TableName(table.schema_name, table.name), columns, chunks())
-    return rows, decoder.plain.digest()

@@ -52,13 +52,24 @@ class Column(_Record):
     identity: bool = False
 
 
+class Name(_Record):
+    """A relation's name."""
+
+    schema_name: str = Field(alias="schema")
+    name: str
+
+
 class Table(_Record):
-    """One table with rows of its own: its shape and its data. `oid` is the source's, for the change log."""
+    """One table with rows of its own: its shape and its data. `oid` is the source's, for the change log.
+
+    `load_into` is the partitioned table through which its rows go in, where they may belong to another partition then.
+    """
 
     schema_name: str = Field(alias="schema")
     name: str
     oid: int
     partition_of: str | None
+    load_into: Name | None
     persistence: Literal["permanent", "unlogged"]
     row_security: bool
     columns: tuple[Column, ...]

@@ -103,6 +103,7 @@ def _table(stored: StoredFile) -> Table:
         name="Orders",
         oid=16384,
         partition_of=None,
+        load_into=None,
         persistence="permanent",
         row_security=False,
         columns=(),

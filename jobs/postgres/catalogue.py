@@ -17,7 +17,10 @@ _RELATIONS = f"""
            (SELECT i.inhparent::bigint FROM pg_catalog.pg_inherits i
              WHERE i.inhrelid = c.oid AND c.relispartition) AS partition_of,
            EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass
-                   AND d.objid = c.oid AND d.deptype = 'e') AS of_extension
+                   AND d.objid = c.oid AND d.deptype = 'e') AS of_extension,
+           EXISTS (SELECT FROM pg_catalog.pg_partitioned_table p
+                     JOIN pg_catalog.pg_opclass o ON o.oid = ANY (p.partclass)
+                    WHERE p.partrelid = c.oid AND p.partstrat = 'h' AND o.opcname = 'enum_ops') AS hashes_oids
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND {USER_SCHEMA}
      ORDER BY n.nspname, c.relname
@@ -26,7 +29,10 @@ _RELATIONS = f"""
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """One relation of a user's schema. `kind` is pg_class.relkind; `partition_of` the parent's oid."""
+    """One relation of a user's schema. `kind` is pg_class.relkind; `partition_of` the parent's oid.
+
+    `hashes_oids`: it is partitioned by the hash of an enum, which is that of an oid, so rows lie elsewhere in a copy.
+    """
 
     oid: int
     table: TableName
@@ -35,6 +41,7 @@ class Relation:
     row_security: bool
     partition_of: int | None
     of_extension: bool
+    hashes_oids: bool = False
 
     @property
     def has_rows(self) -> bool:
@@ -94,6 +101,7 @@ async def read_relations(connection: Connection) -> tuple[Relation, ...]:
             row_security=row["relrowsecurity"],
             partition_of=row["partition_of"],
             of_extension=row["of_extension"],
+            hashes_oids=row["hashes_oids"],
         )
         for row in rows
     )
@@ -109,7 +117,7 @@ def choose(relations: tuple[Relation, ...], selection: Selection) -> Chosen:
                 f"the pattern {pattern.text} in TABLES matches no table",
                 "names are case-sensitive; write SCHEMA.TABLE, with double quotes around odd characters",
             )
-    lines = [_ancestry(relation, by_oid) for relation in candidates]
+    lines = [ancestry(relation, by_oid) for relation in candidates]
     wanted = [line for line in lines if _wanted(line, selection)]
     excluded = [line[0] for line in wanted if _excluded(line, selection)]
     kept = [line[0] for line in wanted if not _excluded(line, selection)]
@@ -118,7 +126,8 @@ def choose(relations: tuple[Relation, ...], selection: Selection) -> Chosen:
     return Chosen(tuple(relation for relation in kept if relation.has_rows), tuple(excluded))
 
 
-def _ancestry(relation: Relation, by_oid: dict[int, Relation]) -> list[Relation]:
+def ancestry(relation: Relation, by_oid: dict[int, Relation]) -> list[Relation]:
+    """The relation, and the partitioned tables above it, the topmost last."""
     line = [relation]
     while line[-1].partition_of is not None:
         line.append(by_oid[line[-1].partition_of])

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import asyncpg
 
-from jobs.postgres.catalogue import Chosen, Relation, Selection, choose, read_relations
+from jobs.postgres.catalogue import Chosen, Relation, Selection, ancestry, choose, read_relations
 from jobs.postgres.connection import Connection, Source, connect
 from jobs.postgres.errors import ConnectionLost, Contended, MissingPrivilege, translated
 from jobs.postgres.identifiers import TableName, qualified
@@ -134,13 +134,7 @@ async def open_snapshot(source: Source, selection: Selection, limits: LockLimits
 def _to_lock(chosen: Chosen, relations: tuple[Relation, ...]) -> list[Relation]:
     """The chosen tables and the partitioned tables above them."""
     by_oid = {relation.oid: relation for relation in relations}
-    wanted = {relation.oid: relation for relation in chosen.relations}
-    for relation in chosen.relations:
-        parent = relation.partition_of
-        while parent is not None:
-            wanted[parent] = by_oid[parent]
-            parent = by_oid[parent].partition_of
-    return list(wanted.values())
+    return list(dict.fromkeys(above for relation in chosen.relations for above in ancestry(relation, by_oid)))
 
 
 async def _lock(connection: Connection, tables: list[Relation], limits: LockLimits) -> None:
