@@ -35,7 +35,8 @@ _OBJECTS = """
      WHERE d.refclassid = 'pg_catalog.pg_namespace'::regclass AND d.deptype = 'n'
        AND n.nspname = ANY ($1::text[]) AND i.type NOT IN ('default acl', 'extension')
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
-                        WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype IN ('e', 'i'))
+                        WHERE (e.classid, e.objid, e.objsubid) = (d.classid, d.objid, d.objsubid)
+                          AND e.deptype IN ('e', 'i'))
      ORDER BY i.identity
 """
 
@@ -92,6 +93,7 @@ async def mark_finished(connection: Connection) -> None:
 async def empty_again(connection: Connection, schemas: Sequence[str], before: TargetState) -> None:
     """Drop what an unfinished restore made: the target was empty, so all that is in these schemas now is ours."""
     with translated("emptying the target again"):
+        await connection.fetch(_END_LOADING)
         async with connection.transaction():
             extensions = await _names(connection, "SELECT extname FROM pg_catalog.pg_extension")
             for extension in sorted(extensions - before.existing_extensions):
@@ -102,6 +104,13 @@ async def empty_again(connection: Connection, schemas: Sequence[str], before: Ta
                 kind = _DROPPED_AS.get(row["type"], row["type"])
                 await connection.execute(f"DROP {kind} IF EXISTS {row['identity']} CASCADE")
 
+
+# The server does not see at once that we are gone, and a statement at work keeps its locks.
+_END_LOADING = """
+    SELECT pg_catalog.pg_terminate_backend(pid, 5000) FROM pg_catalog.pg_stat_activity
+     WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid()
+       AND (application_name LIKE 'rowvault: load %' OR application_name IN ('rowvault: schema', 'rowvault: restore'))
+"""
 
 # Where DROP has another word for it than pg_identify_object().
 _DROPPED_AS = {"statistics object": "STATISTICS", "composite type": "TYPE"}

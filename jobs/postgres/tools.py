@@ -5,10 +5,11 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from jobs.postgres.connection import Source
 from jobs.postgres.errors import ConnectionLost, Contended, MissingPrivilege, ToolMissing, ToolTrouble, Unreachable
 
 _READ = 1024 * 1024
+_STOP_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ async def stream_output(program: Path, arguments: list[str], environment: dict[s
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -116,8 +119,21 @@ async def stream_output(program: Path, arguments: list[str], environment: dict[s
             raise _trouble(program.name, complaint)
     finally:
         complaints.cancel()
+        await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Ask the program to end, which pg_restore tells its own processes too; kill them all if they do not."""
+    if process.returncode is not None:
+        return
+    try:
+        process.terminate()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_SECONDS):
+                await process.wait()
+    finally:
         if process.returncode is None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
 
