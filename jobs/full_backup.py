@@ -41,7 +41,7 @@ from jobs.schema_copy import copy_schema, store_dump
 from jobs.sweep import discard, sweep
 from jobs.table_copy import CopyOptions, copy_tables, parts_by_table
 from jobs.verify import verify_backup
-from storage.errors import StorageError
+from storage.errors import OutOfSpace, StorageError
 from storage.manifest import Manifest, Part
 from storage.names import check_label, new_backup_id
 from storage.repository import OtherSource, Repository
@@ -181,10 +181,22 @@ async def _attempt(taking: _Taking, others: list[Repository]) -> tuple[Manifest,
         async with leased(primary, backup_id, "full backup"), mirrored(primary, others, backup_id) as mirrors:
             manifest = await _copy(taking, session, backup_id, mirrors)
             await snapshot_scope.aclose()  # nobody waits on our locks for what storage still has to do
-            await primary.commit(manifest)
+            await _commit(primary, manifest)
             outcomes = [PlaceOutcome(primary.place, "committed")]
             outcomes += [await mirror.finish(manifest) for mirror in mirrors]
             return manifest, outcomes
+
+
+async def _commit(primary: Repository, manifest: Manifest) -> None:
+    """Commit; if there is no room for the manifest, no object of the backup stays either."""
+    try:
+        await primary.commit(manifest)
+    except OutOfSpace:
+        # After any other failure the manifest may still show: a reply was lost, a name is there and not yet durable.
+        with suppress(StorageError):
+            if not await primary.claimed(manifest.id):
+                await discard(primary, manifest.id)
+        raise
 
 
 async def _copy(taking: _Taking, session: SnapshotSession, backup_id: str, mirrors: list[Mirror]) -> Manifest:
