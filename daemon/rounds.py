@@ -14,8 +14,8 @@ from daemon.metrics import Metrics
 from daemon.runner import job_run
 from daemon.scheduler import Scheduler
 from jobs.offsite import make_up
-from jobs.postgres.connection import session
-from jobs.postgres.errors import Held, PostgresError, translated
+from jobs.postgres.connection import ping
+from jobs.postgres.errors import Held, PostgresError
 from jobs.results import TableOutcome
 from jobs.status import PlaceFacts
 from jobs.verify import verify_backup
@@ -90,9 +90,8 @@ class Rounds:
 
     async def _ask_database(self) -> None:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS), session(self._app.source, "health") as connection:
-                with translated("asking the database"):
-                    await connection.fetchval("SELECT 1")
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await ping(self._app.source)
             self._knowledge.database_error = None
         except (PostgresError, TimeoutError) as error:
             self._knowledge.database_error = str(error) or "did not answer in time"

@@ -109,3 +109,17 @@ async def session(source: Source, purpose: str) -> AsyncIterator[Connection]:
         yield connection
     finally:
         connection.terminate()
+
+
+async def ping(source: Source) -> None:
+    """Ask the server something. Sets nothing, for behind a pooler a setting may stay with the application's session.
+
+    Raises `Rejected` or `Unreachable`.
+    """
+    with translated_login(source.where):
+        async with asyncio.timeout(source.connect_timeout):
+            connection = await asyncpg.connect(source.dsn, timeout=None, statement_cache_size=0)
+            try:
+                await connection.execute("SELECT 1")
+            finally:
+                connection.terminate()

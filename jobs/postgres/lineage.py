@@ -67,14 +67,10 @@ async def _write_token(connection: Connection) -> str | None:
         async with connection.transaction():
             await _make_own_schema(connection)
             await connection.execute(
-                f"CREATE TABLE {OWN_SCHEMA}.lineage (token text PRIMARY KEY);"
-                f"INSERT INTO {OWN_SCHEMA}.lineage VALUES ('{token}');"
+                f"CREATE TABLE IF NOT EXISTS {OWN_SCHEMA}.lineage (token text PRIMARY KEY);"
+                f"INSERT INTO {OWN_SCHEMA}.lineage SELECT '{token}' WHERE NOT EXISTS (SELECT FROM {OWN_SCHEMA}.lineage)"
             )
-    except (
-        asyncpg.InsufficientPrivilegeError,
-        asyncpg.ReadOnlySQLTransactionError,
-        asyncpg.DuplicateTableError,
-    ):
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.ReadOnlySQLTransactionError):
         return None
     return token
 

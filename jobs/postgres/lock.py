@@ -7,6 +7,7 @@ import asyncpg
 
 from jobs.postgres.connection import Connection, Source, connect
 from jobs.postgres.errors import ConnectionLost, Held, translated
+from jobs.postgres.pooling import refuse_transaction_pooling
 
 # Advisory locks are per database, so one pair of numbers serves: "rowv", "job1" in ASCII.
 _KEY = (0x726F7776, 0x6A6F6231)
@@ -29,11 +30,16 @@ class JobLock:
 
     @classmethod
     async def take(cls, source: Source, purpose: str) -> "JobLock":
-        """Take the lock, or raise `Held`, naming who has it."""
+        """Take the lock, or raise `Held`, naming who has it.
+
+        Raises `TransactionPooling` where a pooler would give our session, and the lock with it, to somebody else.
+        """
+        await refuse_transaction_pooling(source)
         connection = await connect(source, f"{purpose} lock")
         try:
             with translated("taking the job lock"):
-                await _try_lock(connection)
+                async with asyncio.timeout(source.connect_timeout):
+                    await _try_lock(connection)
         except BaseException:
             connection.terminate()
             raise
@@ -47,7 +53,7 @@ class JobLock:
                 await self._connection.fetchval("SELECT 1", timeout=30)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 raise ConnectionLost(
-                    f"the session that holds the job lock was lost: {error}",
+                    f"the session that holds the job lock was lost: {str(error) or 'no answer'}",
                     "the job was given up, since another could start beside it; run it again",
                 ) from error
 
