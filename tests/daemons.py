@@ -68,20 +68,24 @@ class RunningDaemon:
 
     async def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON document of one request."""
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"http://127.0.0.1:{self.port}{path}") as response,
-        ):
+        async with self._answer(path) as response:
             return response.status, await response.json()
 
     async def exposition(self) -> str:
         """What Prometheus would scrape."""
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"http://127.0.0.1:{self.port}/metrics") as response,
-        ):
+        async with self._answer("/metrics") as response:
             assert response.status == 200
             return await response.text()
+
+    @asynccontextmanager
+    async def _answer(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{self.port}") as session:
+            try:
+                response = await session.get(path)
+            except aiohttp.ClientError as error:
+                raise AssertionError(f"no answer to {path}; it said: {self.lines}") from error
+            async with response:
+                yield response
 
     async def metrics(self) -> dict[str, float]:
         """Every sample by name and labels (`name key=value …`), labels in alphabetical order."""
