@@ -25,6 +25,7 @@ from jobs.restore import choose_whole, plan_restore
 from jobs.restore import restore as carry_out
 from jobs.results import VerifyResult
 from jobs.verify import verify_backup
+from storage.names import check_label
 
 cli = typer.Typer(
     name="rowvault",
@@ -97,7 +98,8 @@ def backup(
     """
 
     async def work(app: App) -> int:
-        request = Request(label, reason, keep, adopt)
+        request = Request(check_label(label), reason, keep, adopt)
+        _ = app.selection  # what cannot be meant is said before anybody is asked
         with output.progress(quiet=as_json) as on_progress:
             async with job_run(app.source, f"{kind.value} backup", app.time_limit):
                 result = await app.full_backup(request, on_progress)

@@ -20,7 +20,12 @@ class TableName(NamedTuple):
 
 
 class BadName(ValueError):
-    """A table, column or pattern is not written as the command line wants it."""
+    """A table, column or pattern is not written as the command line and the settings want it."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
 
 
 def quote(name: str) -> str:
@@ -64,14 +69,14 @@ def _words(text: str) -> list[_Word]:
     while True:
         match = _PART.match(text, position)
         if match is None:
-            raise BadName(f'{text!r} is not a table name: put odd characters in double quotes, as in public."a.b"')
+            raise BadName(f"{text!r} is not a table name", 'put odd characters in double quotes, as in public."a.b"')
         quoted = match["quoted"] is not None
         words.append(_Word(match["quoted"].replace('""', '"') if quoted else match["bare"], quoted))
         position = match.end()
         if position == len(text):
             return words
         if text[position] != "." or len(words) == 2:
-            raise BadName(f"{text!r} is not a table name: write SCHEMA.TABLE, odd characters in double quotes")
+            raise BadName(f"{text!r} is not a table name", "write SCHEMA.TABLE, odd characters in double quotes")
         position += 1
 
 
@@ -82,7 +87,7 @@ def parse_table(text: str, known: Sequence[TableName]) -> TableName:
     """
     words = _words(text)
     if any(not word.quoted and set("*?[]") & set(word.text) for word in words):
-        raise BadName(f"{text!r}: a glob character in a table name must stand in double quotes")
+        raise BadName(f"{text!r} holds a glob character", "to mean it as part of a name, put it in double quotes")
     if len(words) == 2:
         return _known(TableName(words[0].text, words[1].text), known)
     matches = [table for table in known if table.name == words[0].text]
@@ -90,7 +95,7 @@ def parse_table(text: str, known: Sequence[TableName]) -> TableName:
     if public in matches or not matches:
         return _known(public, known)
     if len(matches) > 1:
-        raise BadName(f"{text} is in several schemas: {', '.join(str(table) for table in matches)}; name one")
+        raise BadName(f"{text} is in several schemas: {', '.join(map(str, matches))}", "write SCHEMA.TABLE")
     return matches[0]
 
 
