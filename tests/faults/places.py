@@ -25,6 +25,11 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+def is_absent(folder: Path) -> bool:
+    """Whether there is not even the folder."""
+    return not folder.exists()
+
+
 def matches(folder: Path, pattern: str) -> bool:
     """Whether there is a file of such a name."""
     return any(folder.glob(pattern))
