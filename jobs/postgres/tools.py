@@ -123,7 +123,7 @@ async def stream_output(program: Path, arguments: list[str], environment: dict[s
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Ask the program to end, which pg_restore tells its own processes too; kill them all if they do not."""
+    """Ask the program to end, if it has not; then kill what is left of it and of the processes it started."""
     if process.returncode is not None:
         return
     try:
@@ -132,9 +132,9 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             async with asyncio.timeout(_STOP_SECONDS):
                 await process.wait()
     finally:
-        if process.returncode is None:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        await process.wait()
 
 
 async def run_tool(program: Path, arguments: list[str], environment: dict[str, str]) -> bytes:
@@ -159,7 +159,7 @@ def _harmless(complaint: str) -> bool:
 
 
 def _trouble(program: str, complaint: str) -> Exception:
-    lines = _errors(complaint) or complaint.splitlines()
+    lines = _errors(complaint) or complaint.strip().splitlines()
     text = f"{program}: {lines[0].partition('error: ')[2] or lines[0]}"[:400] if lines else f"{program} failed"
     waited = _LOCK_WAIT.search(complaint)
     if waited:
