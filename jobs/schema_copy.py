@@ -5,6 +5,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.concurrency import task_group
 from jobs.instructions import INSTRUCTIONS, load_script
 from jobs.postgres.connection import Source
 from jobs.postgres.ddl import dump_roles, dump_schema, schema_as_sql
@@ -35,21 +36,29 @@ async def copy_schema(
     backend: Backend,
     lock_timeout: float,
 ) -> SchemaFiles:
-    """Dump the schema at the snapshot and store it."""
+    """Dump the schema at the snapshot, and the roles beside it, and store them."""
     prefix = backup_prefix(backup_id)
     with tempfile.TemporaryDirectory(prefix="rowvault-") as folder:
         archive = Path(folder) / "schema.dump"
-        extensions = [extension.name for extension in inventory.extensions]
-        with archive.open("wb") as file:
-            async for block in dump_schema(tools, source, snapshot_id, inventory.schemas, extensions, lock_timeout):
-                await asyncio.to_thread(file.write, block)
-        sql = await schema_as_sql(tools, archive)
-        roles = await dump_roles(tools, source) + settings_sql.encode()
-        return SchemaFiles(
-            archive=await store_file(backend, f"{prefix}schema.dump", await asyncio.to_thread(archive.read_bytes)),
-            sql=await store_file(backend, f"{prefix}schema.sql", sql),
-            roles_sql=await store_file(backend, f"{prefix}roles.sql", roles),
-        )
+        async with task_group() as group:
+            roles = group.create_task(dump_roles(tools, source))
+            await _dump_archive(tools, source, snapshot_id, inventory, lock_timeout, archive)
+            sql = await schema_as_sql(tools, archive)
+        dumped = await asyncio.to_thread(archive.read_bytes)
+    return SchemaFiles(
+        archive=await store_file(backend, f"{prefix}schema.dump", dumped),
+        sql=await store_file(backend, f"{prefix}schema.sql", sql),
+        roles_sql=await store_file(backend, f"{prefix}roles.sql", roles.result() + settings_sql.encode()),
+    )
+
+
+async def _dump_archive(
+    tools: Tools, source: Source, snapshot_id: str, inventory: Inventory, lock_timeout: float, archive: Path
+) -> None:
+    extensions = [extension.name for extension in inventory.extensions]
+    with archive.open("wb") as file:
+        async for block in dump_schema(tools, source, snapshot_id, inventory.schemas, extensions, lock_timeout):
+            await asyncio.to_thread(file.write, block)
 
 
 async def store_dump(

@@ -44,7 +44,9 @@ class _Copied:
     plain: Digest | None = None
 
 
-_Stream = Handoff[_Copied | None]
+# Small parts come finished, many at a time; of others come the blocks; None ends a stream.
+_Stream = Handoff[_Copied | list[_Copied] | None]
+SMALL_BYTES = 1024 * 1024
 
 
 async def copy_tables(
@@ -66,8 +68,13 @@ async def copy_tables(
         handoff: _Stream = Handoff()
         async with _snapshot_worker(source, snapshot_id, number) as (worker, connection), task_group() as group:
             group.create_task(worker.run(_encode_all(connection, waiting, options, handoff)))
-            while (first := await handoff.get()) is not None:
-                on_part(first.part, await _store_part(backend, backup_id, first, handoff))
+            while (copied := await handoff.get()) is not None:
+                if isinstance(copied, list):
+                    stored = await _store_small(backend, backup_id, copied)
+                else:
+                    stored = [(copied.part, await _store_part(backend, backup_id, copied, handoff))]
+                for plan, part in stored:
+                    on_part(plan, part)
 
     async with task_group() as group:
         for number in range(min(options.streams, len(parts))):
@@ -91,52 +98,90 @@ async def _encode_all(
     limit = RateLimit(options.rate_limit / options.streams) if options.rate_limit else None
     for batch in waiting:
         await lock_nowait(connection, [part.table for part in batch], options.lost_after)
+        small: list[_Copied] = []
         for part in batch:
-            await _encode(connection, part, options, limit, handoff)
+            copied = await _encode(connection, part, options, limit, handoff)
+            if copied is not None:
+                small.append(copied)
+            if sum(len(one.block.data) for one in small) >= SMALL_BYTES:
+                await handoff.put(small)
+                small = []
+        if small:
+            await handoff.put(small)
     await handoff.put(None)
 
 
 async def _encode(
     connection: Connection, part: PartPlan, options: CopyOptions, limit: RateLimit | None, handoff: _Stream
-) -> None:
-    """The sink is done with each chunk before it returns, so the next one comes larger."""
+) -> _Copied | None:
+    """Copy one part and hand its blocks over; one that makes a single block is returned instead.
+
+    The sink is done with each chunk before it returns, so the next one comes larger.
+    """
     encoder = Encoder(options.level, options.roll_at)
+    single = True
 
     async def sink(chunk: bytes) -> None:
+        nonlocal single
         block = encoder.feed(chunk)
         if block is not None:
+            single = False
             await handoff.put(_Copied(part, block))
         if limit is not None:
             await limit.spend(len(chunk))
 
     rows = await copy_out(connection, part, sink, options.lost_after)
     block, plain = encoder.finish()
-    await handoff.put(_Copied(part, block, rows, plain))
+    last = _Copied(part, block, rows, plain)
+    if single:
+        return last
+    await handoff.put(last)
+    return None
+
+
+async def _store_small(backend: Backend, backup_id: str, copied: list[_Copied]) -> list[tuple[PartPlan, Part]]:
+    """Write parts that are one block each."""
+    names = [data_object(backup_id, one.part.table.schema, one.part.table.name, one.part.number, 0) for one in copied]
+    await backend.store({name: one.block.data for name, one in zip(names, copied, strict=True)})
+    return [(one.part, _stored_part(one, [_stored_file(name, one)])) for name, one in zip(names, copied, strict=True)]
 
 
 async def _store_part(backend: Backend, backup_id: str, first: _Copied, handoff: _Stream) -> Part:
     """Write a part, whose first block came already, as one object, or several where it rolls over."""
     part = first.part
     objects: list[StoredFile] = []
-    copied: _Copied | None = first
+    copied = first
     while True:
-        assert copied is not None
         name = data_object(backup_id, part.table.schema, part.table.name, part.number, len(objects))
         last = await _store_object(backend, name, copied, handoff)
-        assert last.block.ends is not None
-        objects.append(StoredFile(name=name, bytes=last.block.ends.bytes, sha256=last.block.ends.sha256))
+        objects.append(_stored_file(name, last))
         if last.plain is not None:
-            break
-        copied = await handoff.get()
+            return _stored_part(last, objects)
+        copied = await _next_block(handoff)
+
+
+def _stored_file(name: str, last: _Copied) -> StoredFile:
+    assert last.block.ends is not None
+    return StoredFile(name=name, bytes=last.block.ends.bytes, sha256=last.block.ends.sha256)
+
+
+def _stored_part(last: _Copied, objects: list[StoredFile]) -> Part:
+    assert last.plain is not None
     return Part(
-        number=part.number,
-        first_page=part.first_page,
-        end_page=part.end_page,
+        number=last.part.number,
+        first_page=last.part.first_page,
+        end_page=last.part.end_page,
         rows=last.rows,
         bytes=last.plain.bytes,
         sha256=last.plain.sha256,
         objects=tuple(objects),
     )
+
+
+async def _next_block(handoff: _Stream) -> _Copied:
+    copied = await handoff.get()
+    assert isinstance(copied, _Copied)
+    return copied
 
 
 async def _store_object(backend: Backend, name: str, first: _Copied, handoff: _Stream) -> _Copied:
@@ -146,9 +191,7 @@ async def _store_object(backend: Backend, name: str, first: _Copied, handoff: _S
         copied = first
         await upload.append(copied.block.data)
         while copied.block.ends is None:
-            following = await handoff.get()
-            assert following is not None
-            copied = following
+            copied = await _next_block(handoff)
             await upload.append(copied.block.data)
         await upload.commit()
         return copied

@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -41,6 +41,13 @@ class LocalBackend:
         _require_visible(name)
         with _explained("create", name, self._tree.root):
             await in_thread(self._create, name, data)
+
+    async def store(self, objects: Mapping[str, bytes]) -> None:
+        """See `Backend.store`."""
+        for name in objects:
+            _require_visible(name)
+        with _explained("write", "", self._tree.root):
+            await in_thread(self._store, objects)
 
     async def read(self, name: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """See `Backend.read`."""
@@ -109,6 +116,15 @@ class LocalBackend:
             while batch := await in_thread(list, islice(walk, LIST_BATCH)):
                 for entry in batch:
                     yield entry
+
+    def _store(self, objects: Mapping[str, bytes]) -> None:
+        for name, data in objects.items():
+            file = TemporaryFile(self._tree, name)
+            try:
+                file.write(data)
+                file.publish()
+            finally:
+                file.discard()
 
     def _create(self, name: str, data: bytes) -> None:
         file = TemporaryFile(self._tree, name)

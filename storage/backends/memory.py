@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -48,6 +48,12 @@ class MemoryBackend:
         if require_name(name) in self._state.objects:
             raise AlreadyExists(f"{name} exists already")
         self._state.put(name, data)
+
+    async def store(self, objects: Mapping[str, bytes]) -> None:
+        """See `Backend.store`."""
+        for name, data in objects.items():
+            await asyncio.sleep(0)
+            self._state.put(require_name(name), data)
 
     async def read(self, name: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """See `Backend.read`."""

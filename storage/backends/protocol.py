@@ -9,7 +9,7 @@ Every method raises only `storage.errors`: `Unavailable` where another try may h
 Every method may be cancelled at any await; what a cancelled call leaves behind is never visible to a reader.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -73,6 +73,12 @@ class Backend(Protocol):
         """Store a small object, durably and at once, only if none of that name exists; else raise `AlreadyExists`.
 
         Of two concurrent callers at most one succeeds, where the store can promise that (S3: `If-None-Match: *`).
+        """
+
+    async def store(self, objects: Mapping[str, bytes]) -> None:
+        """Store several small objects, each as by `begin`, `append` and `commit`, in fewer steps.
+
+        If it raises, any of them may be there.
         """
 
     def read(self, name: str, offset: int = 0) -> AsyncGenerator[bytes, None]:

@@ -6,7 +6,7 @@ Backends only classify: `Unavailable` is worth another try, everything else is r
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
@@ -52,6 +52,10 @@ class Retrying:
     async def create(self, name: str, data: bytes) -> None:
         """See `Backend.create`."""
         await _again(self._patience, lambda: self._backend.create(name, data))
+
+    async def store(self, objects: Mapping[str, bytes]) -> None:
+        """See `Backend.store`."""
+        await _again(self._patience, lambda: self._backend.store(objects))
 
     async def read(self, name: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """See `Backend.read`; goes on where it broke off, which in an object replaced meanwhile is in the new one."""

@@ -5,7 +5,7 @@ API: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simpl
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import closing
 from datetime import UTC
 from functools import partial
@@ -23,6 +23,8 @@ __all__ = ["S3Backend", "S3Options"]
 
 BLOCK_BYTES = 1 << 20
 DELETE_BATCH = 1000
+
+SMALL_STREAMS = 4
 
 
 class S3Backend:
@@ -54,6 +56,21 @@ class S3Backend:
         except (Unavailable, asyncio.CancelledError):
             self._unanswered[name, digest] = mark
             raise
+
+    async def store(self, objects: Mapping[str, bytes]) -> None:
+        """See `Backend.store`: several PUTs at a time, since each waits for the network and the store."""
+        waiting = iter(objects.items())
+
+        async def stream() -> None:
+            for name, data in waiting:
+                await self._client.put(require_name(name), data, sha256_of(data))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(SMALL_STREAMS):
+                    group.create_task(stream())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
 
     async def read(self, name: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """See `Backend.read`. A body that ends early is `Unavailable`."""

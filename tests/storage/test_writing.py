@@ -27,6 +27,19 @@ async def test_what_is_written_is_read_back(backend: Backend, size: int) -> None
     assert (await backend.stat("folder/object")).size == size
 
 
+async def test_small_objects_can_be_stored_together(backend: Backend) -> None:
+    objects = {f"folder/{number}/object": payload(number * 1000) for number in range(30)}
+    await store(backend, "folder/7/object", b"old")
+    await backend.store(objects)
+    assert {name: await fetch(backend, name) for name in await names(backend)} == objects
+    assert await unfinished(backend) == []
+
+
+async def test_small_objects_stored_together_have_proper_names_too(backend: Backend) -> None:
+    with pytest.raises(Refused):
+        await backend.store({"folder/good": b"bytes", "folder/../bad": b"bytes"})
+
+
 @pytest.mark.parametrize("block", [77_777, 17 * MIB])
 async def test_blocks_may_have_any_length(backend: Backend, block: int) -> None:
     data = payload(17 * MIB)
