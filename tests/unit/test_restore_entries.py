@@ -1,0 +1,42 @@
+"""Which entries of an archive are carried out, and which of them last."""
+
+from jobs.restore_entries import wanted_entries
+from storage.manifest import ForeignKeyOutside
+
+LISTING = [
+    "8; 2615 2200 SCHEMA - public pg_database_owner",
+    "9; 2615 2201 SCHEMA - public two postgres",
+    "10; 2615 2202 SCHEMA - shop postgres",
+    "11; 0 0 COMMENT - SCHEMA public pg_database_owner",
+    "12; 0 0 ACL - SCHEMA public pg_database_owner",
+    "13; 0 0 ACL - SCHEMA shop postgres",
+    "14; 3079 1 EXTENSION - vector ",
+    "15; 3079 2 EXTENSION - citext ",
+    "16; 1259 3 TABLE shop orders postgres",
+    "17; 2606 4 FK CONSTRAINT shop orders to_user postgres",
+    "18; 2606 5 FK CONSTRAINT shop orders to_user_too postgres",
+    "19; 826 6 DEFAULT ACL shop DEFAULT PRIVILEGES FOR TABLES postgres",
+]
+
+
+def numbers(entries: tuple[str, ...]) -> list[int]:
+    return [int(entry.split(";")[0]) for entry in entries]
+
+
+def test_what_exists_is_left_out_and_what_cannot_be_dropped_again_goes_last() -> None:
+    key = ForeignKeyOutside(schema_name="shop", table="orders", name="to_user", references="auth.users")
+    found = wanted_entries(LISTING, ["public", "public two", "shop"], {"public"}, {"vector"}, [key])
+    assert numbers(found.making) == [9, 10, 13, 15, 16, 18]
+    assert numbers(found.settling) == [11, 12, 19]
+
+
+def test_of_schemas_that_begin_alike_the_longer_name_is_meant() -> None:
+    found = wanted_entries(LISTING, ["public", "public two", "shop"], {"public two"}, set(), [])
+    assert 8 in numbers(found.making)
+    assert 9 not in numbers(found.making)
+
+
+def test_line_breaks_in_names_are_listed_as_spaces() -> None:
+    listing = ["1; 2615 1 SCHEMA - a  b postgres", "2; 2606 2 FK CONSTRAINT a  b t key postgres"]
+    key = ForeignKeyOutside(schema_name="a\r\nb", table="t", name="key", references="x.y")
+    assert wanted_entries(listing, ["a\r\nb"], {"a\r\nb"}, set(), [key]).making == ()
