@@ -3,8 +3,7 @@
 import asyncio
 import json
 import re
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -99,11 +98,3 @@ def _without_chance(text: str) -> str:
 
 
 _CHANCE = re.compile(r"\d{8}T\d{6}\.\d{3}Z-full-[0-9a-f]{6}|tried \d+ times")
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str, within: float = 60) -> None:
-    """Wait until something is so, looking often."""
-    deadline = time.monotonic() + within
-    while not await condition():
-        assert time.monotonic() < deadline, f"it did not come to this in {within:g} s: {what}"
-        await asyncio.sleep(0.02)

@@ -13,9 +13,10 @@ from jobs.catalogue import list_backups
 from jobs.verify import verify_backup
 from storage.leases import list_leases
 from storage.names import REPOSITORY, VERIFICATIONS
-from storage.objects import put
+from storage.objects import get, put
 from storage.repository import Repository
 from tests.conftest import Bucket
+from tests.faults.commands import Settings, opened
 
 LONG_AGO = datetime.now(UTC) - timedelta(minutes=2)
 
@@ -64,6 +65,16 @@ async def looking_into(bucket: Bucket) -> AsyncIterator[Objects]:
         region_name=bucket.region,
     ) as client:
         yield Objects(bucket, client)
+
+
+async def contents(settings: Settings) -> dict[str, bytes]:
+    """Every object in every place, by the place and its name."""
+    async with opened(settings) as app:
+        return {
+            f"{repository.place}/{stored.name}": await get(repository.backend, stored.name)
+            for repository in app.repositories
+            async for stored in repository.backend.list()
+        }
 
 
 async def accounted_for(repository: Repository) -> set[str]:

@@ -19,7 +19,8 @@ from daemon.app import LOCAL
 from jobs.sweep import sweep
 from storage.repository import Repository
 from tests.conftest import Bucket
-from tests.faults.commands import off_site, opened, settings_of, succeed, until
+from tests.daemons import until
+from tests.faults.commands import off_site, opened, settings_of, succeed
 from tests.faults.gate import Gate, is_manifest, is_part
 from tests.faults.places import Objects, accounted_for, expire_leases, files, matches, require_whole
 from tests.programs import running_rowvault
@@ -84,7 +85,7 @@ async def waits_for_a_lock(scene: Scene, process: Process) -> None:
         async def waits() -> bool:
             return bool(await application.fetchval(ours))
 
-        await until(waits, "it waits for the lock")
+        await until(waits)
         process.kill()
 
 
@@ -127,14 +128,14 @@ async def _at_the_gate(scene: Scene, process: Process) -> None:
         assert process.returncode is None, (await process.communicate())[1].decode()
         return scene.gate.reached.is_set()
 
-    await until(reached, "a request is held")
+    await until(reached)
 
 
 async def _appears(folder: Path, pattern: str) -> None:
     async def there() -> bool:
         return matches(folder, pattern)
 
-    await until(there, f"{pattern} is there")
+    await until(there)
 
 
 def _kill_once_there(pid: int, folder: Path, pattern: str) -> None:
@@ -209,7 +210,7 @@ async def _begins(scene: Scene) -> None:
     async def locked() -> bool:
         return await scene.locked_sessions("rowvault: full backup% lock") > 0
 
-    await until(locked, "a run holds the job lock")
+    await until(locked)
 
 
 async def _duration(scene: Scene, settings: dict[str, str]) -> float:
@@ -249,7 +250,7 @@ async def _suspend(scene: Scene, process: Process) -> None:
     async def released() -> bool:
         return await scene.locked_sessions("rowvault: %") == 0
 
-    await until(released, "its sessions are gone")
+    await until(released)
 
 
 async def test_a_minute_after_its_lease_was_renewed_last_a_killed_upload_is_swept(scene: Scene) -> None:

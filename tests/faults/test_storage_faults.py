@@ -1,8 +1,7 @@
 """S3 refusing, stalling, or dying in mid-upload: with a local place nothing is lost, alone nothing is half there."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from daemon.app import App
 from storage.names import MANIFESTS
 from tests.conftest import Bucket
+from tests.daemons import serving_command, until
 from tests.faults.commands import (
     DONE,
     FAILED,
@@ -23,10 +23,9 @@ from tests.faults.commands import (
     refuse,
     settings_of,
     succeed,
-    until,
 )
 from tests.faults.places import Objects, accounted_for, expire_leases, require_whole
-from tests.programs import rowvault, running_rowvault
+from tests.programs import rowvault
 from tests.proxy import FaultProxy
 from tests.seaweed import S3Server
 from tests.servers import Database
@@ -84,7 +83,7 @@ async def _uploading(scene: Scene) -> None:
     async def begun() -> bool:
         return bool(await scene.objects.uploads())
 
-    await until(begun, "an upload has begun")
+    await until(begun)
 
 
 Fault = Callable[[Scene], Coroutine[Any, Any, None]]
@@ -149,25 +148,16 @@ async def test_the_daemon_makes_up_what_is_pending_once_s3_answers_again(scene: 
     made = document(await backup_during(dies_in_mid_upload, scene, scene.settings(local=True)))
     assert made["state"] == "warning"
     settings = scene.healthy(local=True)
-    async with opened(settings) as app, daemon(settings):
+    idle = settings | {"ROWVAULT_SCHEDULE__FULL": "off", "ROWVAULT_CHECK_INTERVAL": "1s"}
+    async with opened(settings) as app, serving_command("run", idle):
         _, bucket = app.repositories
 
         async def made_up() -> bool:
             return [entry.id for entry in (await bucket.catalogue()).entries] == [made["id"]]
 
-        await until(made_up, "the copy is made up")
+        await until(made_up)
     (verified,) = await succeed("verify", "--all", settings=settings)
     assert [place["state"] for place in verified["places"]] == ["committed", "committed"]
-
-
-@asynccontextmanager
-async def daemon(settings: dict[str, str]) -> AsyncIterator[None]:
-    """The daemon, which takes no backup of its own accord."""
-    alone = {"HTTP__PORT": "0", "SCHEDULE__FULL": "off", "CHECK_INTERVAL": "1s"}
-    settings = settings | {f"ROWVAULT_{name}": value for name, value in alone.items()}
-    async with running_rowvault("run", env=settings) as process:
-        yield
-        assert process.returncode is None
 
 
 WRONG = {
