@@ -25,7 +25,7 @@ from tests.conftest import Bucket
 from tests.programs import running_rowvault
 from tests.servers import Database
 
-PATIENCE = 40.0
+PATIENCE = 100.0
 POLL_SECONDS = 0.05
 T = TypeVar("T")
 Line = dict[str, Any]
