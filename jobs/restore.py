@@ -215,12 +215,12 @@ async def _fill(plan: RestorePlan, repository: Repository, streams: int, on_prog
         await _set_sequences(plan)
         on_progress(Progress("building indexes and constraints"))
         await _restore_definitions(plan, archive, "post-data", entries.making, streams)
-        for section in ("pre-data", "post-data"):
-            await _restore_definitions(plan, archive, section, entries.settling, 1)
+        if entries.settling:
+            await _restore_definitions(plan, archive, None, entries.settling, 1)
 
 
 async def _restore_definitions(
-    plan: RestorePlan, archive: Path, section: str, entries: Sequence[str], jobs: int
+    plan: RestorePlan, archive: Path, section: str | None, entries: Sequence[str], jobs: int
 ) -> None:
     await restore_section(plan.tools, plan.target, plan.state.major, archive, section, entries, jobs)
 

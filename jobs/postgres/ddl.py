@@ -58,13 +58,23 @@ async def archive_entries(tools: Tools, archive: Path) -> list[str]:
 
 
 async def restore_section(
-    tools: Tools, target: Source, target_major: int, archive: Path, section: str, entries: Sequence[str], jobs: int
+    tools: Tools,
+    target: Source,
+    target_major: int,
+    archive: Path,
+    section: str | None,
+    entries: Sequence[str],
+    jobs: int,
 ) -> None:
-    """Carry out those entries of an archive that are of one section (`pre-data`, `post-data`); raises `ToolTrouble`."""
+    """Carry out those entries of an archive that are of one section (`pre-data`, `post-data`; None: of any).
+
+    Raises `ToolTrouble`.
+    """
     with tempfile.TemporaryDirectory(prefix="rowvault-") as folder, tool_environment(target) as environment:
         chosen = Path(folder) / "entries"
         chosen.write_text("\n".join(entries), encoding="utf-8")
-        arguments = [f"--section={section}", f"--use-list={chosen}", f"--jobs={jobs}", "--no-password"]
+        arguments = [f"--section={section}"] if section else []
+        arguments += [f"--use-list={chosen}", f"--jobs={jobs}", "--no-password"]
         if target_major >= 17 or tools.major < 17:  # else its first words to the server are an error, though harmless
             arguments.append("--exit-on-error")
         arguments += [f"--dbname={target.dsn_without_password}", str(archive)]
