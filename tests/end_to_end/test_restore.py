@@ -278,8 +278,15 @@ def on_first(phase: str, act: Callable[[], Coroutine[Any, Any, None]]) -> Callab
     ],
 )
 async def test_losing_a_session_of_the_target_leaves_it_empty(
-    shop: Database, target: Database, create_database: CreateDatabase, session: str, trap: str, busy: str
+    shop: Database,
+    target: Database,
+    create_database: CreateDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+    session: str,
+    trap: str,
+    busy: str,
 ) -> None:
+    monkeypatch.setattr("jobs.postgres.lock._PING_SECONDS", 0.2)
     await shop.execute(STUCK_ELSEWHERE.format(name=shop.name, trap=TRAPS[trap]))
     restoring = asyncio.create_task(bring_back(await back_up(shop), target))
     await until(lambda: sessions(target, session, busy))
@@ -311,7 +318,7 @@ async def test_a_target_that_cannot_be_emptied_stays_marked_and_is_refused_from_
     repository, manifest = await choose_whole([taken.repository], taken.result.id)
     async with FaultProxy("127.0.0.1", target.server.port) as proxy:
         dsn = target.dsn.replace(f":{target.server.port}/", f":{proxy.port}/")
-        plan = await plan_restore(manifest, Source(dsn, connect_timeout=2), None)
+        plan = await plan_restore(manifest, Source(dsn, connect_timeout=1), None)
         with pytest.raises(UnsafeTarget, match="could not be emptied again"):
             await restore(plan, repository, 2, on_first("loaded", proxy.refuse))
     with pytest.raises(UnsafeTarget, match=f"holds an unfinished restore of {taken.result.id}"):
@@ -377,7 +384,7 @@ async def test_a_stalled_network_ends_a_restore(shop: Database, target: Database
             proxy.stall()
 
         dsn = target.dsn.replace(f":{target.server.port}/", f":{proxy.port}/")
-        plan = await plan_restore(manifest, Source(dsn, connect_timeout=2), None)
+        plan = await plan_restore(manifest, Source(dsn, connect_timeout=1), None)
         async with asyncio.timeout(60):
             with pytest.raises((ConnectionLost, UnsafeTarget)):
                 await restore(plan, repository, 2, on_first("creating", stall))

@@ -41,7 +41,7 @@ async def test_the_hard_schema_comes_back_equal(any_server: Server, create_datab
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(sql=hostile.databases())
 async def test_any_hostile_database_comes_back_equal(

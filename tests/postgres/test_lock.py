@@ -43,7 +43,8 @@ async def test_other_databases_have_locks_of_their_own(database: Database, creat
     await second.release()
 
 
-async def test_losing_its_session_cancels_the_job(database: Database) -> None:
+async def test_losing_its_session_cancels_the_job(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.postgres.lock._PING_SECONDS", 0.2)
     lock = await JobLock.take(Source(database.dsn), "job")
     cancelled = asyncio.Event()
 

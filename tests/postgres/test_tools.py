@@ -138,7 +138,7 @@ async def test_what_newer_programs_say_to_older_servers_is_no_trouble_by_itself(
 
 async def test_a_program_that_is_given_up_ends_with_all_it_started(tmp_path: Path) -> None:
     """As pg_restore, which works with processes of its own, and tells them when it is asked to end."""
-    path = program(tmp_path / "p", f"trap 'kill %1; exit 1' TERM; sleep 100 & echo $! > {tmp_path}/child; echo; wait")
+    path = program(tmp_path / "p", f"trap 'kill $!; exit 1' TERM; sleep 100 & echo $! > {tmp_path}/child; echo; wait")
 
     async def use() -> None:
         async for _ in stream_output(path, [], {"PATH": os.environ["PATH"]}):
