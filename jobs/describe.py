@@ -124,9 +124,15 @@ def describe_not_covered(
                 references=str(key.references_name),
             )
             for key in keys
-            if _covered(key.table, inside, by_oid) and not _covered(key.references, inside, by_oid)
+            if not _covered(key.references, inside, by_oid)
+            and (_covered(key.table, inside, by_oid) or _leads_out(key, other_schemas))
         ),
     )
+
+
+def _leads_out(key: ForeignKey, other_schemas: Collection[str]) -> bool:
+    """Whether a key is in a schema of which the definitions are kept, and what it points to is not."""
+    return key.references_name.schema in other_schemas and key.table_name.schema not in other_schemas
 
 
 def _covered(oid: int, inside: set[int], by_oid: dict[int, Relation]) -> bool:
@@ -144,6 +150,9 @@ def describe_warnings(lineage: Lineage, inventory: Inventory, missing: stored.No
         warnings.append("the role may not write Rowvault's own schema, so a clone of the source cannot be told from it")
     if missing.schemas:
         warnings.append(f"schemas that are not covered: {', '.join(missing.schemas)}")
+    if inventory.outside_schemas:
+        named = ", ".join(inventory.outside_schemas[:5]) + (", …" if len(inventory.outside_schemas) > 5 else "")
+        warnings.append(f"what belongs to the database and to no schema is not covered: {named}")
     if missing.large_objects:
         warnings.append(f"{missing.large_objects} large objects outside tables are not covered")
     warnings += [

@@ -61,7 +61,7 @@ async def plan_restore(manifest: Manifest, target: Source, pg_bin: Path | None) 
     _refuse_unless_safe(manifest, target, state)
     tools = await asyncio.to_thread(find_tools, max(state.major, _dump_major(manifest)), pg_bin)
     left_out = tuple(key for key in manifest.not_covered.foreign_keys if key.references not in map(str, state.tables))
-    return RestorePlan(manifest, target, state, tools, left_out, _warnings(manifest, left_out))
+    return RestorePlan(manifest, target, state, tools, left_out, _warnings(manifest, state, left_out))
 
 
 def _dump_major(manifest: Manifest) -> int:
@@ -90,6 +90,11 @@ def _refuse_unless_safe(manifest: Manifest, target: Source, state: TargetState) 
             f"{target.where} lacks roles that own or may use what is restored: {', '.join(missing)}",
             f"create them first; their definitions are in {manifest.dump.roles_sql.name}",
         )
+    if missing := sorted(set(manifest.dump.servers) - state.servers):
+        raise UnsafeTarget(
+            f"{target.where} lacks foreign servers that foreign tables of the backup need: {', '.join(missing)}",
+            "create them first (CREATE SERVER); a backup does not hold them, for their options may be secret",
+        )
     wanted = {extension.name for extension in manifest.dump.extensions}
     if missing := sorted(wanted - state.available_extensions - state.existing_extensions):
         raise UnsafeTarget(
@@ -98,11 +103,13 @@ def _refuse_unless_safe(manifest: Manifest, target: Source, state: TargetState) 
         )
 
 
-def _warnings(manifest: Manifest, left_out: tuple[ForeignKeyOutside, ...]) -> tuple[str, ...]:
+def _warnings(manifest: Manifest, state: TargetState, left_out: tuple[ForeignKeyOutside, ...]) -> tuple[str, ...]:
     warnings = [
-        f"foreign key {key.name} of {key.schema_name}.{key.table} is left out: {key.references} is not there"
+        f"foreign key {key.name} of {key.schema_name}.{key.table} is left out: {key.references} is not in this backup"
         for key in left_out
     ]
+    if state.widens_rights:
+        warnings.append("default privileges of the target give rights on what is restored (\\ddp shows them)")
     warnings += [
         f"materialized view {view.schema_name}.{view.name} is empty until: REFRESH MATERIALIZED VIEW"
         for view in manifest.schema_only

@@ -82,6 +82,7 @@ async def store_dump(
             for extension in inventory.extensions
         ),
         roles=inventory.roles,
+        servers=inventory.servers,
         archive=files.archive,
         sql=files.sql,
         roles_sql=files.roles_sql,

@@ -160,12 +160,16 @@ class Extension(_Record):
 
 
 class Dump(_Record):
-    """The schema, and who may use it. `schemas` were dumped whole; `roles` are those that the dump names."""
+    """The schema, and who may use it. `schemas` were dumped whole.
+
+    `roles` and foreign `servers` are those that the dump names: they must be there before a restore.
+    """
 
     tool: str
     schemas: tuple[str, ...]
     extensions: tuple[Extension, ...]
     roles: tuple[str, ...]
+    servers: tuple[str, ...] = ()
     archive: StoredFile
     sql: StoredFile
     roles_sql: StoredFile

@@ -83,3 +83,47 @@ _ROLES_NAMED = """
                JOIN pg_namespace n ON n.oid = relnamespace WHERE n.nspname = ANY ($1::text[])
     ) AND rolname !~ '^pg_' ORDER BY rolname
 """
+
+
+async def servers_named_by(connection: Connection, schemas: list[str]) -> tuple[str, ...]:
+    """The foreign servers of foreign tables in these schemas: they belong to none, so no dump of schemas has them."""
+    rows = await connection.fetch(
+        """
+        SELECT DISTINCT s.srvname FROM pg_catalog.pg_foreign_table f
+          JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver
+          JOIN pg_catalog.pg_class c ON c.oid = f.ftrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = ANY ($1::text[]) ORDER BY 1
+        """,
+        schemas,
+    )
+    return tuple(row["srvname"] for row in rows)
+
+
+async def objects_outside_schemas(connection: Connection) -> tuple[str, ...]:
+    """What people made that belongs to the database and to no schema, in words: `publication p`, `cast (a AS b)`."""
+    rows = await connection.fetch(_OUTSIDE_SCHEMAS)
+    return tuple(row["object"] for row in rows)
+
+
+# Objects of initdb have oids below 16384: https://www.postgresql.org/docs/current/system-catalog-initial-data.html
+_OUTSIDE_SCHEMAS = """
+    WITH outside (classid, objid) AS (
+        SELECT 'pg_catalog.pg_cast'::pg_catalog.regclass, oid FROM pg_catalog.pg_cast
+        UNION ALL SELECT 'pg_catalog.pg_transform'::pg_catalog.regclass, oid FROM pg_catalog.pg_transform
+        UNION ALL SELECT 'pg_catalog.pg_language'::pg_catalog.regclass, oid FROM pg_catalog.pg_language
+        UNION ALL SELECT 'pg_catalog.pg_event_trigger'::pg_catalog.regclass, oid FROM pg_catalog.pg_event_trigger
+        UNION ALL SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, oid FROM pg_catalog.pg_publication
+        UNION ALL SELECT 'pg_catalog.pg_subscription'::pg_catalog.regclass, s.oid FROM pg_catalog.pg_subscription s
+                    JOIN pg_catalog.pg_database d ON d.oid = subdbid WHERE datname = pg_catalog.current_database()
+        UNION ALL SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass, oid
+                    FROM pg_catalog.pg_foreign_data_wrapper
+        UNION ALL SELECT 'pg_catalog.pg_foreign_server'::pg_catalog.regclass, oid FROM pg_catalog.pg_foreign_server
+        UNION ALL SELECT 'pg_catalog.pg_default_acl'::pg_catalog.regclass, oid FROM pg_catalog.pg_default_acl
+                   WHERE defaclnamespace = 0
+    )
+    SELECT i.type || ' ' || i.identity AS object
+      FROM outside o, LATERAL pg_catalog.pg_identify_object(o.classid, o.objid, 0) i
+     WHERE o.objid >= 16384 AND NOT EXISTS (
+           SELECT FROM pg_catalog.pg_depend d WHERE (d.classid, d.objid) = (o.classid, o.objid) AND d.deptype = 'e')
+     ORDER BY 1
+"""

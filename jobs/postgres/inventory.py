@@ -18,7 +18,7 @@ from jobs.postgres.catalogue import (
 )
 from jobs.postgres.connection import Connection
 from jobs.postgres.copying import PartPlan, largest_first, plan_parts
-from jobs.postgres.dependencies import roles_named_by, schemas_needed_by
+from jobs.postgres.dependencies import objects_outside_schemas, roles_named_by, schemas_needed_by, servers_named_by
 from jobs.postgres.errors import translated
 from jobs.postgres.snapshot import SnapshotSession
 
@@ -27,7 +27,8 @@ from jobs.postgres.snapshot import SnapshotSession
 class Inventory:
     """The database as the snapshot sees it.
 
-    `schemas` are those to dump, with all that they depend on; `other_schemas` the rest.
+    `schemas` are those to dump, with all that they depend on; `other_schemas` the rest. `outside_schemas` names objects
+    that belong to no schema; `roles` and `servers` are those that the dump names.
     """
 
     relations: tuple[Relation, ...]
@@ -37,6 +38,8 @@ class Inventory:
     other_schemas: tuple[str, ...]
     extensions: tuple[Extension, ...]
     roles: tuple[str, ...]
+    servers: tuple[str, ...]
+    outside_schemas: tuple[str, ...]
     sequences: tuple[SequenceState, ...]
     foreign_keys: tuple[ForeignKey, ...]
     large_objects: int
@@ -66,6 +69,8 @@ async def read_inventory(session: SnapshotSession) -> Inventory:
             other_schemas=tuple(name for name in await read_schemas(connection) if name not in schemas),
             extensions=extensions,
             roles=await roles_named_by(connection, schemas),
+            servers=await servers_named_by(connection, schemas),
+            outside_schemas=await objects_outside_schemas(connection),
             sequences=await read_sequences(connection, sequences),
             foreign_keys=await read_foreign_keys(connection),
             large_objects=await count_large_objects(connection),

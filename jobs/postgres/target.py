@@ -13,13 +13,18 @@ MARKER = f"{OWN_SCHEMA}.unfinished_restore"
 
 @dataclass(frozen=True, slots=True)
 class TargetState:
-    """What a target holds before a restore. `objects` are those in the way, at most ten; `unfinished` a backup's id."""
+    """What a target holds before a restore. `objects` are those in the way, at most ten; `unfinished` a backup's id.
+
+    `widens_rights`: default privileges give rights on what is made there, which the source may not have given.
+    """
 
     major: int
     existing_schemas: frozenset[str]
     existing_extensions: frozenset[str]
     available_extensions: frozenset[str]
     roles: frozenset[str]
+    servers: frozenset[str]
+    widens_rights: bool
     tables: frozenset[TableName]
     objects: tuple[str, ...]
     unfinished: str | None
@@ -41,6 +46,13 @@ _OBJECTS = """
 """
 
 
+_DEFAULT_RIGHTS = """
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_default_acl d
+                     LEFT JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace
+                    WHERE defaclnamespace = 0 OR n.nspname = ANY ($1::text[]))
+"""
+
+
 async def read_target(connection: Connection, schemas: Sequence[str]) -> TargetState:
     """Look at the target; changes nothing."""
     with translated("looking at the target"):
@@ -55,6 +67,8 @@ async def read_target(connection: Connection, schemas: Sequence[str]) -> TargetS
             existing_extensions=await _names(connection, "SELECT extname FROM pg_catalog.pg_extension"),
             available_extensions=await _names(connection, "SELECT name FROM pg_catalog.pg_available_extensions"),
             roles=await _names(connection, "SELECT rolname FROM pg_catalog.pg_roles"),
+            servers=await _names(connection, "SELECT srvname FROM pg_catalog.pg_foreign_server"),
+            widens_rights=await connection.fetchval(_DEFAULT_RIGHTS, list(schemas)),
             tables=frozenset(TableName(row["nspname"], row["relname"]) for row in tables),
             objects=tuple(f"{row['type']} {row['identity']}" for row in objects),
             unfinished=await _unfinished(connection),
@@ -91,18 +105,20 @@ async def mark_finished(connection: Connection) -> None:
 
 
 async def empty_again(connection: Connection, schemas: Sequence[str], before: TargetState) -> None:
-    """Drop what an unfinished restore made: the target was empty, so all that is in these schemas now is ours."""
+    """Drop what an unfinished restore made: the target was empty, so all that is in these schemas now is ours.
+
+    Each object by itself: one transaction for all may take more locks than the server has room for.
+    """
     with translated("emptying the target again"):
         await connection.fetch(_END_LOADING)
-        async with connection.transaction():
-            extensions = await _names(connection, "SELECT extname FROM pg_catalog.pg_extension")
-            for extension in sorted(extensions - before.existing_extensions):
-                await connection.execute(f"DROP EXTENSION IF EXISTS {quote(extension)} CASCADE")
-            for schema in set(schemas) - before.existing_schemas:
-                await connection.execute(f"DROP SCHEMA IF EXISTS {quote(schema)} CASCADE")
-            for row in await connection.fetch(_OBJECTS, list(schemas)):
-                kind = _DROPPED_AS.get(row["type"], row["type"])
-                await connection.execute(f"DROP {kind} IF EXISTS {row['identity']} CASCADE")
+        extensions = await _names(connection, "SELECT extname FROM pg_catalog.pg_extension")
+        for extension in sorted(extensions - before.existing_extensions):
+            await connection.execute(f"DROP EXTENSION IF EXISTS {quote(extension)} CASCADE")
+        for row in await connection.fetch(_OBJECTS, list(schemas)):
+            kind = _DROPPED_AS.get(row["type"], row["type"])
+            await connection.execute(f"DROP {kind} IF EXISTS {row['identity']} CASCADE")
+        for schema in set(schemas) - before.existing_schemas:
+            await connection.execute(f"DROP SCHEMA IF EXISTS {quote(schema)} CASCADE")
 
 
 # The server does not see at once that we are gone, and a statement at work keeps its locks.

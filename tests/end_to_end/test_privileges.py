@@ -155,6 +155,19 @@ async def test_what_is_not_covered_stands_in_the_manifest(tables: Database) -> N
     assert taken.result.uncovered_tables == 2
 
 
+async def test_what_belongs_to_no_schema_is_warned_of(tables: Database) -> None:
+    await tables.execute(
+        """
+        CREATE TYPE mood AS ENUM ('a'); CREATE CAST (mood AS int) WITH INOUT;
+        CREATE PUBLICATION told FOR TABLE open;
+        ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC;
+        """
+    )
+    [warning] = [one for one in (await back_up(tables)).result.warnings if "no schema" in one]
+    for what in ("cast (public.mood AS integer)", "publication told", "default acl for role postgres on tables"):
+        assert what in warning
+
+
 async def test_a_target_that_lacks_a_role_is_refused(tables: Database, create_database: CreateDatabase) -> None:
     await tables.execute("CREATE ROLE privileges_gone; GRANT SELECT ON open TO privileges_gone")
     taken = await back_up(tables, ["*.*"])

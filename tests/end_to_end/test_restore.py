@@ -178,6 +178,37 @@ async def test_foreign_keys_that_point_outside_are_left_out_with_a_warning(shop:
     assert await target.value("SELECT count(*) FROM shop.orders") == 5000
 
 
+async def test_keys_of_tables_without_rows_that_lead_out_of_the_dump_are_left_out_too(
+    shop: Database, target: Database
+) -> None:
+    await shop.execute(
+        """
+        CREATE SCHEMA auth; CREATE TABLE auth.users (id int PRIMARY KEY);
+        CREATE TABLE shop.carts (id int, owner int REFERENCES auth.users);
+        """
+    )
+    result = await bring_back(await back_up(shop, ["shop.orders", "shop.customers"]), target)
+    assert any("foreign key carts_owner_fkey of shop.carts is left out" in one for one in result.warnings)
+    assert await target.value("SELECT count(*) FROM shop.carts") == 0
+
+
+async def test_a_foreign_server_that_the_target_lacks_is_named(shop: Database, target: Database) -> None:
+    wrapper = "CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing"
+    await shop.execute(f"{wrapper}; CREATE FOREIGN TABLE shop.far_away (n int) SERVER nowhere")
+    taken = await back_up(shop)
+    with pytest.raises(UnsafeTarget, match=r"lacks foreign servers .*: nowhere"):
+        await bring_back(taken, target)
+    await target.execute(wrapper)
+    await bring_back(taken, target)
+    assert await differences(shop, target, ignore_schemas=["rowvault"]) == []
+
+
+async def test_default_privileges_of_the_target_are_warned_of(shop: Database, target: Database) -> None:
+    await target.execute("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
+    result = await bring_back(await back_up(shop), target)
+    assert any("default privileges of the target" in one for one in result.warnings)
+
+
 async def test_materialized_views_come_back_as_definitions_with_a_warning(shop: Database, target: Database) -> None:
     await shop.execute("CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS n FROM shop.orders")
     result = await bring_back(await back_up(shop), target)
