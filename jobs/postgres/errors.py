@@ -95,6 +95,10 @@ def translated(doing: str) -> Iterator[None]:
         raise MissingPrivilege(f"{doing}: {_text(error)}", _privilege_hint(_text(error))) from error
     except (*_GONE, OSError, asyncpg.InterfaceError) as error:
         raise ConnectionLost(f"{doing}: the session ended: {_text(error)}", "see the server's log") from error
+    except asyncpg.OutOfMemoryError as error:
+        raise PostgresError(
+            f"{doing}: {_text(error)}", "with many tables, raise max_locks_per_transaction on the server"
+        ) from error
     except asyncpg.PostgresError as error:
         raise PostgresError(f"{doing}: {_text(error)}", "see the server's log for the statement") from error
 
