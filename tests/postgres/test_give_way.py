@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,8 @@ from jobs.postgres.errors import ConnectionLost, Contended, Unreachable
 from jobs.postgres.snapshot import LockLimits
 from jobs.progress import Progress
 from jobs.table_copy import CopyOptions
+from storage.backends.memory import MemoryBackend
+from storage.backends.protocol import Upload
 from storage.repository import Repository
 from tests.conftest import CreateDatabase
 from tests.proxy import FaultProxy
@@ -120,6 +123,27 @@ async def test_losing_a_session_fails_the_run_and_commits_nothing(
     assert await nothing_committed(place)
     assert [one.name async for one in place.backend.list("backups/")] == []
     await our_sessions_are_gone(tables)
+
+
+class ActsOn(MemoryBackend):
+    """A place that does something first when it comes to an object of that name."""
+
+    def __init__(self, name: str, act: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._name, self._act = name, act
+
+    async def begin(self, name: str, *, sha256: str | None = None) -> Upload:
+        if name.endswith(self._name):
+            await self._act()
+        return await super().begin(name, sha256=sha256)
+
+
+async def test_losing_the_locks_just_before_the_end_fails_the_run_too(tables: Database) -> None:
+    """The rows that were copied last may have been emptied first."""
+    place = Repository("memory", ActsOn("RESTORE.txt", lambda: end_session(tables, "snapshot")))
+    with pytest.raises(ConnectionLost):
+        await back_up(tables, repository=place)
+    assert await nothing_committed(place)
 
 
 async def test_losing_the_session_of_pg_dump_fails_the_run_and_commits_nothing(

@@ -3,7 +3,7 @@
 import pytest
 
 from jobs.postgres.connection import Source, session
-from jobs.postgres.identifiers import TableName
+from jobs.postgres.identifiers import TableName, qualified
 from jobs.postgres.target import (
     TargetState,
     empty_again,
@@ -15,7 +15,7 @@ from jobs.postgres.target import (
 from tests import hostile
 from tests.compare import differences
 from tests.conftest import CreateDatabase
-from tests.servers import Database
+from tests.servers import Database, Server
 from tests.sessions import sessions
 
 # Kinds of objects that the hard schema has none of.
@@ -51,9 +51,10 @@ async def test_a_new_database_is_empty(any_database: Database) -> None:
 
 
 @pytest.mark.parametrize("statement", [line.strip() for line in ODD_KINDS.splitlines()[1:-3]])
-async def test_any_kind_of_object_is_in_the_way(database: Database, statement: str) -> None:
-    await database.execute(statement)
-    assert (await look(database)).objects
+async def test_any_kind_of_object_is_in_the_way(server: Server, statement: str) -> None:
+    async with session(Source(server.maintenance.dsn), "test") as connection:  # whose transaction is never committed
+        await connection.execute(f"BEGIN; SET LOCAL search_path = public; {statement}")
+        assert (await read_target(connection, ["public"])).objects
 
 
 async def test_only_the_schemas_asked_for_are_looked_at(database: Database) -> None:
@@ -135,10 +136,10 @@ async def test_sessions_that_still_load_are_ended_first(database: Database) -> N
     ],
 )
 async def test_sequences_go_on_where_they_stood(
-    database: Database, made_as: str, value: int, called: bool, following: int
+    server: Server, made_as: str, value: int, called: bool, following: int
 ) -> None:
     name = TableName("public", "se.q \"'uence")
-    await database.execute(f"""CREATE SEQUENCE "se.q ""'uence" {made_as}""")
-    async with session(Source(database.dsn), "test") as connection:
+    async with session(Source(server.maintenance.dsn), "test") as connection:  # whose transaction is never committed
+        await connection.execute(f"BEGIN; CREATE SEQUENCE {qualified(name)} {made_as}")
         await set_sequence(connection, name, value, called)
-    assert await database.value("""SELECT nextval('"se.q ""''uence"')""") == following
+        assert await connection.fetchval("SELECT nextval($1::text::regclass)", qualified(name)) == following
