@@ -12,11 +12,9 @@ import typer
 from daemon import output
 from daemon.app import App, Request
 from daemon.command import finish, guarded, with_app
-from daemon.demo import run_demo
 from daemon.logs import configure_logs
 from daemon.outcomes import DIFFERENCE, DONE, FAILED, REFUSED, UsageError
 from daemon.runner import job_run
-from daemon.service import Service
 from daemon.settings import describe_settings
 from daemon.targets import read_dsn
 from jobs import catalogue
@@ -58,6 +56,8 @@ def run(adopt: Adopt = False) -> None:
     Example: ROWVAULT_DATABASE_URL=postgresql://… ROWVAULT_LOCAL_PATH=/var/lib/rowvault rowvault run
     """
 
+    from daemon.service import Service  # what only the daemon needs would make every other command start late
+
     async def work(app: App) -> int:
         configure_logs(app.settings.log_level, app.settings.log_format)
         stop = asyncio.Event()
@@ -80,6 +80,8 @@ def demo(
 
     Example: rowvault demo --once
     """
+    from daemon.demo import run_demo  # likewise
+
     finish(lambda: run_demo(once=once, as_json=as_json), as_json=as_json)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from aiohttp import hdrs, web
 
 from daemon.metrics import Metrics
+from daemon.outcomes import UsageError
 from jobs.status import Status, as_document
 
 _HEADERS = {
@@ -36,13 +37,8 @@ class Knowledge(Protocol):
         """Whether the data is safe, judged now."""
 
 
-class EndpointsError(Exception):
+class EndpointsError(UsageError):
     """The address to serve on cannot be had; `message` says which and why, `hint` what to do."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
 
 
 def make_endpoints(knowledge: Knowledge, metrics: Metrics) -> web.Application:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from daemon.metrics import Outcome
+from daemon.outcomes import Outcome
 from daemon.scheduler import Scheduler
 from jobs.status import Facts, JobFacts, PlaceFacts, Status, judge
 from storage.repository import Catalogue

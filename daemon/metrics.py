@@ -8,17 +8,15 @@ avoiding missing metrics). A job that no longer runs has no next time, and that 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from daemon.outcomes import Outcome
 from jobs.results import BackupResult, TableOutcome, VerifyResult
 from jobs.status import Facts, Status
-
-Outcome = Literal["success", "warning", "failed", "refused"]
 
 OUTCOMES: tuple[Outcome, ...] = ("success", "warning", "failed", "refused")
 # A database can hold any number of tables, a Prometheus cannot: the largest are shown, and how many are not.

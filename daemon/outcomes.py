@@ -1,12 +1,11 @@
 """What an error means for whoever called: an exit code for scripts, a message and a hint for people."""
 
 import asyncio
+from typing import Literal
 
 from typer.exceptions import TyperException
 
-from daemon.endpoints import EndpointsError
 from daemon.logs import explain
-from daemon.metrics import Outcome
 from daemon.settings import SettingsError
 from jobs.errors import Difference, NotThere, UnsafeTarget
 from jobs.postgres.errors import Held, NoSuchTable, ToolMissing, TransactionPooling
@@ -15,11 +14,14 @@ from storage.errors import Corrupt, NotFound
 from storage.names import BadLabel
 from storage.repository import OtherSource
 
+Outcome = Literal["success", "warning", "failed", "refused"]
+"""How a run of a job is counted."""
+
 DONE, FAILED, USAGE, DIFFERENCE, NOT_FOUND, REFUSED = range(6)
 
 
 class UsageError(Exception):
-    """The command line asks for something that cannot be meant."""
+    """The command line, or a setting, asks for something that cannot be."""
 
     def __init__(self, message: str, hint: str = "see rowvault --help") -> None:
         super().__init__(message)
@@ -28,7 +30,7 @@ class UsageError(Exception):
 
 
 _CODES: tuple[tuple[int, tuple[type[BaseException], ...]], ...] = (
-    (USAGE, (SettingsError, BadName, BadLabel, UsageError, TyperException, EndpointsError)),
+    (USAGE, (SettingsError, BadName, BadLabel, UsageError, TyperException)),
     (REFUSED, (OtherSource, UnsafeTarget, TransactionPooling, Held, ToolMissing)),
     (NOT_FOUND, (NotFound, NotThere, NoSuchTable)),
     (DIFFERENCE, (Difference, Corrupt)),
