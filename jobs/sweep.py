@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from storage.backends.protocol import Unfinished
 from storage.leases import LIFETIME, list_leases
-from storage.names import BACKUPS, MANIFESTS, is_backup_id
+from storage.names import BACKUPS, MANIFESTS, VERIFICATIONS, is_backup_id
 from storage.repository import Repository
 
 
@@ -60,6 +60,6 @@ async def discard(repository: Repository, backup_id: str) -> int:
 def _in_use(unfinished: Unfinished, live: set[str], now: datetime) -> bool:
     """Whether somebody may still be writing it: under a live lease; or, needing none, for a short while."""
     folder, _, rest = unfinished.name.partition("/")
-    if f"{folder}/" in {BACKUPS, MANIFESTS}:
+    if f"{folder}/" in {BACKUPS, MANIFESTS, VERIFICATIONS}:
         return rest.partition("/")[0].partition("~")[0] in live
     return unfinished.started + LIFETIME > now

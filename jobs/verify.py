@@ -83,7 +83,7 @@ async def _verify_place(repository: Repository, backup_id: str, sample: float, o
         async with leased_for_reading(repository, backup_id, "verify"):
             pieces = await _read_manifest(repository, backup_id, name, sample, found)
             await _verify_pieces(repository, pieces, on_progress, found)
-        trouble = await _record(repository, backup_id, found) if found or sample >= 1.0 else None
+            trouble = await _record(repository, backup_id, found) if found or sample >= 1.0 else None
     except NotFound as error:
         return _PlaceReport(PlaceOutcome(repository.place, "pending", error.message))
     except StorageError as error:

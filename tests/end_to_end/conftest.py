@@ -89,7 +89,10 @@ async def taken(
     local = Repository("local", LocalBackend(tmp_path_factory.mktemp("local")))
     options = replace(QUICK, copying=SEVERAL_PIECES)
     async with new_bucket(s3_server) as bucket, s3_place(s3_options(bucket)) as s3:
-        results = [await full_backup(Source(source.dsn), selection(), [local, s3], options) for _ in ("one", "another")]
+        results = []
+        for comment in ("'of the first backup'", "'of the other backup'"):  # so that no object of theirs is the same
+            await source.execute(f"COMMENT ON TABLE customers IS {comment}")
+            results.append(await full_backup(Source(source.dsn), selection(), [local, s3], options))
         assert [result.state for result in results] == ["success", "success"]
         manifest, other = [await local.manifest(result.id) for result in results]
         whole = (await contents(local.backend), await contents(s3.backend))

@@ -228,7 +228,7 @@ def leave_temporary(root: Path, name: str, age: timedelta) -> Path:
     return path
 
 
-SMALL = ("repository.json", f"keep/{ID}.json", f"{VERIFICATIONS}{ID}~success.json", f"{LEASES}{ID}~00000000.json")
+SMALL = ("repository.json", f"keep/{ID}.json", f"{LEASES}{ID}~00000000.json")
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -243,10 +243,14 @@ async def test_a_small_object_under_way_is_swept_once_nobody_can_still_be_writin
     assert not old.exists()
 
 
-async def test_a_manifest_under_way_is_its_backups(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["manifest", "verification"])
+async def test_what_is_written_under_a_lease_is_its_backups(tmp_path: Path, kind: str) -> None:
     place = Repository("local", LocalBackend(tmp_path))
-    manifests = [str(made_up(backup).manifest.name()) for backup in (ID, OTHER_ID)]
-    dead, live = (leave_temporary(tmp_path, name, timedelta(seconds=1)) for name in manifests)
+    names = {
+        "manifest": [str(made_up(backup).manifest.name()) for backup in (ID, OTHER_ID)],
+        "verification": [f"{VERIFICATIONS}{backup}~success.json" for backup in (ID, OTHER_ID)],
+    }
+    dead, live = (leave_temporary(tmp_path, name, timedelta(seconds=1)) for name in names[kind])
     await place.lease(OTHER_ID, "full backup")
     assert await sweep(place) == 1
     assert (dead.exists(), live.exists()) == (False, True)
