@@ -21,12 +21,8 @@ Document = dict[str, Any]
 
 DONE, FAILED, USAGE, DIFFERENCE, NOT_FOUND, REFUSED = range(6)
 
-IMPATIENT = {
-    "ROWVAULT_CONNECT_TIMEOUT": "5s",
-    "ROWVAULT_S3__TIMEOUT": "2s",
-    "ROWVAULT_S3__RETRY_FOR": "2s",
-}
-"""Gives up on S3 soon: most tests of what happens then need not wait long for it."""
+IMPATIENT = {"ROWVAULT_S3__TIMEOUT": "3s", "ROWVAULT_S3__RETRY_FOR": "1s"}
+"""Gives up on S3 soon: what happens then need not be waited for long."""
 
 
 def settings_of(source: Database | str | None, local: Path | None = None, **more: str) -> dict[str, str]:

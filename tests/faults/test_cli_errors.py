@@ -104,7 +104,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 async def limited(create_database: CreateDatabase) -> AsyncIterator[tuple[Database, str]]:
     """A copy of the shop, and the DSN of a role that may not do anything there yet."""
-    database = await create_database(key="shop", build=SHOP)
+    database = await create_database(key="little_shop", build=SHOP)
     role = f"limited_{next(_roles)}"
     await database.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'limited'")
     yield database, database.as_role(role, "limited")
@@ -259,7 +259,7 @@ async def test_what_cannot_be_meant(kept: Kept, case: str) -> None:
 # Backups
 
 
-UNKNOWN = (("show",), ("verify",), ("keep",), ("release",), ("restore", "--yes", "--to", "env:ROWVAULT_DATABASE_URL"))
+UNKNOWN = (("show",), ("verify",), ("keep",), ("restore", "--yes", "--to", "env:ROWVAULT_DATABASE_URL"))
 
 
 @pytest.mark.parametrize("command", UNKNOWN, ids=lambda command: str(command[0]))
@@ -287,7 +287,7 @@ async def test_latest_is_the_newest_that_is_whole(kept: Kept) -> None:
 async def test_a_repository_of_another_database_until_it_is_adopted(
     create_database: CreateDatabase, kept: Kept
 ) -> None:
-    other = settings_of(await create_database(key="shop", build=SHOP), kept.folder)
+    other = settings_of(await create_database(key="little_shop", build=SHOP), kept.folder)
     before = files(kept.folder)
     error = await refuse("backup", settings=other, code=REFUSED)
     assert "local holds backups of database 'shop'" in error["message"]

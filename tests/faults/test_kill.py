@@ -179,6 +179,7 @@ async def test_killed_in_any_phase_it_leaves_no_partial_backup_and_the_next_run_
         assert await scene.leftovers(app.repositories) == set()
 
 
+@pytest.mark.timeout(600)
 async def test_killed_at_twenty_moments_it_leaves_no_partial_backup_and_the_next_run_sweeps(scene: Scene) -> None:
     settings = scene.settings("both")
     duration = await _duration(scene, settings)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import Bucket, CreateDatabase
 from tests.daemons import serving_command, until
-from tests.faults.commands import DONE, FAILED, USAGE, off_site, settings_of
+from tests.faults.commands import DONE, FAILED, IMPATIENT, USAGE, off_site, settings_of
 from tests.faults.places import contents
 from tests.programs import rowvault, running_rowvault
 from tests.servers import Database, Server
@@ -26,7 +26,6 @@ SHOP = """
     CREATE TABLE notes (id int);
 """
 DEBUG = {"ROWVAULT_LOG_LEVEL": "debug"}
-IMPATIENT = {"ROWVAULT_S3__RETRY_FOR": "1s", "ROWVAULT_S3__TIMEOUT": "2s"}
 
 
 def odd(word: str) -> str:

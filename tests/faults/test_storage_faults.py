@@ -65,10 +65,6 @@ async def refuses(scene: Scene) -> None:
     await scene.proxy.refuse()
 
 
-async def stalls(scene: Scene) -> None:
-    scene.proxy.stall()
-
-
 async def dies_in_mid_upload(scene: Scene) -> None:
     await _uploading(scene)
     await scene.proxy.refuse()
@@ -87,7 +83,7 @@ async def _uploading(scene: Scene) -> None:
 
 
 Fault = Callable[[Scene], Coroutine[Any, Any, None]]
-FAULTS: list[Fault] = [refuses, stalls, dies_in_mid_upload, falls_silent_in_mid_upload]
+FAULTS: list[Fault] = [refuses, dies_in_mid_upload, falls_silent_in_mid_upload]
 
 
 def named(fault: Fault) -> str:
@@ -97,7 +93,7 @@ def named(fault: Fault) -> str:
 async def backup_during(fault: Fault, scene: Scene, settings: dict[str, str]) -> Answer:
     """A backup's answer, the fault coming before or while it is taken, and over when it has ended."""
     try:
-        if fault in (refuses, stalls):
+        if fault is refuses:
             await fault(scene)
             return await rowvault("backup", "--json", env=settings)
         async with asyncio.TaskGroup() as group:
@@ -182,9 +178,9 @@ async def test_what_s3_refuses_for_good_is_told_at_once(scene: Scene, wrong: str
     assert not any(word in str(error) + str(made) for word in ("not-the-secret", scene.bucket.secret_key))
 
 
-async def test_a_listing_shows_the_place_that_does_not_answer_and_what_the_other_has(scene: Scene) -> None:
+async def test_a_listing_shows_the_place_that_is_silent_and_what_the_other_has(scene: Scene) -> None:
     made = await succeed("backup", settings=scene.settings(local=True))
-    await scene.proxy.refuse()
+    scene.proxy.stall()
     answer = await rowvault("list", "--json", env=scene.settings(local=True))
     assert answer.returncode == DONE
     (listed,) = document(answer)
