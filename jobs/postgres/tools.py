@@ -149,6 +149,13 @@ _HARMLESS = 'unrecognized configuration parameter "transaction_timeout"'
 # What pg_dump's --lock-wait-timeout comes to: it is a statement timeout.
 _LOCK_WAIT = re.compile(r"due to statement timeout(?s:.*)(LOCK TABLE .*)")
 
+# libpq's words, of connecting and of a connection that ends later.
+_NOT_CONNECTED = re.compile("connection to server .*failed:")
+_LOST = re.compile(
+    "server closed the connection|terminating connection|could not (receive|send) data|connection to server was lost"
+    "|no connection to the server|connection not open|Connection reset by peer|SSL SYSCALL error|Broken pipe"
+)
+
 
 def _errors(complaint: str) -> list[str]:
     return [line for line in complaint.splitlines() if ": error:" in line and _HARMLESS not in line]
@@ -166,8 +173,8 @@ def _trouble(program: str, complaint: str) -> Exception:
         return Contended(f"{text} in {waited[1][:200]}", "run it again when no schema change is under way")
     if "permission denied" in complaint:
         return MissingPrivilege(text, "GRANT what is missing to the role (rowvault doctor prints the SQL)")
-    if "server closed the connection" in complaint or "terminating connection" in complaint:
-        return ConnectionLost(text, "see the server's log")
-    if "connection to server" in complaint:
+    if _NOT_CONNECTED.search(complaint):
         return Unreachable(text, "check that the server accepts further connections")
+    if _LOST.search(complaint):
+        return ConnectionLost(text, "see the server's log")
     return ToolTrouble(text, "run rowvault doctor")

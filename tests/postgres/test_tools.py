@@ -104,6 +104,16 @@ async def test_what_a_program_prints_is_returned(tmp_path: Path) -> None:
         ),
         ("pg_dump: error: query failed: server closed the connection unexpectedly", ConnectionLost, "closed"),
         (
+            "pg_dump: error: query failed: could not receive data from server: Connection reset by peer",
+            ConnectionLost,
+            "reset",
+        ),
+        (
+            'pg_dump: error: connection to server at "h", port 1 failed: server closed the connection unexpectedly',
+            Unreachable,
+            "failed",
+        ),
+        (
             "pg_dump: error: query failed: FATAL:  terminating connection due to administrator command",
             ConnectionLost,
             "administrator",
