@@ -22,7 +22,7 @@ run: $(INSTALLED)
 	@exec deploy/run $(BIN)/rowvault
 
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check
