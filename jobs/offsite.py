@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from jobs.concurrency import task_group
 from jobs.leasing import leased, leased_for_reading
@@ -13,7 +13,23 @@ from storage.manifest import Manifest, StoredFile
 from storage.objects import transfer
 from storage.repository import Repository
 
-STREAMS = 3
+STREAMS = 6
+LARGE_BYTES = 8 * 1024 * 1024
+LARGE_STREAMS = 2  # each of these holds several blocks of 8 MiB in memory
+
+
+class _Lanes:
+    """Many small objects travel at a time, for each waits for the store's answer; few large ones do."""
+
+    def __init__(self) -> None:
+        self._all = asyncio.Semaphore(STREAMS)
+        self._large = asyncio.Semaphore(LARGE_STREAMS)
+
+    @asynccontextmanager
+    async def lane(self, stored: StoredFile) -> AsyncIterator[None]:
+        """Wait until this object may travel, which it does in the block."""
+        async with self._large if stored.bytes > LARGE_BYTES else nullcontext(), self._all:
+            yield
 
 
 class Mirror:
@@ -49,16 +65,15 @@ class Mirror:
             self._outcome.set_result(PlaceOutcome(self._other.place, "pending", str(error)))
 
     async def _copy_offered(self) -> Manifest:
-        streams = asyncio.Semaphore(STREAMS)
+        lanes = _Lanes()
         async with task_group() as uploads:
             while isinstance(offered := await self._offered.get(), StoredFile):
-                await streams.acquire()
-                upload = uploads.create_task(self._copy(offered))
-                upload.add_done_callback(lambda _: streams.release())
+                uploads.create_task(self._copy(offered, lanes))
         return offered
 
-    async def _copy(self, stored: StoredFile) -> None:
-        await transfer(self._primary.backend, self._other.backend, stored.name, stored.sha256)
+    async def _copy(self, stored: StoredFile, lanes: _Lanes) -> None:
+        async with lanes.lane(stored):
+            await transfer(self._primary.backend, self._other.backend, stored.name, stored.sha256)
 
 
 @asynccontextmanager
@@ -109,15 +124,15 @@ async def _copy_all(
 ) -> None:
     total = sum(stored.bytes for stored in files)
     done = 0
-    waiting = iter(files)
+    lanes = _Lanes()
 
-    async def stream() -> None:
+    async def copy(stored: StoredFile) -> None:
         nonlocal done
-        for stored in waiting:
+        async with lanes.lane(stored):
             await transfer(primary.backend, other.backend, stored.name, stored.sha256)
-            done += stored.bytes
-            on_progress(Progress(f"copying to {other.place}", done, total))
+        done += stored.bytes
+        on_progress(Progress(f"copying to {other.place}", done, total))
 
     async with task_group() as group:
-        for _ in range(STREAMS):
-            group.create_task(stream())
+        for stored in files:
+            group.create_task(copy(stored))

@@ -49,7 +49,7 @@ class S3Backend:
 
         After a lost reply the object may be ours already: it carries a mark, by which the next try knows it.
         """
-        digest = sha256_of(data)
+        digest = sha256_of([data])
         mark = self._unanswered.pop((require_name(name), digest), None) or secrets.token_hex(16)
         try:
             await self._create(name, data, digest, mark)
@@ -63,7 +63,7 @@ class S3Backend:
 
         async def stream() -> None:
             for name, data in waiting:
-                await self._client.put(require_name(name), data, sha256_of(data))
+                await self._client.put(require_name(name), [data], sha256_of([data]))
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -153,7 +153,7 @@ class S3Backend:
         await self._client.close()
 
     async def _create(self, name: str, data: bytes, digest: bytes, mark: str) -> None:
-        put = partial(self._client.put, name, data, digest, Metadata={MARK: mark})
+        put = partial(self._client.put, name, [data], digest, Metadata={MARK: mark})
         found = await self._client.mark_of(name)
         if found == mark:
             return

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import ssl
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Any
 
@@ -23,7 +23,9 @@ from storage.backends.s3_errors import explain
 from storage.backends.s3_options import S3Options
 from storage.errors import NotFound, Refused
 
-Bytes = bytes | bytearray
+Blocks = Sequence[bytes | memoryview]
+"""A body in pieces as they came: to join them would take its room twice."""
+
 SEND_BYTES = 128 << 10
 
 MARK = "rowvault-write"
@@ -72,8 +74,8 @@ class S3Client:
         """The name of the object that has this key."""
         return key.removeprefix(self.options.key_prefix)
 
-    async def call(self, doing: str, operation: str, data: Bytes | None = None, **parameters: Any) -> Any:
-        """One request about the bucket, `data` its body; `doing` says in an error what could not be done.
+    async def call(self, doing: str, operation: str, blocks: Blocks | None = None, **parameters: Any) -> Any:
+        """One request about the bucket, `blocks` its body; `doing` says in an error what could not be done.
 
         Raises besides `Unavailable` and `Refused`: `NotFound` (404) and `AlreadyExists` (412).
         """
@@ -81,8 +83,8 @@ class S3Client:
         loop = asyncio.get_running_loop()
         with self.explained(doing):
             async with asyncio.timeout(silence) as limit:
-                if data is not None:
-                    parameters["Body"] = _Body(data, lambda: limit.reschedule(loop.time() + silence))
+                if blocks is not None:
+                    parameters["Body"] = _Body(blocks, lambda: limit.reschedule(loop.time() + silence))
                 return await getattr(self._client, operation)(Bucket=self.options.bucket, **parameters)
 
     async def pages(self, operation: str, **parameters: Any) -> AsyncIterator[Any]:
@@ -94,11 +96,11 @@ class S3Client:
                 return
             parameters |= {to: page[found] for to, found in _NEXT[operation].items() if page.get(found)}
 
-    async def put(self, name: str, data: Bytes, digest: bytes, **parameters: Any) -> None:
+    async def put(self, name: str, blocks: Blocks, digest: bytes, **parameters: Any) -> None:
         """Store an object by one request; the store compares `digest`, the SHA-256, before it shows the object."""
         checksum = as_base64(digest)
         key = self.key(name)
-        await self.call(f"write {name}", "put_object", data, Key=key, ChecksumSHA256=checksum, **parameters)
+        await self.call(f"write {name}", "put_object", blocks, Key=key, ChecksumSHA256=checksum, **parameters)
 
     async def abort(self, name: str, upload_id: str) -> None:
         """Free what an unfinished multipart upload took; one that is gone is no error."""
@@ -160,44 +162,48 @@ class _Body(Payload):
     aiohttp may send it twice: on a kept connection that turns out to be closed, or where it is redirected to.
     """
 
-    def __init__(self, data: Bytes, progress: Callable[[], None]) -> None:
-        super().__init__(data)
-        self._data = data
+    def __init__(self, blocks: Blocks, progress: Callable[[], None]) -> None:
+        super().__init__(blocks)
+        self._blocks = blocks
         self._progress = progress
 
     @property
     def size(self) -> int:
-        return len(self._data)
+        return len(self)
 
     @property
     def autoclose(self) -> bool:
         return True
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        whole = memoryview(self._data)
-        for start in range(0, len(whole), SEND_BYTES):
-            # The store may answer, and end the time limit, before it has taken everything.
-            with suppress(RuntimeError):
-                self._progress()
-            await writer.write(whole[start : start + SEND_BYTES])
+        for block in self._blocks:
+            view = memoryview(block)
+            for start in range(0, len(view), SEND_BYTES):
+                # The store may answer, and end the time limit, before it has taken everything.
+                with suppress(RuntimeError):
+                    self._progress()
+                await writer.write(view[start : start + SEND_BYTES])
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return self._data.decode(encoding, errors)
+        return self.read().decode(encoding, errors)
 
     def __len__(self) -> int:
-        return len(self._data)
+        return sum(map(len, self._blocks))
 
     # botocore takes for a body what looks like a file, though it never reads this one.
-    def read(self) -> Bytes:
-        return self._data
+    def read(self) -> bytes:
+        return b"".join(self._blocks)
 
     def seek(self, offset: int) -> int:
         return offset
 
 
-def sha256_of(data: Bytes) -> bytes:
-    """The SHA-256 of some bytes. Large ones belong into a thread."""
-    return hashlib.sha256(data).digest()
+def sha256_of(blocks: Blocks) -> bytes:
+    """The SHA-256 of a body. Large ones belong into a thread."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+    return digest.digest()
 
 
 def as_base64(digest: bytes) -> str:

@@ -25,7 +25,7 @@ ABORT_SECONDS = 5.0
 @dataclass(frozen=True, slots=True)
 class _Part:
     number: int
-    data: bytearray
+    blocks: list[memoryview]
 
 
 class S3Upload:
@@ -42,7 +42,8 @@ class S3Upload:
         self._promised = sha256
         self._hash = hashlib.sha256()
         self._mark = secrets.token_hex(16)
-        self._filling = bytearray()
+        self._filling: list[memoryview] = []
+        self._filled = 0
         self._waiting: deque[_Part] = deque()
         self._flying: dict[asyncio.Task[dict[str, Any]], _Part] = {}
         self._landed: dict[int, dict[str, Any]] = {}
@@ -55,10 +56,11 @@ class S3Upload:
         await self._send_waiting()
         rest = memoryview(block)
         while rest:
-            if len(self._filling) == PART_BYTES:
+            if self._filled == PART_BYTES:
                 await self._enqueue()
-            taken = rest[: PART_BYTES - len(self._filling)]
-            self._filling += taken
+            taken = rest[: PART_BYTES - self._filled]
+            self._filling.append(taken)
+            self._filled += len(taken)
             rest = rest[len(taken) :]
         self._size += len(block)
 
@@ -72,7 +74,7 @@ class S3Upload:
 
     async def abort(self) -> None:
         """See `Upload.abort`; what the store does not free within some seconds, `unfinished` will find."""
-        self._filling = bytearray()
+        self._filling, self._filled = [], 0
         self._waiting.clear()
         if self._upload_id is not None:
             await to_the_end(self._abort())
@@ -81,10 +83,15 @@ class S3Upload:
         self._parts += 1
         if self._parts > MOST_PARTS:
             raise Refused(f"{self._name} is larger than 78 GiB", "Cut it into several objects.")
-        part, self._filling = _Part(self._parts, self._filling), bytearray()
+        part = _Part(self._parts, self._filling)
+        self._filling, self._filled = [], 0
         if self._promised is not None:
-            await asyncio.to_thread(self._hash.update, part.data)
+            await asyncio.to_thread(self._add_to_hash, part.blocks)
         self._waiting.append(part)
+
+    def _add_to_hash(self, blocks: list[memoryview]) -> None:
+        for block in blocks:
+            self._hash.update(block)
 
     async def _send_waiting(self) -> None:
         """Get every full part on its way. Raises what one met that was on its way before; it waits again then."""
@@ -119,12 +126,12 @@ class S3Upload:
 
     async def _send(self, part: _Part) -> dict[str, Any]:
         """Upload one part; return what CompleteMultipartUpload must say of it."""
-        checksum = as_base64(await asyncio.to_thread(sha256_of, part.data))
+        checksum = as_base64(await asyncio.to_thread(sha256_of, part.blocks))
         try:
             reply = await self._client.call(
                 f"write part {part.number} of {self._name}",
                 "upload_part",
-                part.data,
+                part.blocks,
                 Key=self._key,
                 UploadId=self._upload_id,
                 PartNumber=part.number,

@@ -183,4 +183,5 @@ def main() -> None:
     asyncio.run(run(arguments.scale, arguments.runs))
 
 
-main()
+if __name__ == "__main__":
+    main()

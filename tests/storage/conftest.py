@@ -41,7 +41,7 @@ async def shared_client(s3_server: S3Server) -> AsyncIterator[S3Client]:
     )
     client = await S3Client.open(options)
     await client.call("make the bucket", "create_bucket")
-    await client.call("find room for it", "put_object", b"first", Key="first")
+    await client.call("find room for it", "put_object", [b"first"], Key="first")
     yield client
     await client.close()
 
