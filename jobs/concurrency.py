@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Generic, NoReturn, TypeVar
 
 import uvloop
@@ -48,6 +49,7 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._loop = uvloop.new_event_loop()
+        self._opened: list[Callable[[], object]] = []
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
 
     async def __aenter__(self) -> "Worker":
@@ -57,6 +59,8 @@ class Worker:
     async def __aexit__(self, *_: object) -> None:
         ended = asyncio.run_coroutine_threadsafe(_end_everything(), self._loop)
         await asyncio.shield(asyncio.wrap_future(ended))
+        for close in self._opened:
+            self._loop.call_soon_threadsafe(close)
         self._loop.call_soon_threadsafe(self._loop.stop)
         await asyncio.shield(asyncio.to_thread(self._thread.join))
 
@@ -69,9 +73,18 @@ class Worker:
         """Run a coroutine in the thread. Cancelling cancels it there; leaving the worker waits for its end."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_heard(work), self._loop))
 
-    def call_soon(self, callback: Callable[[], object]) -> None:
-        """Have a plain function called in the thread."""
-        self._loop.call_soon_threadsafe(callback)
+    async def open(self, opening: Coroutine[Any, Any, T], close: Callable[[T], object]) -> T:
+        """What a coroutine makes in the thread; `close` is called on it there when the worker is left.
+
+        Also if it is made in the moment in which whoever waits for it is cancelled.
+        """
+
+        async def opened() -> T:
+            made = await opening
+            self._opened.append(partial(close, made))
+            return made
+
+        return await self.run(opened())
 
 
 async def _heard(work: Coroutine[Any, Any, T]) -> T:

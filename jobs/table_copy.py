@@ -84,11 +84,7 @@ async def copy_tables(
 @asynccontextmanager
 async def _snapshot_worker(source: Source, snapshot_id: str, number: int) -> AsyncIterator[tuple[Worker, Connection]]:
     async with Worker(f"copy-{number}") as worker:
-        connection = await worker.run(join_snapshot(source, snapshot_id, f"copy {number}"))
-        try:
-            yield worker, connection
-        finally:
-            worker.call_soon(connection.terminate)
+        yield worker, await worker.open(join_snapshot(source, snapshot_id, f"copy {number}"), Connection.terminate)
 
 
 async def _encode_all(

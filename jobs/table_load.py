@@ -43,11 +43,7 @@ async def load_tables(
 @asynccontextmanager
 async def _loading_worker(target: Source, number: int) -> AsyncIterator[tuple[Worker, Connection]]:
     async with Worker(f"load-{number}") as worker:
-        connection = await worker.run(connect(target, f"load {number}"))
-        try:
-            yield worker, connection
-        finally:
-            worker.call_soon(connection.terminate)
+        yield worker, await worker.open(connect(target, f"load {number}"), Connection.terminate)
 
 
 async def _load_part(worker: Worker, connection: Connection, repository: Repository, table: Table, part: Part) -> None:

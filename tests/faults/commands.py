@@ -93,4 +93,4 @@ def _without_chance(text: str) -> str:
     return _CHANCE.sub("...", text)
 
 
-_CHANCE = re.compile(r"\d{8}T\d{6}\.\d{3}Z-full-[0-9a-f]{6}|tried \d+ times")
+_CHANCE = re.compile(r"\d{8}T\d{6}\.\d{3}Z-full-[0-9a-f]{6}|tried \d+ times|cannot write \S+")

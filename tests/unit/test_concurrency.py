@@ -191,3 +191,28 @@ async def test_a_worker_that_waits_for_room_ends_when_nobody_takes_any_more() ->
 
     with pytest.raises(Trouble):
         await take_one()
+
+
+async def test_what_was_opened_just_as_the_caller_was_cancelled_is_closed() -> None:
+    """As a session that is there when a backup gives way: nobody else would ever close it."""
+    begun, gate, opened = asyncio.Event(), threading.Event(), threading.Event()
+    loop, closed = asyncio.get_running_loop(), list[str]()
+
+    async def opening() -> str:
+        loop.call_soon_threadsafe(begun.set)
+        gate.wait()
+        opened.set()
+        return "a session"
+
+    async def use() -> None:
+        async with Worker("w") as worker:
+            await worker.open(opening(), closed.append)
+
+    task = asyncio.create_task(use())
+    await begun.wait()
+    gate.set()
+    opened.wait()  # the loop hears nothing of it before its task is cancelled
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert closed == ["a session"]
