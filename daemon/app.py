@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from daemon.settings import Settings
+from jobs.aftercare import Statement
 from jobs.full_backup import BackupOptions, full_backup
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
 from jobs.postgres.identifiers import parse_pattern
 from jobs.postgres.snapshot import LockLimits
 from jobs.progress import OnProgress, no_progress
+from jobs.restore import RestoreOptions
 from jobs.results import BackupResult
 from jobs.table_copy import CopyOptions
 from storage.backends.factory import open_local, open_s3
@@ -79,6 +81,20 @@ class App:
             reason=request.reason,
             keep=request.keep,
             adopt=request.adopt,
+        )
+
+    @property
+    def restore_options(self) -> RestoreOptions:
+        """How a restore is carried out."""
+        settings = self.settings
+        return RestoreOptions(
+            streams=settings.copy_jobs,
+            pg_bin=settings.pg_bin,
+            lock_timeout=settings.lock_timeout.total_seconds(),
+            statements=(
+                *(Statement(sql) for sql in settings.quality_checks),
+                *(Statement(sql, role) for role, sql in settings.role_checks),
+            ),
         )
 
     async def full_backup(self, request: Request, on_progress: OnProgress = no_progress) -> BackupResult:

@@ -19,8 +19,10 @@ from daemon.settings import describe_settings
 from daemon.targets import read_dsn
 from jobs import catalogue
 from jobs.doctor import examine
-from jobs.restore import choose_whole, plan_restore
+from jobs.postgres.identifiers import parse_key
+from jobs.restore import plan_restore
 from jobs.restore import restore as carry_out
+from jobs.restore_scope import Mode, Scope
 from jobs.results import VerifyResult
 from jobs.verify import verify_backup
 from storage.names import check_label
@@ -229,21 +231,37 @@ def verify(
 @cli.command()
 def restore(
     backup_id: Annotated[str, typer.Argument(metavar="[BACKUP]", help="An id; without one: latest.")] = "latest",
+    table: Annotated[list[str] | None, typer.Option(metavar="TABLE", help="Only this table; repeatable.")] = None,
+    key: Annotated[
+        list[str] | None, typer.Option(metavar="COL=VALUE", help="Only the row with this primary key; repeatable.")
+    ] = None,
+    mode: Annotated[
+        Mode,
+        typer.Option(help="replace: as it was. insert-missing: only rows that are gone. upsert: delete none."),
+    ] = "replace",
+    into_schema: Annotated[
+        str | None, typer.Option(metavar="S", help="Put the tables beside the live ones, into this schema.")
+    ] = None,
     to: Annotated[str, typer.Option(metavar="DSN", help="Where to: a DSN, env:NAME, or @FILE that holds one.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Restore a backup into an empty database, after showing what will be done and asking.
+    """Restore everything, tables, or one row, after showing what will be done and asking.
 
-    Example: rowvault restore latest --to env:TARGET_DSN --dry-run
+    A database that has something in it is changed in one transaction or not at all.
+
+    Examples: rowvault restore --to env:NEW_DSN --dry-run · rowvault restore --table orders --to env:APP_DSN ·
+    rowvault restore --table orders --key id=7 --to env:APP_DSN
     """
 
     async def work(app: App) -> int:
-        target = app.database(read_dsn(to, output.err.print))
+        target, options = app.database(read_dsn(to, output.err.print)), app.restore_options
+        scope = Scope(tuple(table or ()), _key(key or []), mode, into_schema)
         found = await catalogue.resolve(app.repositories, backup_id)
         manifest = await catalogue.read_manifest(app.repositories, found)
-        plan = await plan_restore(manifest, target, app.settings.pg_bin)
+        with output.progress(quiet=as_json) as on_progress:
+            plan = await plan_restore(app.repositories, manifest, target, scope, options, on_progress)
         if not as_json:
             output.print_plan(plan)
         if dry_run:
@@ -252,14 +270,12 @@ def restore(
         if not yes and not _confirmed(as_json):
             return REFUSED
         with output.progress(quiet=as_json) as on_progress:
-            repository, whole = await choose_whole(app.repositories, found, on_progress)
-            plan = await plan_restore(whole, target, app.settings.pg_bin)
-            result = await carry_out(plan, repository, app.settings.copy_jobs, on_progress)
+            result = await carry_out(plan, app.repositories, options, on_progress)
         if as_json:
-            output.print_json(result)
+            output.print_json(output.restore_document(result))
         else:
             output.print_restore(result)
-        return DONE
+        return DONE if result.as_it_should_be else DIFFERENCE
 
     with_app(work, as_json=as_json)
 
@@ -311,6 +327,17 @@ def _share(text: str) -> float:
     if not text.endswith("%") or not 0 < share <= 1:
         raise UsageError("--sample wants a share such as 10%")
     return share
+
+
+def _key(pairs: list[str]) -> dict[str, str]:
+    """Each column's value; raises `UsageError` for a column given twice."""
+    key: dict[str, str] = {}
+    for text in pairs:
+        column, value = parse_key(text)
+        if column in key:
+            raise UsageError(f"--key {column} is given twice")
+        key[column] = value
+    return key
 
 
 def _confirmed(as_json: bool) -> bool:

@@ -23,11 +23,13 @@ from daemon.outcomes import DIFFERENCE, DONE
 from daemon.runner import job_run
 from daemon.service import Service
 from daemon.settings import Settings, load_settings
+from jobs.catalogue import read_manifest
 from jobs.errors import JobError
 from jobs.postgres.connection import Connection, Source, session
 from jobs.postgres.embedded import EmbeddedServer, find_servers
 from jobs.postgres.identifiers import TableName, qualified
-from jobs.restore import choose_whole, plan_restore, restore
+from jobs.restore import plan_restore, restore
+from jobs.restore_scope import Scope
 from jobs.results import BackupResult, RestoreResult, TableOutcome
 
 BUCKET = "rowvault"
@@ -138,9 +140,9 @@ async def _run_jobs(app: App, server: EmbeddedServer, say: Callable[[str], objec
         async with job_run(app.source, "full backup", app.time_limit):
             backup = await app.full_backup(Request(label="demo"), on_progress)
         say("restoring it into a fresh database …")
-        repository, manifest = await choose_whole(app.repositories, backup.id, on_progress)
-        plan = await plan_restore(manifest, _database(server, RESTORED), app.settings.pg_bin)
-        restored = await restore(plan, repository, app.settings.copy_jobs, on_progress)
+        manifest, options = await read_manifest(app.repositories, backup.id), app.restore_options
+        plan = await plan_restore(app.repositories, manifest, _database(server, RESTORED), Scope(), options)
+        restored = await restore(plan, app.repositories, options, on_progress)
     compared = await _compare(server, backup.tables)
     if as_json:
         output.print_json(_document(backup, restored, compared))

@@ -18,8 +18,10 @@ from rich.text import Text
 from daemon.settings import SettingDescription
 from jobs.catalogue import ListedBackup
 from jobs.doctor import Report
+from jobs.postgres.identifiers import TableName
 from jobs.progress import OnProgress, Progress
 from jobs.restore import RestorePlan
+from jobs.restore_change import SAYS, ChangePlan
 from jobs.results import BackupResult, PlaceOutcome, Problem, RestoreResult, VerifyResult
 from storage.manifest import Manifest
 
@@ -163,16 +165,60 @@ def print_list(backups: Sequence[ListedBackup]) -> None:
 
 
 def print_plan(plan: RestorePlan) -> None:
-    """What a restore is about to do."""
+    """What a restore is about to do, a table a line."""
     shown = table(
         f"restore {plan.manifest.id} ({plan.manifest.created_at:%Y-%m-%d %H:%M:%S} UTC) into {plan.target.where}",
-        "table", ">rows now", ">rows in the backup", ">COPY text",
+        "table", ">rows now", ">rows in the backup", ">COPY text", "what is done",
     )  # fmt: skip
-    for one in plan.manifest.tables:
-        shown.add_row(Text(f"{one.schema_name}.{one.name}"), "-", f"{one.rows:,}", as_bytes(one.bytes_raw))
+    for one in _planned(plan):
+        shown.add_row(
+            Text(one["table"]), f"{one['rows_now']:,}", f"{one['rows']:,}", as_bytes(one["bytes_raw"]), one["does"]
+        )
     err.print(shown)
+    err.print(f"  about {_estimate(plan)} to read, verify and load")
     for warning in plan.warnings:
         err.print(Text("  note: ", style="yellow") + Text(warning))
+
+
+_BYTES_A_SECOND = 40e6  # of COPY text read, verified, loaded, indexed and compared, on a small machine
+
+
+def _estimate(plan: RestorePlan) -> str:
+    seconds = sum(one["bytes_raw"] for one in _planned(plan)) / _BYTES_A_SECOND
+    return f"{max(1, round(seconds))} s" if seconds < 120 else f"{round(seconds / 60)} min"
+
+
+def _planned(plan: RestorePlan) -> list[dict[str, Any]]:
+    """A line for each table: what is there, what the backup has, what is done."""
+    if isinstance(plan, ChangePlan):
+        return [
+            {
+                "table": str(one.into),
+                "schema": one.stored.schema_name,
+                "name": one.stored.name,
+                "how": one.how,
+                "does": SAYS[one.how],
+                "rows_now": one.rows_now,
+                "rows": plan.rows.number if plan.rows else one.stored.rows,
+                "bytes_raw": one.stored.bytes_raw,
+                "children": [str(key.table) for key in one.children],
+            }
+            for one in plan.changes
+        ]
+    return [
+        {
+            "table": str(TableName(one.schema_name, one.name)),
+            "schema": one.schema_name,
+            "name": one.name,
+            "how": "create",
+            "does": SAYS["create"],
+            "rows_now": 0,
+            "rows": one.rows,
+            "bytes_raw": one.bytes_raw,
+            "children": [],
+        }
+        for one in plan.manifest.tables
+    ]
 
 
 def plan_document(plan: RestorePlan) -> dict[str, Any]:
@@ -181,10 +227,7 @@ def plan_document(plan: RestorePlan) -> dict[str, Any]:
         "id": plan.manifest.id,
         "target": plan.target.where,
         "dry_run": True,
-        "tables": [
-            {"schema": one.schema_name, "name": one.name, "rows": one.rows, "bytes_raw": one.bytes_raw}
-            for one in plan.manifest.tables
-        ],
+        "tables": _planned(plan),
         "warnings": list(plan.warnings),
     }
 
@@ -227,12 +270,23 @@ def print_settings(described: Sequence[SettingDescription]) -> None:
 
 def print_restore(result: RestoreResult) -> None:
     """What a restore came to."""
-    rows = sum(one.rows for one in result.tables)
-    out.print(
-        f"restored {result.id} into {result.target}: {len(result.tables)} tables, {rows:,} rows"
-        f" in {result.duration_seconds:.1f} s"
-    )
+    shown = table("", "table", ">added", ">changed", ">removed")
+    for one in result.touched:
+        shown.add_row(Text(one.table), f"{one.inserted:,}", f"{one.updated:,}", f"{one.deleted:,}")
+    out.print(shown)
+    out.print(f"restored {result.id} into {result.target} in {result.duration_seconds:.1f} s")
+    for check in result.checks:
+        said = Text(f": {check.message}" if check.message else "")
+        out.print(Text("  ") + styled(check.state) + Text(f"  {check.name}") + said)
     print_warnings(result.warnings)
+
+
+def restore_document(result: RestoreResult) -> dict[str, Any]:
+    """A restore's result as JSON shows it."""
+    document = asdict(result)
+    if not result.as_it_should_be:
+        document["error"] = {"message": "restored, but a check failed", "hint": "see checks"}
+    return document
 
 
 def print_report(report: Report) -> None:

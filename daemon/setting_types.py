@@ -3,10 +3,11 @@
 Every ValueError raised here reads on after the setting's name, and never repeats the text.
 """
 
+import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -78,6 +79,28 @@ def _schedule(text: str) -> str:
     return text.strip()
 
 
+def _quality_checks(text: str) -> tuple[str, ...]:
+    return tuple(_json_list(text, str, "must be a JSON list of SQL statements"))
+
+
+def _role_checks(text: str) -> tuple[tuple[str, str], ...]:
+    wanted = 'must be a JSON list of {"role": …, "sql": …}'
+    checks = _json_list(text, dict, wanted)
+    if not all(check.keys() == {"role", "sql"} and all(isinstance(v, str) for v in check.values()) for check in checks):
+        raise ValueError(wanted)
+    return tuple((check["role"], check["sql"]) for check in checks)
+
+
+def _json_list(text: str, kind: type, wanted: str) -> list[Any]:
+    try:
+        items = json.loads(text)
+    except ValueError:
+        raise ValueError(wanted) from None
+    if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
+        raise ValueError(wanted)
+    return items
+
+
 def _from_text(parse: Callable[[str], object]) -> BeforeValidator:
     return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
@@ -98,6 +121,8 @@ Duration = Annotated[timedelta, _from_text(parse_duration)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
 Patterns = Annotated[tuple[str, ...], _from_text(_patterns)]
 Prefix = Annotated[str, AfterValidator(lambda text: text.strip("/"))]
+QualityChecks = Annotated[tuple[str, ...], _from_text(_quality_checks)]
+RoleChecks = Annotated[tuple[tuple[str, str], ...], _from_text(_role_checks)]
 Schedule = Annotated[str, _from_text(_schedule)]
 Size = Annotated[int, _from_text(parse_size)]
 ZoneName = Annotated[str, AfterValidator(_zone)]

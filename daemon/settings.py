@@ -25,6 +25,8 @@ from daemon.setting_types import (
     EndpointUrl,
     Patterns,
     Prefix,
+    QualityChecks,
+    RoleChecks,
     Schedule,
     Size,
     ZoneName,
@@ -169,6 +171,14 @@ class Settings(BaseSettings):
     stop_grace_seconds: Annotated[int, whole(1, 3600)] = Field(
         8,
         description="How long jobs may take to end after SIGTERM; stay under the container's own.",
+    )
+    quality_checks: QualityChecks = Field(
+        (),
+        description="JSON list of SQL statements to run after a restore; one fails if it raises or returns false.",
+    )
+    role_checks: RoleChecks = Field(
+        (),
+        description='The same as roles of the application: a JSON list of {"role": "…", "sql": "…"}.',
     )
     pg_bin: Path | None = Field(
         None, description="Folder of pg_dump and pg_restore. Unset: the newest found on this machine."

@@ -51,6 +51,7 @@ def _describe_table(
         load_into=stored.Name(schema_name=root.schema, name=root.name) if root else None,
         persistence="unlogged" if relation.unlogged else "permanent",
         row_security=relation.row_security,
+        primary_key=shape.primary_key,
         columns=tuple(
             stored.Column(name=column.name, type=column.type, generated=column.generated, identity=column.identity)
             for column in shape.columns
@@ -75,8 +76,14 @@ def describe_sequences(states: tuple[SequenceState, ...]) -> tuple[stored.Sequen
 def describe_schema_only(inventory: Inventory) -> tuple[stored.SchemaOnly, ...]:
     """What stands in the schema dump without rows of its own in this backup."""
     with_rows = {relation.oid for relation in inventory.chosen.relations}
+    names = {relation.oid: str(relation.table) for relation in inventory.relations}
     return tuple(
-        stored.SchemaOnly(schema_name=relation.table.schema, name=relation.table.name, kind=_KINDS[relation.kind])
+        stored.SchemaOnly(
+            schema_name=relation.table.schema,
+            name=relation.table.name,
+            kind=_KINDS[relation.kind],
+            partition_of=names[relation.partition_of] if relation.partition_of else None,
+        )
         for relation in inventory.relations
         if relation.kind in _KINDS
         and relation.table.schema in inventory.schemas

@@ -1,27 +1,30 @@
 """Which entries of a schema archive a restore carries out, and when. Pure functions over what `pg_restore --list` says.
 
-An entry is `ID; CATALOG OID DESCRIPTION SCHEMA NAME OWNER`, names unquoted: what is sought is matched from the left.
+Names in entries are unquoted: what is sought is matched from the left.
 """
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from jobs.postgres.ddl import ArchiveEntry
+from jobs.postgres.identifiers import TableName
 from storage.manifest import ForeignKeyOutside
 
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """`making` is what makes objects, which can be dropped again on failure.
+    """`making` is what makes objects, which can be dropped again on failure; `rights` are GRANTs on them.
 
     `settling` changes what was there already (rights on schema `public`, rights of objects to come): it goes last.
     """
 
-    making: tuple[str, ...]
-    settling: tuple[str, ...]
+    making: tuple[ArchiveEntry, ...]
+    rights: tuple[ArchiveEntry, ...]
+    settling: tuple[ArchiveEntry, ...]
 
 
 def wanted_entries(
-    listing: Sequence[str],
+    listing: Sequence[ArchiveEntry],
     schemas: Collection[str],
     existing_schemas: Collection[str],
     existing_extensions: Collection[str],
@@ -33,16 +36,74 @@ def wanted_entries(
     """
     unwanted = [_shown(f"FK CONSTRAINT {key.schema_name} {key.table} {key.name} ") for key in left_out]
     unwanted += [_shown(f"EXTENSION - {extension} ") for extension in existing_extensions]
-    making, settling = [], []
+    making, rights, settling = [], [], []
     for entry in listing:
-        text = entry.split(" ", 3)[3]
+        text = entry.text
         if text.startswith("DEFAULT ACL ") or _is_of(
             text, ("ACL - SCHEMA", "COMMENT - SCHEMA"), schemas, existing_schemas
         ):
             settling.append(entry)
+        elif text.startswith("ACL "):
+            rights.append(entry)
         elif not text.startswith(tuple(unwanted)) and not _is_of(text, ("SCHEMA -",), schemas, existing_schemas):
             making.append(entry)
-    return Entries(tuple(making), tuple(settling))
+    return Entries(tuple(making), tuple(rights), tuple(settling))
+
+
+def for_tables(
+    missing: Sequence[ArchiveEntry], tables: Collection[TableName], roles: Collection[str]
+) -> tuple[ArchiveEntry, ...]:
+    """Of the entries that the target lacks, those that tables need and those that belong to them.
+
+    What belongs to a table refers to it: its indexes, policies and comments, a view of it, a foreign key of another
+    table that points to it. A table that is not asked for comes only if one that is needs it.
+    """
+    by_number = {entry.number: entry for entry in missing}
+    wanted = {_shown(f"TABLE {table.schema} {table.name}") for table in tables}
+    found = {entry.number for entry in missing if without_owner(entry.text, roles) in wanted}
+    barred = {entry.number for entry in missing if entry.text.startswith(_WITH_ROWS)} - found
+    waiting = list(found)
+    while waiting:
+        number = waiting.pop()
+        needed = by_number[number].needs & by_number.keys()
+        belonging = {
+            entry.number
+            for entry in missing
+            if number in entry.needs and not _reach(entry.number, by_number) & (barred - found)
+        }
+        fresh = (needed | belonging) - found
+        found |= fresh
+        waiting += fresh
+    return tuple(entry for entry in missing if entry.number in found)
+
+
+_WITH_ROWS = ("TABLE ", "FOREIGN TABLE ")
+
+
+def _reach(number: int, by_number: dict[int, ArchiveEntry]) -> set[int]:
+    """The entry and all that it needs, through all levels, as far as it is among these."""
+    reached: set[int] = set()
+    waiting = [number]
+    while waiting:
+        one = waiting.pop()
+        if one in by_number and one not in reached:
+            reached.add(one)
+            waiting += by_number[one].needs
+    return reached
+
+
+def absent(
+    making: Sequence[ArchiveEntry], there: Sequence[ArchiveEntry], roles: Collection[str]
+) -> tuple[ArchiveEntry, ...]:
+    """The entries whose objects another database, whose own archive lists what is `there`, does not have."""
+    names = {without_owner(entry.text, roles) for entry in there}
+    return tuple(entry for entry in making if without_owner(entry.text, roles) not in names)
+
+
+def without_owner(text: str, roles: Collection[str]) -> str:
+    """An entry's text up to its owner, which is the longest role's name that it ends with."""
+    owners = [role for role in roles if text.endswith(f" {role}")]
+    return text.removesuffix(max(owners, key=len, default="")).rstrip(" ")
 
 
 def _is_of(text: str, beginnings: Iterable[str], schemas: Collection[str], existing: Collection[str]) -> bool:

@@ -71,11 +71,43 @@ class BackupResult:
 
 
 @dataclass(frozen=True, slots=True)
+class TableTouched:
+    """What a restore did to one table that is in the target now: how, and to how many rows."""
+
+    table: str
+    how: str
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at after restoring, and what was found."""
+
+    name: str
+    state: Literal["ok", "failed"]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """What a restore put into the target; `warnings` name what could not be restored as it was, and why."""
+    """What a restore put into the target, and what was found when looking after it.
+
+    `warnings` name what could not be restored as it was, and why. `duration_seconds` runs until the rows are there for
+    everybody, `check_seconds` is apart from it.
+    """
 
     id: str
     target: str
     tables: tuple[TableOutcome, ...]
+    touched: tuple[TableTouched, ...]
     duration_seconds: float
     warnings: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    check_seconds: float = 0.0
+
+    @property
+    def as_it_should_be(self) -> bool:
+        """Whether every check passed."""
+        return all(check.state == "ok" for check in self.checks)

@@ -63,6 +63,7 @@ class Table(_Record):
     """One table with rows of its own: its shape and its data. `oid` is the source's, for the change log.
 
     `load_into` is the partitioned table through which its rows go in, where they may belong to another partition then.
+    `primary_key` are its columns in order; empty where the table has none.
     """
 
     schema_name: str = Field(alias="schema")
@@ -72,6 +73,7 @@ class Table(_Record):
     load_into: Name | None
     persistence: Literal["permanent", "unlogged"]
     row_security: bool
+    primary_key: tuple[str, ...]
     columns: tuple[Column, ...]
     parts: tuple[Part, ...]
 
@@ -109,6 +111,7 @@ class SchemaOnly(_Record):
     schema_name: str = Field(alias="schema")
     name: str
     kind: RelationKind
+    partition_of: str | None
 
 
 class ForeignKeyOutside(_Record):

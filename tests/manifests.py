@@ -106,6 +106,7 @@ def _table(stored: StoredFile) -> Table:
         load_into=None,
         persistence="permanent",
         row_security=False,
+        primary_key=(),
         columns=(),
         parts=(part,),
     )

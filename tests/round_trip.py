@@ -9,7 +9,8 @@ from jobs.postgres.connection import Source
 from jobs.postgres.identifiers import parse_pattern
 from jobs.postgres.snapshot import LockLimits
 from jobs.progress import OnProgress, no_progress
-from jobs.restore import choose_whole, plan_restore, restore
+from jobs.restore import RestoreOptions, RestorePlan, plan_restore, restore
+from jobs.restore_scope import Scope
 from jobs.results import BackupResult, RestoreResult
 from jobs.table_copy import CopyOptions
 from storage.backends.memory import MemoryBackend
@@ -19,6 +20,7 @@ from tests.servers import Database
 
 EVERYTHING = ("*.*",)
 SMALL_PIECES = CopyOptions(streams=3, pages_per_part=1, roll_at=1)
+EVERYWHERE = Scope()
 QUICK = BackupOptions(attempts=1, locks=LockLimits(lock_timeout=1.0, give_way_after=0.5))
 
 
@@ -65,11 +67,18 @@ async def back_up(
     return Taken(place, result, await place.manifest(result.id))
 
 
-async def bring_back(taken: Taken, target: Database, on_progress: OnProgress = no_progress) -> RestoreResult:
+async def bring_back(
+    taken: Taken, target: Database | Source, scope: Scope = EVERYWHERE, on_progress: OnProgress = no_progress
+) -> RestoreResult:
     """Restore a backup into a database, verified first, as the command line does."""
-    repository, manifest = await choose_whole([taken.repository], taken.result.id)
-    plan = await plan_restore(manifest, Source(target.dsn), None)
-    return await restore(plan, repository, 2, on_progress)
+    plan = await plan_to_bring_back(taken, target, scope)
+    return await restore(plan, [taken.repository], RestoreOptions(), on_progress)
+
+
+async def plan_to_bring_back(taken: Taken, target: Database | Source, scope: Scope = EVERYWHERE) -> RestorePlan:
+    """What restoring it would do."""
+    into = Source(target.dsn) if isinstance(target, Database) else target
+    return await plan_restore([taken.repository], taken.manifest, into, scope, RestoreOptions())
 
 
 async def nothing_committed(repository: Repository) -> bool:

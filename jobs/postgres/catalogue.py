@@ -77,9 +77,10 @@ class ColumnShape:
 
 @dataclass(frozen=True, slots=True)
 class TableShape:
-    """A table's columns in order, and its size. `pages` is None where rows cannot be found by page."""
+    """A table's columns in order, its primary key and its size. `pages` is None where rows cannot be found by page."""
 
     columns: tuple[ColumnShape, ...]
+    primary_key: tuple[str, ...]
     pages: int | None
     total_bytes: int
 
@@ -162,12 +163,19 @@ async def read_shapes(connection: Connection, oids: list[int]) -> dict[int, Tabl
         """
         SELECT c.oid::bigint, pg_catalog.pg_table_size(c.oid) AS total,
                CASE WHEN a.amname = 'heap' THEN pg_catalog.pg_relation_size(c.oid)
-                    / pg_catalog.current_setting('block_size')::int END AS pages
+                    / pg_catalog.current_setting('block_size')::int END AS pages,
+               ARRAY(SELECT a.attname FROM pg_catalog.pg_constraint k,
+                            pg_catalog.unnest(k.conkey) WITH ORDINALITY u (attnum, position)
+                       JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.attnum
+                      WHERE k.conrelid = c.oid AND k.contype = 'p' ORDER BY u.position) AS primary_key
           FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam WHERE c.oid = ANY ($1::oid[])
         """,
         oids,
     )
-    return {row["oid"]: TableShape(tuple(columns[row["oid"]]), row["pages"], row["total"]) for row in sizes}
+    return {
+        row["oid"]: TableShape(tuple(columns[row["oid"]]), tuple(row["primary_key"]), row["pages"], row["total"])
+        for row in sizes
+    }
 
 
 @dataclass(frozen=True, slots=True)

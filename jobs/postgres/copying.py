@@ -120,7 +120,12 @@ async def copy_out(connection: Connection, part: PartPlan, sink: Sink, lost_afte
 
 
 async def copy_in(
-    connection: Connection, table: TableName, columns: tuple[str, ...], source: AsyncIterator[bytes]
+    connection: Connection,
+    table: TableName,
+    columns: tuple[str, ...],
+    source: AsyncIterator[bytes],
+    *,
+    frozen: bool = False,
 ) -> int:
     """Stream COPY text into a table; return the number of rows that the server counted."""
     with translated(f"loading {table}"):
@@ -131,8 +136,14 @@ async def copy_in(
             source=source,
             format="text",
             encoding="UTF8",
+            freeze=frozen,
         )
     return int(status.removeprefix("COPY "))
+
+
+async def truncate_only(connection: Connection, tables: Sequence[TableName]) -> None:
+    """Empty tables, all at once, without their children by inheritance and without CASCADE."""
+    await connection.execute(f"TRUNCATE {', '.join(f'ONLY {qualified(table)}' for table in tables)}")
 
 
 class RateLimit:

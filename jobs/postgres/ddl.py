@@ -1,7 +1,9 @@
 """Schema by pg_dump and pg_restore: whole schemas, never single tables (`-t` leaves out types, functions and more)."""
 
+import re
 import tempfile
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.postgres.connection import Source
@@ -50,11 +52,62 @@ async def dump_roles(tools: Tools, source: Source) -> bytes:
         return await run_tool(tools.folder / "pg_dumpall", arguments, environment)
 
 
-async def archive_entries(tools: Tools, archive: Path) -> list[str]:
-    """The archive's table of contents, a line an entry, as `pg_restore --use-list` takes it back."""
-    listing = await run_tool(tools.folder / "pg_restore", ["--list", str(archive)], {"LC_ALL": "C"})
+@dataclass(frozen=True, slots=True)
+class ArchiveEntry:
+    """One object in an archive: its number there, its line as `pg_restore --use-list` takes it back, what it needs.
+
+    A line is `ID; CATALOG OID DESCRIPTION SCHEMA NAME OWNER`, names unquoted; `text` is what follows the oid.
+    """
+
+    number: int
+    line: str
+    needs: frozenset[int]
+
+    @property
+    def text(self) -> str:
+        """What kind of object it is, its schema (`-` for none), name and owner."""
+        return self.line.split(" ", 3)[3]
+
+
+async def archive_entries(tools: Tools, archive: Path) -> list[ArchiveEntry]:
+    """The archive's table of contents."""
+    arguments = ["--list", "--verbose", str(archive)]
+    listing = await run_tool(tools.folder / "pg_restore", arguments, {"LC_ALL": "C"})
+    entries: list[ArchiveEntry] = []
     # Not splitlines(): names may hold characters that it takes for line ends.
-    return [line for line in listing.decode().split("\n") if line and not line.startswith(";")]
+    for line in listing.decode().split("\n"):
+        if line.startswith(_NEEDS):
+            needs = frozenset(int(number) for number in line.removeprefix(_NEEDS).split())
+            entries[-1] = replace(entries[-1], needs=needs)
+        elif line and not line.startswith(";"):
+            entries.append(ArchiveEntry(int(line.partition(";")[0]), line, frozenset()))
+    return entries
+
+
+_NEEDS = ";\tdepends on:"
+
+
+async def entries_as_sql(tools: Tools, archive: Path, section: str | None, entries: Sequence[ArchiveEntry]) -> str:
+    """Some entries of an archive as SQL text, to be run in a session whose settings are its own."""
+    if not entries:
+        return ""
+    with tempfile.TemporaryDirectory(prefix="rowvault-") as folder:
+        chosen = _use_list(Path(folder), entries)
+        arguments = [f"--section={section}"] if section else []
+        arguments += [f"--use-list={chosen}", "--file=-", str(archive)]
+        text = (await run_tool(tools.folder / "pg_restore", arguments, {"LC_ALL": "C"})).decode()
+    # What comes before the first object are settings of a session, and commands of psql.
+    _, begins, objects = text.partition("\n--\n-- Name: ")
+    return begins + _PSQL.sub("", objects)
+
+
+_PSQL = re.compile(r"^\\(un)?restrict .*$", re.MULTILINE)
+
+
+def _use_list(folder: Path, entries: Sequence[ArchiveEntry]) -> Path:
+    chosen = folder / "entries"
+    chosen.write_text("\n".join(entry.line for entry in entries), encoding="utf-8")
+    return chosen
 
 
 async def restore_section(
@@ -63,7 +116,7 @@ async def restore_section(
     target_major: int,
     archive: Path,
     section: str | None,
-    entries: Sequence[str],
+    entries: Sequence[ArchiveEntry],
     jobs: int,
 ) -> None:
     """Carry out those entries of an archive that are of one section (`pre-data`, `post-data`; None: of any).
@@ -71,11 +124,18 @@ async def restore_section(
     Raises `ToolTrouble`.
     """
     with tempfile.TemporaryDirectory(prefix="rowvault-") as folder, tool_environment(target) as environment:
-        chosen = Path(folder) / "entries"
-        chosen.write_text("\n".join(entries), encoding="utf-8")
         arguments = [f"--section={section}"] if section else []
-        arguments += [f"--use-list={chosen}", f"--jobs={jobs}", "--no-password"]
+        arguments += [f"--use-list={_use_list(Path(folder), entries)}", f"--jobs={jobs}", "--no-password"]
         if target_major >= 17 or tools.major < 17:  # else its first words to the server are an error, though harmless
             arguments.append("--exit-on-error")
         arguments += [f"--dbname={target.dsn_without_password}", str(archive)]
         await run_tool(tools.folder / "pg_restore", arguments, environment)
+
+
+async def dump_definitions(tools: Tools, source: Source, schemas: Sequence[str], archive: Path) -> None:
+    """Write an archive of the definitions that whole schemas have now."""
+    arguments = ["--format=custom", "--schema-only", "--no-password", "--encoding=UTF8", f"--file={archive}"]
+    arguments += [f"--dbname={source.dsn_without_password}"]
+    arguments += [f"--schema={quote(schema)}" for schema in schemas]
+    with tool_environment(source) as environment:
+        await run_tool(tools.folder / "pg_dump", arguments, environment)

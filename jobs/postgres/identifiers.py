@@ -99,6 +99,22 @@ def parse_table(text: str, known: Sequence[TableName]) -> TableName:
     return matches[0]
 
 
+def parse_column(text: str) -> str:
+    """The column that a person named; raises `BadName`."""
+    words = _words(text)
+    if len(words) != 1 or (not words[0].quoted and set("*?[]") & set(text)):
+        raise BadName(f"{text!r} is not a column name", "put odd characters in double quotes")
+    return words[0].text
+
+
+def parse_key(text: str) -> tuple[str, str]:
+    """Column and value of `COL=VALUE`, split at the first `=` outside double quotes; raises `BadName`."""
+    match = re.match(r'((?:"(?:[^"]|"")*"|[^"=])*)=', text)
+    if match is None:
+        raise BadName(f"{text!r} is not COL=VALUE", "write --key COL=VALUE, odd column names in double quotes")
+    return parse_column(match[1]), text[match.end() :]
+
+
 def _known(table: TableName, known: Sequence[TableName]) -> TableName:
     if table not in known:
         raise LookupError(f"no table {table}")

@@ -13,10 +13,7 @@ MARKER = f"{OWN_SCHEMA}.unfinished_restore"
 
 @dataclass(frozen=True, slots=True)
 class TargetState:
-    """What a target holds before a restore. `objects` are those in the way, at most ten; `unfinished` a backup's id.
-
-    `widens_rights`: default privileges give rights on what is made there, which the source may not have given.
-    """
+    """What a target holds before a restore. `objects` are those in the way, at most ten; `unfinished` a backup's id."""
 
     major: int
     existing_schemas: frozenset[str]
@@ -24,7 +21,6 @@ class TargetState:
     available_extensions: frozenset[str]
     roles: frozenset[str]
     servers: frozenset[str]
-    widens_rights: bool
     tables: frozenset[TableName]
     objects: tuple[str, ...]
     unfinished: str | None
@@ -46,13 +42,6 @@ _OBJECTS = """
 """
 
 
-_DEFAULT_RIGHTS = """
-    SELECT EXISTS (SELECT FROM pg_catalog.pg_default_acl d
-                     LEFT JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace
-                    WHERE defaclnamespace = 0 OR n.nspname = ANY ($1::text[]))
-"""
-
-
 async def read_target(connection: Connection, schemas: Sequence[str]) -> TargetState:
     """Look at the target; changes nothing."""
     with translated("looking at the target"):
@@ -68,7 +57,6 @@ async def read_target(connection: Connection, schemas: Sequence[str]) -> TargetS
             available_extensions=await _names(connection, "SELECT name FROM pg_catalog.pg_available_extensions"),
             roles=await _names(connection, "SELECT rolname FROM pg_catalog.pg_roles"),
             servers=await _names(connection, "SELECT srvname FROM pg_catalog.pg_foreign_server"),
-            widens_rights=await connection.fetchval(_DEFAULT_RIGHTS, list(schemas)),
             tables=frozenset(TableName(row["nspname"], row["relname"]) for row in tables),
             objects=tuple(f"{row['type']} {row['identity']}" for row in objects),
             unfinished=await _unfinished(connection),

@@ -5,9 +5,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 import pytest
 
 from jobs.catalogue import list_backups, resolve
+from jobs.choose_place import choose_whole
 from jobs.errors import Difference
 from jobs.postgres.connection import Source
-from jobs.restore import choose_whole, plan_restore
+from jobs.restore import RestoreOptions, plan_restore
+from jobs.restore_scope import Scope
 from jobs.verify import verify_backup
 from storage.backends.memory import MemoryBackend
 from storage.backends.protocol import StoredObject, Upload
@@ -177,7 +179,7 @@ class TestChoosingForARestore:
         for place, kind in zip(backups.places, kinds, strict=True):
             name = str(backups.manifest.name()) if kind == "manifest" else backups.one(kind)
             await backups.planter(place).flip(name)
-        await plan_restore(backups.manifest, Source(database.dsn), None)
+        await plan_restore(backups.places, backups.manifest, Source(database.dsn), Scope(), RestoreOptions())
         with pytest.raises(Difference, match=f"backup {backups.id} is not whole in any place") as raised:
             await choose_whole(backups.places, backups.id)
         damaged = {

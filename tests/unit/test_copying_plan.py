@@ -13,7 +13,7 @@ PAGES = st.integers(0, 2_000)
 
 
 def shape(pages: int | None, toast_bytes: int = 0, *columns: ColumnShape) -> TableShape:
-    return TableShape(columns, pages, (pages or 0) * PAGE + toast_bytes)
+    return TableShape(columns, (), pages, (pages or 0) * PAGE + toast_bytes)
 
 
 def ranges(parts: list[PartPlan]) -> list[tuple[int, int | None]]:
@@ -58,7 +58,7 @@ def test_an_empty_table_is_a_part_too() -> None:
 
 
 def test_where_rows_cannot_be_found_by_page_the_table_is_one_part() -> None:
-    [part] = plan_parts(TABLE, TableShape((), None, 2**40))
+    [part] = plan_parts(TABLE, TableShape((), (), None, 2**40))
     assert (part.first_page, part.end_page) == (None, None)
 
 

@@ -9,7 +9,7 @@ from daemon import output
 from jobs.catalogue import ListedBackup
 from jobs.findings import Finding, report_on
 from jobs.progress import Progress
-from jobs.results import BackupResult, PlaceOutcome, Problem, RestoreResult, TableOutcome, VerifyResult
+from jobs.results import BackupResult, PlaceOutcome, Problem, RestoreResult, TableOutcome, TableTouched, VerifyResult
 from tests.manifests import made_up
 
 HOSTILE = "[red]a[/x] :warning: “ä”"
@@ -98,8 +98,11 @@ def test_a_manifest_shows_what_when_and_of_which_database(capsys: Captured) -> N
 
 
 def test_a_restore_names_its_target_literally(capsys: Captured) -> None:
-    output.print_restore(RestoreResult("b1", f"db:5432/{HOSTILE}", result().tables, 2.0))
-    assert capsys.readouterr().out == f"restored b1 into db:5432/{HOSTILE}: 1 tables, 1,234,567 rows in 2.0 s\n"
+    touched = (TableTouched("public.orders", "replace", inserted=1_234_567, deleted=5),)
+    output.print_restore(RestoreResult("b1", f"db:5432/{HOSTILE}", result().tables, touched, 2.0))
+    shown = capsys.readouterr().out
+    assert shown.endswith(f"restored b1 into db:5432/{HOSTILE} in 2.0 s\n")
+    assert "1,234,567" in shown
 
 
 def test_an_error_is_two_lines_on_stderr(capsys: Captured) -> None:

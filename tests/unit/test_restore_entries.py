@@ -1,9 +1,10 @@
 """Which entries of an archive are carried out, and which of them last."""
 
+from jobs.postgres.ddl import ArchiveEntry
 from jobs.restore_entries import wanted_entries
 from storage.manifest import ForeignKeyOutside
 
-LISTING = [
+LINES = [
     "8; 2615 2200 SCHEMA - public pg_database_owner",
     "9; 2615 2201 SCHEMA - public two postgres",
     "10; 2615 2202 SCHEMA - shop postgres",
@@ -19,24 +20,29 @@ LISTING = [
 ]
 
 
-def numbers(entries: tuple[str, ...]) -> list[int]:
-    return [int(entry.split(";")[0]) for entry in entries]
+def listing(*lines: str) -> list[ArchiveEntry]:
+    return [ArchiveEntry(int(line.partition(";")[0]), line, frozenset()) for line in lines]
+
+
+def numbers(entries: tuple[ArchiveEntry, ...]) -> list[int]:
+    return [entry.number for entry in entries]
 
 
 def test_what_exists_is_left_out_and_what_cannot_be_dropped_again_goes_last() -> None:
     key = ForeignKeyOutside(schema_name="shop", table="orders", name="to_user", references="auth.users")
-    found = wanted_entries(LISTING, ["public", "public two", "shop"], {"public"}, {"vector"}, [key])
-    assert numbers(found.making) == [9, 10, 13, 15, 16, 18]
+    found = wanted_entries(listing(*LINES), ["public", "public two", "shop"], {"public"}, {"vector"}, [key])
+    assert numbers(found.making) == [9, 10, 15, 16, 18]
+    assert numbers(found.rights) == [13]
     assert numbers(found.settling) == [11, 12, 19]
 
 
 def test_of_schemas_that_begin_alike_the_longer_name_is_meant() -> None:
-    found = wanted_entries(LISTING, ["public", "public two", "shop"], {"public two"}, set(), [])
+    found = wanted_entries(listing(*LINES), ["public", "public two", "shop"], {"public two"}, set(), [])
     assert 8 in numbers(found.making)
     assert 9 not in numbers(found.making)
 
 
 def test_line_breaks_in_names_are_listed_as_spaces() -> None:
-    listing = ["1; 2615 1 SCHEMA - a  b postgres", "2; 2606 2 FK CONSTRAINT a  b t key postgres"]
+    entries = listing("1; 2615 1 SCHEMA - a  b postgres", "2; 2606 2 FK CONSTRAINT a  b t key postgres")
     key = ForeignKeyOutside(schema_name="a\r\nb", table="t", name="key", references="x.y")
-    assert wanted_entries(listing, ["a\r\nb"], {"a\r\nb"}, set(), [key]).making == ()
+    assert wanted_entries(entries, ["a\r\nb"], {"a\r\nb"}, set(), [key]).making == ()

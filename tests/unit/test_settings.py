@@ -120,8 +120,6 @@ def test_names_of_others_are_ignored() -> None:
         "RETENTION__DAILY",
         "INCREMENTAL__METHOD",
         "DRILL__DATABASE_URL",
-        "QUALITY_CHECKS",
-        "QUALITY_CHECKS_FILE",
     ],
 )
 def test_a_setting_that_is_not_built_yet_stops_the_start(name: str) -> None:

@@ -1,0 +1,16 @@
+"""COPY's text format: https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS-TEXT"""
+
+_ESCAPES = {
+    ord(b"\\"): b"\\\\",
+    ord(b"\b"): b"\\b",
+    ord(b"\f"): b"\\f",
+    ord(b"\n"): b"\\n",
+    ord(b"\r"): b"\\r",
+    ord(b"\t"): b"\\t",
+    ord(b"\v"): b"\\v",
+}
+
+
+def escaped(text: str) -> bytes:
+    """A value as COPY TO writes it, given the text that its type's output function makes."""
+    return b"".join(_ESCAPES.get(byte) or bytes((byte,)) for byte in text.encode())

@@ -1,0 +1,140 @@
+"""The rows of one key: what a person typed becomes the text that the server would write, sought in a backup."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from jobs.errors import NotThere, UnsafeTarget
+from jobs.postgres.connection import Connection, Source, session
+from jobs.postgres.errors import translated
+from jobs.postgres.identifiers import BadName, TableName, qualified, quote
+from jobs.postgres.live_tables import LiveTable, read_live_tables
+from jobs.progress import OnProgress
+from jobs.restore_scope import Scope
+from jobs.row_search import find_rows, needle
+from storage.errors import Corrupt, StorageError
+from storage.manifest import Manifest, Table
+from storage.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRows:
+    """Rows of a table in a backup, as COPY text, the place they were read from, and the `counts` of such rows now."""
+
+    repository: Repository
+    text: bytes
+    counts: Mapping[TableName, int]
+
+    @property
+    def number(self) -> int:
+        """How many rows."""
+        return self.text.count(b"\n")
+
+
+async def find_key(
+    repositories: Sequence[Repository],
+    manifest: Manifest,
+    tables: Sequence[Table],
+    target: Source,
+    scope: Scope,
+    on_progress: OnProgress,
+) -> FoundRows:
+    """Look for the rows of a key in the first place where the table is whole, and count them in the target.
+
+    Raises `BadName` if the key is not the table's primary key, `NotThere` if the backup has no such row.
+    """
+    if len(tables) != 1:
+        raise BadName("--key is of one table alone", "name it: --table TABLE --key COL=VALUE")
+    (table,) = tables
+    name = TableName(table.schema_name, table.name)
+    _check_columns(table, name, scope.key)
+    async with session(target, "restore") as connection:
+        values = await _as_written(connection, table, scope.key)
+        live = (await read_live_tables(connection, [name])).get(name)
+        count = await _count(connection, live, scope.key) if live else 0
+    repository, text = await _find(repositories, table, values, on_progress)
+    if not text:
+        raise NotThere(
+            f"backup {manifest.id} has no row of {name} with that key",
+            "it may be in an older or newer one: rowvault list",
+        )
+    return FoundRows(repository, text, {name: count})
+
+
+def _check_columns(table: Table, name: TableName, key: Mapping[str, str]) -> None:
+    columns = ", ".join(table.primary_key)
+    if not table.primary_key:
+        raise BadName(f"{name} has no primary key, so no row of it can be named", "restore the table: --table")
+    for column in table.primary_key:
+        if column not in key:
+            raise BadName(f"--key lacks column {column} of the primary key of {name}", f"give each of: {columns}")
+    for column in key:
+        if column not in table.primary_key:
+            raise BadName(f"{column} is not in the primary key of {name}", f"give each of: {columns}")
+
+
+# Types of which two equal values always look alike. Of others (numeric 1.0 and 1.00, citext, intervals) they need not.
+_EXACT = """
+    WITH RECURSIVE line AS (
+        SELECT oid, typtype, typbasetype, $2::int AS typmod FROM pg_catalog.pg_type WHERE oid = $1::pg_catalog.regtype
+         UNION ALL
+        SELECT t.oid, t.typtype, t.typbasetype, line.typmod
+          FROM line JOIN pg_catalog.pg_type t ON t.oid = line.typbasetype
+    )
+    SELECT typtype = 'e' OR (oid = 1700 AND typmod >= 0) OR oid::pg_catalog.regtype::text = ANY (ARRAY[
+           'smallint', 'integer', 'bigint', 'oid', 'uuid', 'text', 'character varying', 'character', 'name', 'date',
+           'boolean', 'bytea', 'timestamp without time zone', 'timestamp with time zone', 'inet', 'cidr', 'macaddr',
+           'time without time zone', '"char"'])
+      FROM line WHERE typbasetype = 0
+"""
+
+
+async def _as_written(connection: Connection, table: Table, key: Mapping[str, str]) -> dict[str, str]:
+    """The key's values as the server writes them, so that any way to write a value finds the same row."""
+    types = {column.name: column.type for column in table.columns}
+    written: dict[str, str] = {}
+    for column, value in key.items():
+        kind = types[column]
+        try:
+            typmod = 0 if kind.startswith("numeric(") else -1
+            exact = await connection.fetchval(_EXACT, kind.partition("(")[0] if typmod == 0 else kind, typmod)
+            written[column] = await connection.fetchval(
+                f"SELECT pg_catalog.format('%s', CAST($1::text AS {kind}))", value
+            )
+        except asyncpg.PostgresError as error:
+            raise BadName(f"--key {column}: {str(error).splitlines()[0]}", f"it is of type {kind}") from error
+        if not exact:
+            raise UnsafeTarget(
+                f"equal values of type {kind} (column {column}) can look different, so a row cannot be found by one",
+                "restore the table to look at with --into-schema, and take the row from there",
+            )
+    return written
+
+
+async def _count(connection: Connection, live: LiveTable, key: Mapping[str, str]) -> int:
+    """How many rows with that key the target has."""
+    equals = {column.name: column.equals for column in live.key}
+    types = {column.name: column.type for column in live.columns}
+    matches = " AND ".join(
+        f"{quote(column)} {equals.get(column, 'OPERATOR(pg_catalog.=)')}"
+        f" CAST(${number}::text AS {types.get(column, 'text')})"
+        for number, column in enumerate(key, 1)
+    )
+    with translated(f"looking for the row in {live.table}"):
+        count: int = await connection.fetchval(
+            f"SELECT count(*) FROM ONLY {qualified(live.table)} WHERE {matches}", *key.values()
+        )
+    return count
+
+
+async def _find(
+    repositories: Sequence[Repository], table: Table, values: Mapping[str, str], on_progress: OnProgress
+) -> tuple[Repository, bytes]:
+    failures: list[StorageError] = []
+    for repository in repositories:
+        try:
+            return repository, await find_rows(repository, table, needle(table, values), on_progress)
+        except StorageError as error:
+            failures.append(error)
+    raise next((one for one in failures if isinstance(one, Corrupt)), failures[0])

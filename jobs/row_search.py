@@ -1,0 +1,108 @@
+"""Finds rows of one table in a backup by the text of key values, in one pass that verifies the table as well."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from jobs.concurrency import task_group
+from jobs.postgres.copy_text import escaped
+from jobs.progress import OnProgress, Progress
+from storage.codecs import Decoder, Tally
+from storage.errors import Corrupt
+from storage.manifest import Part, Table
+from storage.objects import BlockingReader
+from storage.repository import Repository
+
+STREAMS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Needle:
+    """What a row's line must hold: the escaped text of some fields, by their positions in the line of `width` fields.
+
+    None of it may be NULL; a key's columns never are.
+    """
+
+    fields: tuple[tuple[int, bytes], ...]
+    width: int
+
+    @property
+    def _sought(self) -> bytes:
+        """The longest value, with the separators around it."""
+        position, value = max(self.fields, key=lambda field: len(field[1]))
+        before = b"\n" if position == 0 else b"\t"
+        after = b"\n" if position == self.width - 1 else b"\t"
+        return before + value + after
+
+    def lines(self, text: bytes) -> Iterator[bytes]:
+        """Whole lines that hold it. `text` begins with a line end, and ends with one."""
+        sought = self._sought
+        at = text.find(sought)
+        while at >= 0:
+            start = at + 1 if sought[0] == 10 else text.rfind(b"\n", 0, at + 1) + 1
+            end = text.index(b"\n", start) + 1
+            values = text[start : end - 1].split(b"\t")
+            if all(values[position] == value for position, value in self.fields):
+                yield text[start:end]
+            at = text.find(sought, end - 1)
+
+
+def needle(table: Table, values: Mapping[str, str]) -> Needle:
+    """Look for values, as the server writes them, in columns of a table."""
+    copied = [column.name for column in table.columns if not column.generated]
+    return Needle(tuple((copied.index(name), escaped(value)) for name, value in values.items()), len(copied))
+
+
+async def find_rows(repository: Repository, table: Table, sought: Needle, on_progress: OnProgress) -> bytes:
+    """The lines of COPY text that hold the values, all parts read to their ends.
+
+    Raises `Corrupt` if any part of the table is not what was backed up, `NotFound` if one is missing.
+    """
+    total = sum(stored.bytes for part in table.parts for stored in part.objects)
+    done = 0
+    found: dict[int, bytes] = {}
+    waiting = iter(table.parts)
+
+    async def stream() -> None:
+        nonlocal done
+        for part in waiting:
+            found[part.number] = await _search_part(repository, table, part, sought)
+            done += sum(stored.bytes for stored in part.objects)
+            on_progress(Progress("searching", done, total, table=f"{table.schema_name}.{table.name}"))
+
+    async with task_group() as group:
+        for _ in range(STREAMS):
+            group.create_task(stream())
+    return b"".join(found[number] for number in sorted(found))
+
+
+async def _search_part(repository: Repository, table: Table, part: Part, sought: Needle) -> bytes:
+    readers = [BlockingReader(repository.backend.read(stored.name)) for stored in part.objects]
+    try:
+        return await asyncio.to_thread(_search, table, part, readers, sought)
+    finally:
+        for reader in readers:
+            reader.close()
+
+
+def _search(table: Table, part: Part, readers: list[BlockingReader], sought: Needle) -> bytes:
+    """In a thread: decompress, hash, look."""
+    decoder = Decoder()
+    found: list[bytes] = []
+    pending = [b"\n"]
+    for stored, reader in zip(part.objects, readers, strict=True):
+        tally = Tally()
+        for chunk in decoder.read(stored.name, reader.fetch, tally):
+            cut = chunk.rfind(b"\n") + 1
+            if cut:
+                found += sought.lines(b"".join((*pending, chunk[:cut])))
+                pending = [b"\n"]
+            pending.append(chunk[cut:])
+        if tally.digest().sha256 != stored.sha256:
+            raise Corrupt(f"{stored.name} is not what was backed up", "rowvault verify shows everything that is wrong")
+    if (decoder.rows, decoder.plain.digest().sha256) != (part.rows, part.sha256):
+        raise Corrupt(
+            f"part {part.number} of {table.schema_name}.{table.name} is not what was backed up",
+            "rowvault verify shows everything that is wrong",
+        )
+    return b"".join(found)
