@@ -154,7 +154,9 @@ async def restore(
         return result
     tables = plan.manifest.tables if isinstance(plan, FillPlan) else [change.stored for change in plan.changes]
     started = time.monotonic()
-    checks = await look_after(plan.target, plan.manifest, tables, options.statements, on_progress)
+    one_row = isinstance(plan, ChangePlan) and plan.rows is not None
+    views = () if one_row else plan.manifest.dump.schemas
+    checks = await look_after(plan.target, tables, views, options.statements, on_progress)
     return replace(result, checks=checks, check_seconds=result.check_seconds + time.monotonic() - started)
 
 

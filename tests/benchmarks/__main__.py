@@ -21,6 +21,7 @@ import boto3
 from jobs.postgres.embedded import find_servers
 from tests.benchmarks.contenders import bare_upload, has_zstd, pg_dump, rowvault_backup, two_drains
 from tests.benchmarks.data import many_tables, mixed
+from tests.benchmarks.restoring import restores
 from tests.seaweed import S3Server, start_seaweed
 from tests.servers import Database, Server, own_server
 
@@ -103,6 +104,23 @@ async def small_tables(server: Server, runs: int, folder: Path) -> None:
     target("1,000 small tables / pg_dump -Z1", median(ours) / median(theirs), 1.5)
 
 
+async def bringing_back(database: Database, runs: int, folder: Path) -> None:
+    """Restores against pg_restore."""
+    with fresh(folder / "local") as place:
+        figures = await restores(database, local(database, place), runs, folder)
+    whole, row = figures.everything, figures.row
+    say(f"restore into an empty database, medians of {runs} interleaved runs")
+    say(
+        f"  rowvault: {whole.seconds:.2f} s, then {whole.check:.2f} s to read everything back and check it"
+        f" ({whole.whole:.2f} s with verification before) · pg_restore -j2: {figures.pg_restore:.2f} s"
+    )
+    target("restore / pg_restore -j2", whole.seconds / figures.pg_restore, 0.95)
+    target("peak memory, MB, restore", whole.peak_mb, 150)
+    say(f"one row out of {figures.rows:,} back in its table: {row.whole:.2f} s for the whole command")
+    target("one row / pg_restore -t into a scratch database", row.whole / figures.pg_restore_table, 1 / 6)
+    target("peak memory, MB, one row", row.peak_mb, 150)
+
+
 async def memory_by_size(server: Server, peak: float, folder: Path) -> None:
     """Peak memory does not grow with the tables: a quarter of the rows against all of them."""
     database = await server.create("quarter")
@@ -166,6 +184,7 @@ async def run(scale: float, runs: int) -> None:
             _, peak = await local_full(database, runs, folder)
             await memory_by_size(server, peak, folder)
             await small_tables(server, runs, folder)
+            await bringing_back(database, runs, folder)
             store = await asyncio.to_thread(start_seaweed, folder / "s3")
             try:
                 boto3.client("s3", **client(store)).create_bucket(Bucket=BUCKET)
