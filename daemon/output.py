@@ -175,7 +175,7 @@ def print_plan(plan: RestorePlan) -> None:
             Text(one["table"]), f"{one['rows_now']:,}", f"{one['rows']:,}", as_bytes(one["bytes_raw"]), one["does"]
         )
     err.print(shown)
-    err.print(f"  about {_estimate(plan)} to read, verify and load")
+    err.print(f"  it will take about {_estimate(plan)}")
     for warning in plan.warnings:
         err.print(Text("  note: ", style="yellow") + Text(warning))
 
@@ -184,7 +184,8 @@ _BYTES_A_SECOND = 40e6  # of COPY text read, verified, loaded, indexed and compa
 
 
 def _estimate(plan: RestorePlan) -> str:
-    seconds = sum(one["bytes_raw"] for one in _planned(plan)) / _BYTES_A_SECOND
+    found = isinstance(plan, ChangePlan) and plan.rows is not None
+    seconds = 0 if found else sum(one["bytes_raw"] for one in _planned(plan)) / _BYTES_A_SECOND
     return f"{max(1, round(seconds))} s" if seconds < 120 else f"{round(seconds / 60)} min"
 
 
