@@ -1,7 +1,7 @@
 """Loads tables from storage: backend → decompress, hash (in a worker thread) → COPY stream.
 
 A table goes in whole, its parts in order, in the transaction that empties it: so its rows can be written frozen, and
-lie in the order they came. One that is larger than a stream's share goes in by parts, each by the stream that is free.
+lie in the order they came. One much larger than a stream's share goes in by parts, each by the stream that is free.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -42,13 +42,17 @@ class Load:
         return TableName(place.schema_name, place.name)
 
 
+UNEVEN = 1.5  # streams that end apart cost less than rows without order, which have to be compared one by one
+
+
 def plan_loads(tables: Sequence[Table], streams: int) -> list[Load]:
     """The loads of all tables that have rows, the largest first, so that the streams end at about the same time."""
     share = sum(table.bytes_raw for table in tables) / max(1, streams)
+    most = UNEVEN * share
     loads: list[Load] = []
     for table in tables:
         parts = tuple(part for part in table.parts if part.rows)
-        if table.load_into is None and (len(parts) < 2 or table.bytes_raw <= share):
+        if table.load_into is None and (len(parts) < 2 or table.bytes_raw <= most):
             loads += [Load(table, parts, in_order=True)] if parts else []
         else:
             loads += [Load(table, (part,), in_order=False) for part in parts]
