@@ -155,6 +155,10 @@ class TemporaryFile:
             rest = rest[os.write(fd, rest) :]
         self.size += len(data)
 
+    def sync(self) -> None:
+        """Make what was written so far durable, so that publishing the file need not wait for it."""
+        os.fsync(self._opened())
+
     def publish(self) -> None:
         """Make the file durable and give it its name, in place of an older one; `settle` makes the name durable."""
         os.fsync(self._opened())
