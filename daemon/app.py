@@ -1,11 +1,12 @@
 """The composition root: settings in, the objects that jobs work with out. Nothing else reads settings for them."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from daemon.recording import Recorder
 from daemon.settings import Settings
 from jobs.aftercare import Statement
 from jobs.full_backup import BackupOptions, full_backup
@@ -96,6 +97,17 @@ class App:
                 *(Statement(sql, role) for role, sql in settings.role_checks),
             ),
         )
+
+    def recorder(self, who: str, warn: Callable[[str], object]) -> Recorder:
+        """What remembers jobs. A place that does not answer at once is given the entry later."""
+        places = [Repository(one.place, self.impatient[one.place]) for one in self.repositories]
+        return Recorder(places, self.log, who, warn)
+
+    @property
+    def log(self) -> Source | None:
+        """The database that keeps the verification log, if any does."""
+        wanted = self.settings.verification_log and self.settings.database_url is not None
+        return self.source if wanted else None
 
     async def full_backup(self, request: Request, on_progress: OnProgress = no_progress) -> BackupResult:
         """Take a full backup; the caller holds the job lock (`daemon.runner.job_run`)."""

@@ -9,22 +9,21 @@ from typing import Annotated
 
 import typer
 
-from daemon import output
+from daemon import output, recorded
 from daemon.app import App, Request
 from daemon.command import finish, guarded, with_app
 from daemon.logs import configure_logs
 from daemon.outcomes import DIFFERENCE, DONE, FAILED, REFUSED, UsageError
-from daemon.runner import job_run
+from daemon.recording import Recorder, person
 from daemon.settings import describe_settings
 from daemon.targets import read_dsn
+from daemon.trail_output import show_trail
 from jobs import catalogue
 from jobs.doctor import examine
 from jobs.postgres.identifiers import parse_key
 from jobs.restore import plan_restore
-from jobs.restore import restore as carry_out
 from jobs.restore_scope import Mode, Scope
 from jobs.results import VerifyResult
-from jobs.verify import verify_backup
 from storage.names import check_label
 
 cli = typer.Typer(
@@ -105,8 +104,7 @@ def backup(
         request = Request(check_label(label), reason, keep, adopt)
         _ = app.selection  # what cannot be meant is said before anybody is asked
         with output.progress(quiet=as_json) as on_progress:
-            async with job_run(app.source, f"{kind.value} backup", app.time_limit):
-                result = await app.full_backup(request, on_progress)
+            result = await recorded.backup(app, _recorder(app), f"{kind.value} backup", request, on_progress)
         if as_json:
             document = output.backup_document(result)
             if result.state == "failed":
@@ -132,7 +130,7 @@ def keep(
 
     async def work(app: App) -> int:
         found = await catalogue.resolve(app.repositories, backup_id)
-        await catalogue.keep(app.repositories, found, reason)
+        await recorded.keep(app, _recorder(app), found, reason)
         _say(as_json, {"id": found, "kept": True}, f"{found} is kept until: rowvault release {found}")
         return DONE
 
@@ -148,7 +146,7 @@ def release(backup_id: Backup, as_json: Json = False) -> None:
 
     async def work(app: App) -> int:
         found = await catalogue.resolve(app.repositories, backup_id)
-        await catalogue.release(app.repositories, found)
+        await recorded.release(app, _recorder(app), found)
         _say(as_json, {"id": found, "kept": False}, f"{found} is no longer kept")
         return DONE
 
@@ -217,7 +215,7 @@ def verify(
         else:
             wanted = [one.id for one in (await catalogue.list_backups(app.repositories)).backups]
         with output.progress(quiet=as_json) as on_progress:
-            results = [await verify_backup(app.repositories, one, share, on_progress) for one in wanted]
+            results = [await recorded.verify(app, _recorder(app), one, share, on_progress) for one in wanted]
         if as_json:
             output.print_json(results if all_ else results[0])
         else:
@@ -270,7 +268,7 @@ def restore(
         if not yes and not _confirmed(as_json):
             return REFUSED
         with output.progress(quiet=as_json) as on_progress:
-            result = await carry_out(plan, app.repositories, options, on_progress)
+            result = await recorded.restore(app, _recorder(app), plan, scope, options, on_progress)
         if as_json:
             output.print_json(output.restore_document(result))
         else:
@@ -311,6 +309,26 @@ def settings(as_json: Json = False) -> None:
         output.print_json(list(described))
     else:
         output.print_settings(described)
+
+
+@cli.command()
+def trail(
+    verify: Annotated[bool, typer.Option("--verify", help="Prove it unbroken, in every place.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the audit trail, newest last: who did what, when, with which outcome.
+
+    Examples: rowvault trail · rowvault trail --verify
+    """
+
+    async def work(app: App) -> int:
+        return await show_trail(app, verify=verify, as_json=as_json)
+
+    with_app(work, as_json=as_json)
+
+
+def _recorder(app: App) -> Recorder:
+    return app.recorder(person(), output.warn)
 
 
 def _verify_code(result: VerifyResult) -> int:

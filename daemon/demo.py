@@ -14,13 +14,13 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon import output
+from daemon import output, recorded
 from daemon.app import App, Request, open_app
 from daemon.demo_store import Store, running_store
 from daemon.environment import PREFIX
 from daemon.logs import configure_logs
 from daemon.outcomes import DIFFERENCE, DONE
-from daemon.runner import job_run
+from daemon.recording import person
 from daemon.service import Service
 from daemon.settings import Settings, load_settings
 from jobs.catalogue import read_manifest
@@ -28,7 +28,7 @@ from jobs.errors import JobError
 from jobs.postgres.connection import Connection, Source, session
 from jobs.postgres.embedded import EmbeddedServer, find_servers
 from jobs.postgres.identifiers import TableName, qualified
-from jobs.restore import plan_restore, restore
+from jobs.restore import plan_restore
 from jobs.restore_scope import Scope
 from jobs.results import BackupResult, RestoreResult, TableOutcome
 
@@ -137,12 +137,12 @@ def _is_free(port: int) -> bool:
 async def _run_jobs(app: App, server: EmbeddedServer, say: Callable[[str], object], *, as_json: bool) -> int:
     with output.progress(quiet=as_json) as on_progress:
         say("taking a full backup into local and S3 storage, and verifying both …")
-        async with job_run(app.source, "full backup", app.time_limit):
-            backup = await app.full_backup(Request(label="demo"), on_progress)
+        recorder = app.recorder(person(), output.warn)
+        backup = await recorded.backup(app, recorder, "full backup", Request(label="demo"), on_progress)
         say("restoring it into a fresh database …")
         manifest, options = await read_manifest(app.repositories, backup.id), app.restore_options
         plan = await plan_restore(app.repositories, manifest, _database(server, RESTORED), Scope(), options)
-        restored = await restore(plan, app.repositories, options, on_progress)
+        restored = await recorded.restore(app, recorder, plan, Scope(), options, on_progress)
     compared = await _compare(server, backup.tables)
     if as_json:
         output.print_json(_document(backup, restored, compared))

@@ -71,6 +71,11 @@ def print_error(error: Mapping[str, str]) -> None:
         err.print(Text("  to do: ", style="bold") + Text(error["hint"]))
 
 
+def warn(text: str) -> None:
+    """Something that went wrong beside the work, on stderr."""
+    err.print(Text("warning: ", style="yellow") + Text(text))
+
+
 def as_bytes(count: int) -> str:
     """A size as people read it: powers of 1000."""
     size = float(count)
@@ -102,7 +107,7 @@ def table(title: str, *columns: str) -> Table:
 def backup_document(result: BackupResult) -> dict[str, Any]:
     """A backup's result as JSON shows it."""
     document = asdict(result)
-    verification = document.pop("verification")
+    verification, _ = document.pop("verification"), document.pop("checksums")
     document["problems"] = verification["problems"] if verification else []
     return document
 

@@ -16,6 +16,7 @@ from daemon.scheduler import Scheduler
 from jobs.offsite import make_up
 from jobs.postgres.connection import ping
 from jobs.postgres.errors import Held, PostgresError
+from jobs.remember import account_of_verification
 from jobs.results import TableOutcome
 from jobs.status import PlaceFacts
 from jobs.verify import verify_backup
@@ -38,6 +39,7 @@ class Rounds:
         self._knowledge = knowledge
         self._metrics = metrics
         self._scheduler = scheduler
+        self._recorder = app.recorder("daemon", _log.warning)
         self._refreshed = 0.0
         self._was_ready = False
         self._told: tuple[str, ...] = ()
@@ -183,6 +185,7 @@ class Rounds:
             except (Corrupt, NotFound) as error:  # this one is damaged here, or pruned; the others are not
                 _log.error("this backup cannot be copied off-site", backup=backup_id, exc_info=error)
                 continue
-            result = await verify_backup([other], backup_id)
+            verifying = verify_backup([other], backup_id)
+            result = await self._recorder.carry_out("verify", verifying, account_of_verification, backup=backup_id)
             self._metrics.observe_verification(result)
             _log.info("off-site copy made up", backup=backup_id, place=other.place, state=result.state)

@@ -19,6 +19,7 @@ from daemon.runner import job_run
 from daemon.scheduler import Scheduler
 from jobs.postgres.errors import Held
 from jobs.progress import Progress
+from jobs.remember import Account, account_of_backup
 from jobs.results import BackupResult
 
 FULL = "daily-full"
@@ -38,6 +39,7 @@ class Service:
         self.knowledge = DaemonKnowledge(self.scheduler, settings.objectives.rpo, settings.objectives.rto)
         places = [repository.place for repository in app.repositories]
         self.metrics = Metrics(version("rowvault"), self.scheduler.registered, places, self.knowledge.status)
+        self._recorder = app.recorder("daemon", _log.warning)
         self._rounds = Rounds(app, self.knowledge, self.metrics, self.scheduler)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -71,13 +73,9 @@ class Service:
             began, told = time.monotonic(), FULL in self.knowledge.held_up
             self.knowledge.held_up.discard(FULL)
             try:
-                async with job_run(self._app.source, FULL, self._app.time_limit):
-                    await self._rounds.refresh()
-                    if not self.scheduler.missed(FULL, self.knowledge.newest("full"), datetime.now(UTC)):
-                        _log.info("another replica has taken this backup already")
-                        return
-                    _log.info("backup begins")
-                    result = await self._app.full_backup(self._request, _log_progress)
+                result = await self._recorder.carry_out("backup", self._take(), _account, {"job": FULL})
+                if result is None:
+                    return
             except Held as error:
                 self.knowledge.held_up.add(FULL)
                 if told:
@@ -94,6 +92,20 @@ class Service:
             self.metrics.observe_run(FULL, outcome, time.monotonic() - began)
             self.knowledge.ended(FULL, outcome)
             await self._rounds.refresh()
+
+    async def _take(self) -> BackupResult | None:
+        """The backup, unless another replica has just taken it."""
+        async with job_run(self._app.source, FULL, self._app.time_limit):
+            await self._rounds.refresh()
+            if not self.scheduler.missed(FULL, self.knowledge.newest("full"), datetime.now(UTC)):
+                _log.info("another replica has taken this backup already")
+                return None
+            _log.info("backup begins")
+            return await self._app.full_backup(self._request, _log_progress)
+
+
+def _account(result: BackupResult | None) -> Account | None:
+    return account_of_backup(result) if result else None
 
 
 def _log_progress(progress: Progress) -> None:

@@ -180,6 +180,9 @@ class Settings(BaseSettings):
         (),
         description='The same as roles of the application: a JSON list of {"role": "…", "sql": "…"}.',
     )
+    verification_log: bool = Field(
+        True, description="Keep a verification log in the source database: rowvault.backup_verification_log."
+    )
     pg_bin: Path | None = Field(
         None, description="Folder of pg_dump and pg_restore. Unset: the newest found on this machine."
     )
@@ -266,6 +269,8 @@ def _walk(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple
 def _written(default: object) -> str:
     if isinstance(default, timedelta):
         return format_duration(default)
+    if isinstance(default, bool):
+        return "on" if default else "off"
     return "" if default is None or default == () else str(default)
 
 

@@ -21,7 +21,8 @@ GRANT pg_read_all_data TO rowvault;
 --   ALTER DEFAULT PRIVILEGES FOR ROLE app_owner IN SCHEMA app GRANT SELECT ON TABLES TO rowvault;
 --   ALTER DEFAULT PRIVILEGES FOR ROLE app_owner IN SCHEMA app GRANT SELECT ON SEQUENCES TO rowvault;
 
--- Rowvault's own schema, the only place it writes to: a token that tells this database from a clone of it.
+-- Rowvault's own schema, the only place it writes to: a token that tells this database from a clone of it, and the
+-- verification log (not with ROWVAULT_VERIFICATION_LOG=off).
 CREATE SCHEMA rowvault AUTHORIZATION rowvault;
 COMMENT ON SCHEMA rowvault IS 'Rowvault''s own; nothing of the application belongs here';
 

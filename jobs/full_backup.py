@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -42,9 +42,10 @@ from jobs.sweep import discard, sweep
 from jobs.table_copy import CopyOptions, copy_tables, parts_by_table
 from jobs.verify import verify_backup
 from storage.errors import OutOfSpace, StorageError
-from storage.manifest import Manifest, Part
+from storage.manifest import Manifest, Part, TrailHead
 from storage.names import check_label, new_backup_id
 from storage.repository import OtherSource, Repository
+from storage.trail import read_head
 
 RETRY_SECONDS = 2.0
 
@@ -81,6 +82,7 @@ async def full_backup(
     taking = await _prepare(source, selection, primary, options, on_progress)
     ready, outcomes = await _bind_others(others, taking.lineage, options.adopt)
     suspicions = await _unmounted(primary, ready)
+    taking = replace(taking, trail_head=await _trail_head([primary, *ready]))
     manifest, committed = await _with_attempts(taking, ready)
     outcomes = [*committed, *outcomes]
     committed_at = time.monotonic()
@@ -101,6 +103,7 @@ async def full_backup(
         verification=verification,
         warnings=suspicions + manifest.warnings,
         uncovered_tables=len(manifest.not_covered.tables),
+        checksums=tuple(table.checksum for table in manifest.tables),
     )
 
 
@@ -115,6 +118,7 @@ class _Taking:
     tools: Tools
     options: BackupOptions
     on_progress: OnProgress
+    trail_head: TrailHead | None = None
 
 
 async def _prepare(
@@ -158,6 +162,12 @@ async def _unmounted(primary: Repository, others: list[Repository]) -> tuple[str
             if (await other.catalogue()).entries:
                 warnings.append(f"{primary.place} held no backup, and {other.place} some: is a volume not mounted?")
     return tuple(warnings)
+
+
+async def _trail_head(repositories: list[Repository]) -> TrailHead | None:
+    """The newest entry of the audit trail, which the manifest will remember."""
+    newest = await read_head(repositories)
+    return TrailHead(number=newest.number, sha256=newest.sha256) if newest else None
 
 
 async def _with_attempts(taking: _Taking, others: list[Repository]) -> tuple[Manifest, list[PlaceOutcome]]:
@@ -278,6 +288,7 @@ async def _store_everything(
         sequences=sequences,
         schema_only=describe_schema_only(inventory),
         not_covered=missing,
+        trail_head=taking.trail_head,
         warnings=describe_warnings(taking.lineage, inventory, missing),
     )
 

@@ -55,7 +55,10 @@ class VerifyResult:
 
 @dataclass(frozen=True, slots=True)
 class BackupResult:
-    """What one backup came to. `duration_seconds` runs to the commit, `verify_seconds` is apart from it."""
+    """What one backup came to. `duration_seconds` runs to the commit, `verify_seconds` is apart from it.
+
+    `checksums` are those of `tables`, in their order.
+    """
 
     id: str
     kind: str
@@ -68,6 +71,7 @@ class BackupResult:
     verification: VerifyResult | None = None
     warnings: tuple[str, ...] = ()
     uncovered_tables: int = 0
+    checksums: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,13 @@ class Table(_Record):
         return sum(part.bytes for part in self.parts)
 
     @property
+    def checksum(self) -> str:
+        """SHA-256 of the plain bytes; of a table in several parts, of their hashes in order, a line each."""
+        if len(self.parts) == 1:
+            return self.parts[0].sha256
+        return hashlib.sha256("".join(f"{part.sha256}\n" for part in self.parts).encode()).hexdigest()
+
+    @property
     def bytes_stored(self) -> int:
         """Bytes as stored."""
         return sum(stored.bytes for part in self.parts for stored in part.objects)
@@ -184,6 +191,13 @@ class Dump(_Record):
         return (self.archive, self.sql, self.roles_sql, self.load_script, self.instructions)
 
 
+class TrailHead(_Record):
+    """The newest entry of the audit trail: its number, and the hash of its bytes."""
+
+    number: int
+    sha256: str
+
+
 class Manifest(_Record):
     """One backup. Times are UTC; `created_at` is the moment of the snapshot by the database's clock."""
 
@@ -203,6 +217,7 @@ class Manifest(_Record):
     sequences: tuple[Sequence, ...]
     schema_only: tuple[SchemaOnly, ...]
     not_covered: NotCovered
+    trail_head: TrailHead | None = None
     warnings: tuple[str, ...]
 
     @property

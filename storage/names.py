@@ -17,6 +17,7 @@ BACKUPS = "backups/"
 LEASES = "leases/"
 KEPT = "keep/"
 VERIFICATIONS = "verifications/"
+TRAIL = "trail/"
 
 LABEL_BYTES = 90  # what remains of a 255-byte file name beside the other fields
 

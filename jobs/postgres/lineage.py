@@ -65,7 +65,7 @@ async def _write_token(connection: Connection) -> str | None:
     token = secrets.token_hex(16)
     try:
         async with connection.transaction():
-            await _make_own_schema(connection)
+            await make_own_schema(connection)
             await connection.execute(
                 f"CREATE TABLE IF NOT EXISTS {OWN_SCHEMA}.lineage (token text PRIMARY KEY);"
                 f"INSERT INTO {OWN_SCHEMA}.lineage SELECT '{token}' WHERE NOT EXISTS (SELECT FROM {OWN_SCHEMA}.lineage)"
@@ -75,7 +75,8 @@ async def _write_token(connection: Connection) -> str | None:
     return token
 
 
-async def _make_own_schema(connection: Connection) -> None:
+async def make_own_schema(connection: Connection) -> None:
+    """Make the one schema that Rowvault writes to, unless it is there; raises what asyncpg raises."""
     # CREATE SCHEMA IF NOT EXISTS asks for CREATE on the database even where the schema is there.
     if await connection.fetchval("SELECT true FROM pg_catalog.pg_namespace WHERE nspname = $1", OWN_SCHEMA):
         return

@@ -39,6 +39,7 @@ BUILT = {
     "run",
     "settings",
     "show",
+    "trail",
     "verify",
 }
 COMMANDS = typer.main.get_group(cli).commands

@@ -1,0 +1,59 @@
+"""What commands do with backups, each carried out and remembered."""
+
+from pydantic import JsonValue
+
+from daemon.app import App, Request
+from daemon.recording import Recorder
+from daemon.runner import job_run
+from jobs import catalogue
+from jobs.progress import OnProgress
+from jobs.remember import (
+    Account,
+    account_of_backup,
+    account_of_restore,
+    account_of_verification,
+    scope_details,
+)
+from jobs.restore import RestoreOptions, RestorePlan
+from jobs.restore import restore as carry_out
+from jobs.restore_scope import Scope
+from jobs.results import BackupResult, RestoreResult, VerifyResult
+from jobs.verify import verify_backup
+
+
+async def backup(app: App, recorder: Recorder, job: str, request: Request, on_progress: OnProgress) -> BackupResult:
+    """Take a full backup under the job lock."""
+
+    async def taken() -> BackupResult:
+        async with job_run(app.source, job, app.time_limit):
+            return await app.full_backup(request, on_progress)
+
+    said: dict[str, JsonValue] = {"label": request.label, "reason": request.reason, "keep": request.keep}
+    return await recorder.carry_out("backup", taken(), account_of_backup, said)
+
+
+async def verify(app: App, recorder: Recorder, backup_id: str, share: float, on_progress: OnProgress) -> VerifyResult:
+    """Verify a backup in every place."""
+    verified = verify_backup(app.repositories, backup_id, share, on_progress)
+    return await recorder.carry_out("verify", verified, account_of_verification, {"sample": share}, backup_id)
+
+
+async def restore(
+    app: App, recorder: Recorder, plan: RestorePlan, scope: Scope, options: RestoreOptions, on_progress: OnProgress
+) -> RestoreResult:
+    """Carry out what was planned for that scope."""
+    restored = carry_out(plan, app.repositories, options, on_progress)
+    said = scope_details(scope, plan.target.where)
+    return await recorder.carry_out("restore", restored, account_of_restore, said, plan.manifest.id)
+
+
+async def keep(app: App, recorder: Recorder, backup_id: str, reason: str) -> None:
+    """Set a keep mark."""
+    kept = catalogue.keep(app.repositories, backup_id, reason)
+    await recorder.carry_out("keep", kept, lambda _: Account("success", backup_id), {"reason": reason}, backup_id)
+
+
+async def release(app: App, recorder: Recorder, backup_id: str) -> None:
+    """Lift a keep mark."""
+    released = catalogue.release(app.repositories, backup_id)
+    await recorder.carry_out("release", released, lambda _: Account("success", backup_id), {}, backup_id)

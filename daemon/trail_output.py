@@ -1,0 +1,90 @@
+"""`rowvault trail`: the audit trail for people and for scripts, and whether it is unbroken."""
+
+import json
+from typing import Any
+
+from rich.text import Text
+
+from daemon import output
+from daemon.app import App
+from daemon.outcomes import DIFFERENCE, DONE, FAILED
+from jobs.trail import TrailReport, read_trail, verify_trail
+
+_HINT = "see problems; if the repository was begun anew on purpose, what remembers the old trail may go too"
+
+
+async def show_trail(app: App, *, verify: bool, as_json: bool) -> int:
+    """Print the trail, proved first if `verify`; the exit code."""
+    report = await (verify_trail(app.repositories, app.log) if verify else read_trail(app.repositories))
+    if as_json:
+        output.print_json(_document(report, verified=verify))
+    else:
+        _print(report, verified=verify)
+    if verify and report.problems:
+        return DIFFERENCE
+    return FAILED if verify and not report.all_answered else DONE
+
+
+def _document(report: TrailReport, *, verified: bool) -> dict[str, Any]:
+    document: dict[str, Any] = {"entries": report.entries, "places": report.places}
+    if not verified:
+        return document
+    document |= {
+        "state": _state(report),
+        "problems": report.problems,
+        "recorded_heads": report.recorded_heads,
+        "warnings": report.warnings,
+    }
+    if report.problems:
+        first = report.problems[0]
+        document["error"] = {"message": f"the trail is broken: {first.place}: {first.message}", "hint": _HINT}
+    elif not report.all_answered:
+        document["error"] = {"message": "a place does not answer", "hint": "see places; rowvault doctor"}
+    return document
+
+
+def _state(report: TrailReport) -> str:
+    if report.problems or not report.all_answered:
+        return "failed"
+    return "warning" if report.warnings or any(place.behind for place in report.places) else "success"
+
+
+def _print(report: TrailReport, *, verified: bool) -> None:
+    shown = output.table("", ">number", "when", "who", "what", "outcome", "backup", "details")
+    for one in report.entries:
+        details = ", ".join(f"{name} {_short(value)}" for name, value in one.details.items() if value not in _EMPTY)
+        shown.add_row(
+            str(one.number), f"{one.at:%Y-%m-%d %H:%M:%S}", Text(one.who), Text(one.what), output.styled(one.outcome),
+            one.backup or "", Text(details),
+        )  # fmt: skip
+    if report.entries:
+        output.out.print(shown)
+    else:
+        output.out.print("no entries yet")
+    for place in report.places:
+        if place.error is not None:
+            output.err.print(f"{place.name} does not answer: {place.error}")
+        elif place.behind:
+            output.warn(f"{place.name} lacks {place.behind} entries, which the next job brings there")
+    if verified:
+        _print_proof(report)
+
+
+_MOST_SHOWN = 20
+_EMPTY: tuple[object, ...] = (None, "", [], {}, False)
+
+
+def _short(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _print_proof(report: TrailReport) -> None:
+    for warning in report.warnings:
+        output.warn(warning)
+    for problem in report.problems[:_MOST_SHOWN]:
+        output.out.print(Text(f"{problem.kind}: ", style="red") + Text(f"{problem.place}: {problem.message}"))
+    if report.problems:
+        output.print_error({"message": f"the trail is broken at entry {report.problems[0].entry}", "hint": _HINT})
+    elif report.all_answered:
+        count, heads = len(report.entries), report.recorded_heads
+        output.out.print(f"unbroken: {count} entries, and {heads} heads that were recorded elsewhere are among them")

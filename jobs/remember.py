@@ -1,0 +1,144 @@
+"""What is remembered of a job, made of its frozen result: an entry of the audit trail, rows of the verification log.
+
+Pure functions but for `remember`, which writes both. No entry holds a secret or row data: of an error, only its kind.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pydantic import JsonValue
+
+from jobs.postgres.connection import Source
+from jobs.postgres.errors import PostgresError
+from jobs.postgres.identifiers import TableName
+from jobs.postgres.verification_log import LogRow, write_log
+from jobs.restore_scope import Scope
+from jobs.results import BackupResult, PlaceOutcome, Problem, RestoreResult, State, VerifyResult
+from storage.errors import StorageError
+from storage.repository import Repository
+from storage.trail import Event, append
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one job came to, as it is remembered; `outcome` is success, warning, failed or refused."""
+
+    outcome: str
+    backup: str | None = None
+    details: dict[str, JsonValue] = field(default_factory=dict)
+    rows: tuple[LogRow, ...] = ()
+
+
+def account_of_backup(result: BackupResult) -> Account:
+    """A backup, with a log row for each table."""
+    details: dict[str, JsonValue] = {
+        "kind": result.kind,
+        "places": _places(result.places),
+        "tables": len(result.tables),
+        "rows": sum(table.rows for table in result.tables),
+        "bytes_stored": sum(table.bytes_stored for table in result.tables),
+        "verified": result.verification.state if result.verification else None,
+    }
+    return Account(result.state, result.id, details, _log_rows(result))
+
+
+def account_of_verification(result: VerifyResult) -> Account:
+    """A verification of a backup that was there already."""
+    details: dict[str, JsonValue] = {
+        "places": _places(result.places),
+        "objects": result.objects,
+        "problems": [*(f"{one.place}: {one.object}: {one.kind}" for one in result.problems[:_MOST_PROBLEMS])],
+    }
+    return Account(result.state, result.id, details)
+
+
+def account_of_restore(result: RestoreResult) -> Account:
+    """A restore that was carried out."""
+    details: dict[str, JsonValue] = {
+        "target": result.target,
+        "touched": len(result.touched),
+        "inserted": sum(one.inserted for one in result.touched),
+        "updated": sum(one.updated for one in result.touched),
+        "deleted": sum(one.deleted for one in result.touched),
+        "failed_checks": [*(one.name for one in result.checks if one.state == "failed")],
+    }
+    return Account("success" if result.as_it_should_be else "failed", result.id, details)
+
+
+def scope_details(scope: Scope, target: str) -> dict[str, JsonValue]:
+    """What a restore was asked to do: which columns a key names, never their values."""
+    return {
+        "target": target,
+        "tables": [*scope.tables],
+        "key": [*sorted(scope.key)],
+        "mode": scope.mode,
+        "into_schema": scope.into_schema,
+    }
+
+
+_MOST_PROBLEMS = 20
+
+
+def _places(places: Sequence[PlaceOutcome]) -> dict[str, JsonValue]:
+    return {place.name: place.state for place in places}
+
+
+def _log_rows(result: BackupResult) -> tuple[LogRow, ...]:
+    """A problem that is no table's own, in the manifest or the schema, is one of every table."""
+    problems = result.verification.problems if result.verification else ()
+    pending = next((place for place in result.places if place.state != "committed"), None)
+    now = datetime.now(UTC)
+    rows = []
+    for table, checksum in zip(result.tables, result.checksums, strict=True):
+        found = [one for one in problems if one.table in {None, f"{table.schema}.{table.name}"}]
+        status, error = _status(found, pending)
+        rows.append(
+            LogRow(
+                backup_date=result.created_at,
+                backup_id=result.id,
+                table=str(TableName(table.schema, table.name)),
+                status=status,
+                rows=table.rows,
+                bytes=table.bytes_raw,
+                checksum=checksum,
+                verified_at=now,
+                error=error,
+            )
+        )
+    return tuple(rows)
+
+
+def _status(found: Sequence[Problem], pending: PlaceOutcome | None) -> tuple[State, str | None]:
+    if found:
+        return "failed", "; ".join(f"{one.place}: {one.object}: {one.kind}" for one in found[:_MOST_PROBLEMS])
+    if pending is not None:
+        return "warning", f"{pending.name}: {pending.state}"
+    return "success", None
+
+
+async def remember(
+    repositories: Sequence[Repository], log: Source | None, event: Event, rows: Sequence[LogRow]
+) -> list[str]:
+    """Write the trail's entry in every place, then the rows and the trail's head to `log`, where there is one.
+
+    What could not be written is returned, a sentence each: a job is not undone because its record failed.
+    """
+    warnings = []
+    head = None
+    try:
+        appended = await append(repositories, event)
+        head = (appended.link.number, appended.link.sha256)
+        warnings += [
+            f"the audit trail is behind in {place} until the next entry: {trouble}"
+            for place, trouble in appended.troubles.items()
+        ]
+    except StorageError as error:
+        warnings.append(f"the audit trail could not be written: {error.message}")
+    if log is not None:
+        try:
+            await write_log(log, rows, head)
+        except (PostgresError, TimeoutError) as error:
+            hint = f" ({error.hint})" if isinstance(error, PostgresError) and error.hint else ""
+            warnings.append(f"the verification log could not be written: {error}{hint}")
+    return warnings
