@@ -177,12 +177,16 @@ def print_plan(plan: RestorePlan) -> None:
     )  # fmt: skip
     for one in _planned(plan):
         shown.add_row(
-            Text(one["table"]), f"{one['rows_now']:,}", f"{one['rows']:,}", as_bytes(one["bytes_raw"]), one["does"]
+            Text(one["table"]), _known(one["rows_now"]), f"{one['rows']:,}", as_bytes(one["bytes_raw"]), one["does"]
         )
     err.print(shown)
     err.print(f"  it will take about {_estimate(plan)}")
     for warning in plan.warnings:
         err.print(Text("  note: ", style="yellow") + Text(warning))
+
+
+def _known(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"
 
 
 _BYTES_A_SECOND = 40e6  # of COPY text read, verified, loaded, indexed and compared, on a small machine

@@ -4,7 +4,7 @@ Making a plan changes nothing. Whoever carries it out (`restore_existing`) looks
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,15 +14,17 @@ from jobs.postgres.changing import count_rows
 from jobs.postgres.connection import Connection, Source, session
 from jobs.postgres.ddl import ArchiveEntry, archive_entries, dump_definitions
 from jobs.postgres.identifiers import TableName
-from jobs.postgres.live_tables import (
+from jobs.postgres.live_constraints import (
+    LiveConstraint,
     LiveForeignKey,
-    LiveTable,
     read_live_foreign_keys,
-    read_live_tables,
+    read_loose_constraints,
 )
+from jobs.postgres.live_tables import LiveTable, read_live_tables
+from jobs.postgres.rights import roles_out_of_reach
 from jobs.postgres.target import TargetState
 from jobs.postgres.tools import Tools
-from jobs.restore_entries import absent, for_tables, wanted_entries
+from jobs.restore_entries import absent, for_tables, owner_of, wanted_entries
 from jobs.restore_key import FoundRows
 from jobs.restore_scope import Mode, Scope, chosen_tables
 from storage.manifest import Manifest, Table
@@ -41,7 +43,8 @@ SAYS: dict[How, str] = {
 
 @dataclass(frozen=True, slots=True)
 class TableChange:
-    """What happens to one table. `live` is how it is now (None: it is not there), `rows_now` what it holds.
+    """What happens to one table. `live` is how it is now (None: it is not there), `rows_now` what it holds (None: row
+    security hides it until it is locked).
 
     `children` are foreign keys of tables outside the restore that point to it.
     """
@@ -50,13 +53,19 @@ class TableChange:
     how: How
     into: TableName
     live: LiveTable | None
-    rows_now: int
+    rows_now: int | None
     children: tuple[LiveForeignKey, ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that are in the data."""
         return tuple(column.name for column in self.stored.columns if not column.generated)
+
+    @property
+    def through_root(self) -> TableName | None:
+        """The partitioned table through which its rows go in, as they may belong to another partition here."""
+        place = self.stored.load_into
+        return TableName(place.schema_name, place.name) if place is not None and self.how != "beside" else None
 
     @property
     def staged(self) -> bool:
@@ -68,8 +77,9 @@ class TableChange:
 class ChangePlan:
     """What a restore into an existing database will do, for a person to look at first.
 
-    `keys_inside` are foreign keys whose both ends are restored, `missing` the definitions that the target lacks, `rows`
-    those of the one key that is wanted.
+    `aside` are constraints that are taken away for the time of it: foreign keys whose both ends are restored, and what
+    is NOT VALID; `keys` all foreign keys from and to the tables. `missing` are definitions that the target lacks,
+    `rows` those of the one key that is wanted.
     """
 
     manifest: Manifest
@@ -78,7 +88,8 @@ class ChangePlan:
     state: TargetState
     tools: Tools
     changes: tuple[TableChange, ...]
-    keys_inside: tuple[LiveForeignKey, ...]
+    aside: tuple[LiveConstraint, ...]
+    keys: tuple[LiveForeignKey, ...]
     missing: tuple[ArchiveEntry, ...]
     rows: FoundRows | None
     warnings: tuple[str, ...]
@@ -104,14 +115,17 @@ async def plan_change(
     async with session(target, "restore") as connection:
         live = await read_live_tables(connection, names)
         keys = await read_live_foreign_keys(connection, [oid for one in live.values() for oid in one.line])
-        counts = rows.counts if rows else {name: await count_rows(connection, name) for name in live}
+        loose = await read_loose_constraints(connection, [one.oid for one in live.values()])
+        counts = rows.counts if rows else await _counts(connection, live.values())
         if scope.into_schema is not None:
             await _refuse_what_is_beside(connection, scope.into_schema, names)
     inside, outside = _split(keys, live)
     changes = tuple(_change(table, scope, live, counts, outside) for table in tables)
     for change in changes:
         _refuse_unless_fit(change, scope)
+    _refuse_part_of_a_whole(manifest, state, changes)
     missing = await _missing(manifest, target, state, scope, tools, archive, changes)
+    await _refuse_owners_out_of_reach(target, state, missing)
     return ChangePlan(
         manifest=manifest,
         target=target,
@@ -119,11 +133,17 @@ async def plan_change(
         state=state,
         tools=tools,
         changes=changes,
-        keys_inside=() if scope.key or scope.into_schema else inside,
+        aside=() if scope.into_schema else (*loose, *(() if scope.key else inside)),
+        keys=keys,
         missing=missing,
         rows=rows,
         warnings=_warnings(changes, missing),
     )
+
+
+async def _counts(connection: Connection, tables: Iterable[LiveTable]) -> dict[TableName, int]:
+    """The rows of each table, but of those that hide some from this role."""
+    return {one.table: await count_rows(connection, one.table) for one in tables if not one.filtered}
 
 
 async def _refuse_what_is_beside(connection: Connection, schema: str, names: Sequence[TableName]) -> None:
@@ -140,9 +160,12 @@ async def _refuse_what_is_beside(connection: Connection, schema: str, names: Seq
 def _split(
     keys: Sequence[LiveForeignKey], live: Mapping[TableName, LiveTable]
 ) -> tuple[tuple[LiveForeignKey, ...], tuple[LiveForeignKey, ...]]:
-    """Foreign keys whose both ends are restored, and those by which tables outside are children of restored ones."""
+    """Foreign keys to be taken away for a while, and those by which tables outside are children of restored ones.
+
+    Taken away are those whose both ends are restored, and those of restored tables that rows may break.
+    """
     touched = {oid for table in live.values() for oid in table.line}
-    inside = tuple(key for key in keys if key.table_oid in touched and key.references_oid in touched)
+    inside = tuple(key for key in keys if key.table_oid in touched and (key.references_oid in touched or key.loose))
     outside = tuple(key for key in keys if key.table_oid not in touched)
     return inside, outside
 
@@ -158,7 +181,9 @@ def _change(
     there = live.get(name)
     children = tuple(key for key in outside if there and key.references_oid in there.line)
     into = TableName(scope.into_schema, table.name) if scope.into_schema is not None else name
-    return TableChange(table, _how(scope, there, bool(children)), into, there, counts.get(name, 0), children)
+    return TableChange(
+        table, _how(scope, there, bool(children)), into, there, counts.get(name, None if there else 0), children
+    )
 
 
 def _how(scope: Scope, live: LiveTable | None, has_children: bool) -> How:
@@ -197,6 +222,24 @@ def _refuse_unless_fit(change: TableChange, scope: Scope) -> None:
             f"rows of {name} may belong to another partition here, so they cannot be compared with what is there",
             "use --into-schema to put the backup beside it",
         )
+
+
+def _refuse_part_of_a_whole(manifest: Manifest, state: TargetState, changes: Sequence[TableChange]) -> None:
+    """Rows that find their partitions by themselves want all of these, empty."""
+    chosen = {change.stored.oid for change in changes}
+    for change in changes:
+        root = change.through_root
+        if root is None or change.staged:
+            continue
+        if any(one.load_into == change.stored.load_into and one.oid not in chosen for one in manifest.tables):
+            raise UnsafeTarget(
+                f"rows of {change.into} may belong to another partition of {root} here", f"restore {root} (--table)"
+            )
+        if change.live is None and root in state.tables:
+            raise UnsafeTarget(
+                f"{change.into} is gone, and rows of {root} may belong to any of its partitions here",
+                f"put the backup beside it with --into-schema, or drop {root} and restore it",
+            )
 
 
 def _refuse_other_shape(change: TableChange, live: LiveTable) -> None:
@@ -244,6 +287,19 @@ async def _missing(
             found = await archive_entries(tools, there)
         lacking = absent((*entries.making, *entries.rights), found, state.roles)
     return lacking if scope.is_everything else for_tables(lacking, gone, state.roles)
+
+
+async def _refuse_owners_out_of_reach(target: Source, state: TargetState, missing: Sequence[ArchiveEntry]) -> None:
+    """What is made must be given to who owned it, which takes a membership in that role."""
+    owners = {owner_of(entry.text, state.roles) for entry in missing} - {""}
+    if owners:
+        async with session(target, "restore") as connection:
+            beyond = await roles_out_of_reach(connection, sorted(owners))
+        if beyond:
+            raise UnsafeTarget(
+                f"the role may not give what is made again to its owners: {', '.join(beyond)}",
+                "GRANT these roles to it, or connect as a superuser",
+            )
 
 
 def _warnings(changes: Sequence[TableChange], missing: Sequence[ArchiveEntry]) -> tuple[str, ...]:

@@ -30,11 +30,12 @@ def wanted_entries(
     existing_extensions: Collection[str],
     left_out: Iterable[ForeignKeyOutside],
 ) -> Entries:
-    """All entries but schemas and extensions that exist already, and foreign keys that are left out.
+    """All entries but the database, schemas and extensions that exist already, and foreign keys that are left out.
 
     `schemas` are all that the archive has.
     """
-    unwanted = [_shown(f"FK CONSTRAINT {key.schema_name} {key.table} {key.name} ") for key in left_out]
+    unwanted = ["DATABASE "]
+    unwanted += [_shown(f"FK CONSTRAINT {key.schema_name} {key.table} {key.name} ") for key in left_out]
     unwanted += [_shown(f"EXTENSION - {extension} ") for extension in existing_extensions]
     making, rights, settling = [], [], []
     for entry in listing:
@@ -59,25 +60,22 @@ def for_tables(
     table that points to it. A table that is not asked for comes only if one that is needs it.
     """
     by_number = {entry.number: entry for entry in missing}
+    tables_of_all = {entry.number for entry in missing if makes_table(entry)}
+    leans_on = {number: _reach(number, by_number) & tables_of_all for number in by_number}
     wanted = {_shown(f"TABLE {table.schema} {table.name}") for table in tables}
     found = {entry.number for entry in missing if without_owner(entry.text, roles) in wanted}
-    barred = {entry.number for entry in missing if entry.text.startswith(_WITH_ROWS)} - found
-    waiting = list(found)
-    while waiting:
-        number = waiting.pop()
-        needed = by_number[number].needs & by_number.keys()
-        belonging = {
-            entry.number
-            for entry in missing
-            if number in entry.needs and not _reach(entry.number, by_number) & (barred - found)
-        }
-        fresh = (needed | belonging) - found
-        found |= fresh
-        waiting += fresh
+    size = 0
+    while size < len(found):
+        size = len(found)
+        for number in tuple(found):
+            found |= _reach(number, by_number)
+        found |= {entry.number for entry in missing if entry.needs & found and leans_on[entry.number] <= found}
     return tuple(entry for entry in missing if entry.number in found)
 
 
-_WITH_ROWS = ("TABLE ", "FOREIGN TABLE ")
+def makes_table(entry: ArchiveEntry) -> bool:
+    """Whether it makes something that has rows of its own, or partitions with rows."""
+    return entry.text.startswith(("TABLE ", "FOREIGN TABLE ")) and not entry.text.startswith("TABLE ATTACH ")
 
 
 def _reach(number: int, by_number: dict[int, ArchiveEntry]) -> set[int]:
@@ -101,9 +99,13 @@ def absent(
 
 
 def without_owner(text: str, roles: Collection[str]) -> str:
-    """An entry's text up to its owner, which is the longest role's name that it ends with."""
-    owners = [role for role in roles if text.endswith(f" {role}")]
-    return text.removesuffix(max(owners, key=len, default="")).rstrip(" ")
+    """An entry's text up to its owner."""
+    return text.removesuffix(owner_of(text, roles)).rstrip(" ")
+
+
+def owner_of(text: str, roles: Collection[str]) -> str:
+    """An entry's owner, which is the longest role's name that it ends with; empty for what has none."""
+    return max((role for role in roles if text.endswith(f" {role}")), key=len, default="")
 
 
 def _is_of(text: str, beginnings: Iterable[str], schemas: Collection[str], existing: Collection[str]) -> bool:

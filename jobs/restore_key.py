@@ -20,7 +20,9 @@ from storage.repository import Repository
 
 @dataclass(frozen=True, slots=True)
 class FoundRows:
-    """Rows of a table in a backup, as COPY text, the place they were read from, and the `counts` of such rows now."""
+    """Rows of a table in a backup, as COPY text, the place they were read from, and the `counts` of such rows now,
+    where row security hides none.
+    """
 
     repository: Repository
     text: bytes
@@ -52,14 +54,14 @@ async def find_key(
     async with session(target, "restore") as connection:
         values = await _as_written(connection, table, scope.key)
         live = (await read_live_tables(connection, [name])).get(name)
-        count = await _count(connection, live, scope.key) if live else 0
+        counts = {name: await _count(connection, live, scope.key)} if live and not live.filtered else {}
     repository, text = await _find(repositories, table, values, on_progress)
     if not text:
         raise NotThere(
             f"backup {manifest.id} has no row of {name} with that key",
             "it may be in an older or newer one: rowvault list",
         )
-    return FoundRows(repository, text, {name: count})
+    return FoundRows(repository, text, counts)
 
 
 def _check_columns(table: Table, name: TableName, key: Mapping[str, str]) -> None:

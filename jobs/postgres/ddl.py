@@ -98,10 +98,11 @@ async def entries_as_sql(tools: Tools, archive: Path, section: str | None, entri
         text = (await run_tool(tools.folder / "pg_restore", arguments, {"LC_ALL": "C"})).decode()
     # What comes before the first object are settings of a session, and commands of psql.
     _, begins, objects = text.partition("\n--\n-- Name: ")
-    return begins + _PSQL.sub("", objects)
+    return begins + _LAST_WORD.sub("", objects)
 
 
-_PSQL = re.compile(r"^\\(un)?restrict .*$", re.MULTILINE)
+# For psql. A line like it may also stand in a comment or a function, where it stays.
+_LAST_WORD = re.compile(r"^\\unrestrict \w+\s*\Z", re.MULTILINE)
 
 
 def _use_list(folder: Path, entries: Sequence[ArchiveEntry]) -> Path:

@@ -6,6 +6,7 @@ PostgresError
 ├── ConnectionLost        a session ended in the middle of work
 ├── MissingPrivilege      the role may not read, lock or see all of something
 ├── NoSuchTable           a chosen table or pattern matches nothing
+├── Violation             rows break a constraint
 ├── Contended             somebody needs a lock that conflicts with ours: we give way, and may try again
 ├── TransactionPooling    a pooler hands each transaction to another server session
 ├── ToolTrouble           pg_dump or pg_restore is missing, too old, or failed
@@ -46,6 +47,15 @@ class MissingPrivilege(PostgresError):
 
 class NoSuchTable(PostgresError):
     """A chosen table or pattern matches nothing."""
+
+
+class Violation(PostgresError):
+    """Rows break a constraint: `constraint` is its name, empty for NOT NULL; `foreign` if it is a foreign key."""
+
+    def __init__(self, message: str, hint: str, constraint: str, *, foreign: bool) -> None:
+        super().__init__(message, hint)
+        self.constraint = constraint
+        self.foreign = foreign
 
 
 class Contended(PostgresError):
@@ -95,6 +105,13 @@ def translated(doing: str) -> Iterator[None]:
         raise MissingPrivilege(f"{doing}: {_text(error)}", _privilege_hint(_text(error))) from error
     except (*_GONE, OSError, asyncpg.InterfaceError) as error:
         raise ConnectionLost(f"{doing}: the session ended: {_text(error)}", "see the server's log") from error
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise Violation(
+            f"{doing}: {_text(error)}",
+            "look for the rows that break it",
+            error.constraint_name or "",
+            foreign=isinstance(error, asyncpg.ForeignKeyViolationError),
+        ) from error
     except asyncpg.OutOfMemoryError as error:
         raise PostgresError(
             f"{doing}: {_text(error)}", "with many tables, raise max_locks_per_transaction on the server"

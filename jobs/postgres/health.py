@@ -53,7 +53,7 @@ async def invalid_indexes(connection: Connection, tables: Sequence[TableName]) -
 async def orphans(connection: Connection, tables: Sequence[TableName]) -> list[str]:
     """Foreign keys of the tables that rows violate, proved by an anti-join, whatever the catalogue says of them.
 
-    One that is NOT VALID promises nothing of the rows, and is left out.
+    One that is NOT VALID promises nothing of the rows, and is left out; so is one of which row security hides rows.
     """
     with translated("looking at foreign keys"):
         rows = await connection.fetch(_FOREIGN_KEYS.format(wanted=_WANTED), *_arrays(tables))
@@ -86,6 +86,7 @@ _FOREIGN_KEYS = """
                    JOIN pg_catalog.pg_namespace s ON s.oid = p.oprnamespace ORDER BY u.position) AS equals
       FROM {wanted}
       JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid AND k.contype = 'f' AND k.convalidated
+       AND NOT pg_catalog.row_security_active(k.conrelid) AND NOT pg_catalog.row_security_active(k.confrelid)
       JOIN pg_catalog.pg_class r ON r.oid = k.confrelid JOIN pg_catalog.pg_namespace m ON m.oid = r.relnamespace
      ORDER BY 2, 3, 1
 """

@@ -1,4 +1,4 @@
-"""What a restore into an existing database must know of each table there: shape, key, triggers, foreign keys."""
+"""What a restore into an existing database must know of each table there: shape, key, triggers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ import asyncpg
 
 from jobs.postgres.connection import Connection
 from jobs.postgres.errors import translated
-from jobs.postgres.identifiers import TableName, qualified, quote
+from jobs.postgres.identifiers import TableName, quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ _SWITCHED = {"O": "ENABLE", "D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE 
 class LiveTable:
     """One table as it is now. `key` is its primary key, else a unique key without NULLs, else empty.
 
-    `line` holds its own oid and those of the partitioned tables above it.
+    `filtered`: row security hides rows from this role. `line` holds its own oid and those of the partitioned tables
+    above it.
     """
 
     oid: int
@@ -63,6 +64,7 @@ class LiveTable:
     owned: bool
     row_security: bool
     force_row_security: bool
+    filtered: bool
     columns: tuple[LiveColumn, ...]
     key: tuple[KeyColumn, ...]
     switches: tuple[Switch, ...]
@@ -70,50 +72,16 @@ class LiveTable:
     publications: tuple[str, ...]
     readers: tuple[str, ...] = field(compare=False)
 
+    @property
+    def stubborn_columns(self) -> tuple[str, ...]:
+        """Identities that refuse an UPDATE and may need one: not in the key, nor of a partition."""
+        key = {column.name for column in self.key}
+        mine = self.columns if len(self.line) == 1 else ()
+        return tuple(column.name for column in mine if column.identity == "a" and column.name not in key)
+
     def column(self, name: str) -> LiveColumn | None:
         """A column by its name."""
         return next((column for column in self.columns if column.name == name), None)
-
-
-@dataclass(frozen=True, slots=True)
-class LiveForeignKey:
-    """A foreign key that comes from or points to one of the tables in question.
-
-    `on_delete` and `on_update` are pg_constraint's letters: a and r refuse, c, n and d change the child.
-    """
-
-    name: str
-    table_oid: int
-    table: TableName
-    columns: tuple[str, ...]
-    references_oid: int
-    references: TableName
-    referenced: tuple[str, ...]
-    equals: tuple[str, ...]
-    definition: str
-    comment: str | None
-    on_delete: str
-    on_update: str
-
-    def __str__(self) -> str:
-        return f"foreign key {quote(self.name)} of {self.table}"
-
-    def parent_of(self, child: str, parent: str) -> str:
-        """SQL: of two relations, given by their aliases, the one is a child of the other by this key."""
-        columns = zip(self.referenced, self.equals, self.columns, strict=True)
-        return " AND ".join(
-            f"{parent}.{quote(column)} {equals} {child}.{quote(of_child)}" for column, equals, of_child in columns
-        )
-
-    @property
-    def drop(self) -> str:
-        """SQL that takes it away."""
-        return f"ALTER TABLE {qualified(self.table)} DROP CONSTRAINT {quote(self.name)}"
-
-    @property
-    def add(self) -> str:
-        """SQL that adds it again, which proves it, but for one that is NOT VALID."""
-        return f"ALTER TABLE {qualified(self.table)} ADD CONSTRAINT {quote(self.name)} {self.definition}"
 
 
 async def read_live_tables(connection: Connection, tables: Sequence[TableName]) -> dict[TableName, LiveTable]:
@@ -132,6 +100,7 @@ async def read_live_tables(connection: Connection, tables: Sequence[TableName]) 
             owned=row["owned"],
             row_security=row["relrowsecurity"],
             force_row_security=row["relforcerowsecurity"],
+            filtered=row["filtered"],
             columns=tuple(
                 LiveColumn(c["attname"], c["type"], c["generated"], c["identity"], c["required"])
                 for c in columns.get(row["oid"], [])
@@ -163,7 +132,7 @@ def _best_key(rows: Sequence[asyncpg.Record]) -> tuple[KeyColumn, ...]:
 
 _TABLES = """
     SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relrowsecurity, c.relforcerowsecurity,
-           pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned,
+           pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned, pg_catalog.row_security_active(c.oid) AS filtered,
            ARRAY(SELECT relid::oid::bigint FROM pg_catalog.pg_partition_ancestors(c.oid) WHERE relid <> c.oid) AS above,
            ARRAY(SELECT p.pubname FROM pg_catalog.pg_publication_tables p
                   WHERE p.schemaname = n.nspname AND p.tablename = c.relname ORDER BY 1) AS publications,
@@ -214,105 +183,4 @@ _SWITCHES = """
     SELECT ev_class::bigint, 'RULE', rulename, ev_enabled::text
       FROM pg_catalog.pg_rewrite WHERE ev_type <> '1' AND ev_class = ANY ($1::oid[])
      ORDER BY 1, 2, 3
-"""
-
-
-async def read_live_foreign_keys(connection: Connection, oids: Sequence[int]) -> tuple[LiveForeignKey, ...]:
-    """Every foreign key that comes from or points to one of these; what partitions inherit is left to their parents."""
-    with translated("looking at the target's foreign keys"):
-        rows = await connection.fetch(_FOREIGN_KEYS, list(oids))
-    return tuple(
-        LiveForeignKey(
-            name=row["conname"],
-            table_oid=row["conrelid"],
-            table=TableName(row["schema"], row["table"]),
-            columns=tuple(row["columns"]),
-            references_oid=row["confrelid"],
-            references=TableName(row["to_schema"], row["to_table"]),
-            referenced=tuple(row["referenced"]),
-            equals=tuple(row["equals"]),
-            definition=row["definition"],
-            comment=row["comment"],
-            on_delete=row["confdeltype"],
-            on_update=row["confupdtype"],
-        )
-        for row in rows
-    )
-
-
-_FOREIGN_KEYS = """
-    SELECT k.conname, k.conrelid::bigint, n.nspname AS schema, c.relname AS table,
-           k.confrelid::bigint, m.nspname AS to_schema, r.relname AS to_table,
-           pg_catalog.pg_get_constraintdef(k.oid) AS definition,
-           pg_catalog.obj_description(k.oid, 'pg_constraint') AS comment,
-           k.confdeltype::text, k.confupdtype::text,
-           ARRAY(SELECT a.attname FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY u (attnum, position)
-                   JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum
-                  ORDER BY u.position) AS columns,
-           ARRAY(SELECT a.attname FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY u (attnum, position)
-                   JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.attnum
-                  ORDER BY u.position) AS referenced,
-           ARRAY(SELECT pg_catalog.format('OPERATOR(%I.%s)', s.nspname, p.oprname)
-                   FROM pg_catalog.unnest(k.conpfeqop) WITH ORDINALITY u (operator, position)
-                   JOIN pg_catalog.pg_operator p ON p.oid = u.operator
-                   JOIN pg_catalog.pg_namespace s ON s.oid = p.oprnamespace
-                  ORDER BY u.position) AS equals
-      FROM pg_catalog.pg_constraint k
-      JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-      JOIN pg_catalog.pg_class r ON r.oid = k.confrelid JOIN pg_catalog.pg_namespace m ON m.oid = r.relnamespace
-     WHERE k.contype = 'f' AND k.conparentid = 0 AND (k.conrelid = ANY ($1::oid[]) OR k.confrelid = ANY ($1::oid[]))
-     ORDER BY 3, 4, 1
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class OwnedSequence:
-    """A sequence that gives values to a column, and where it stands. `increment` may be negative."""
-
-    sequence: TableName
-    table: TableName
-    column: str
-    last_value: int
-    is_called: bool
-    increment: int
-
-
-async def read_owned_sequences(connection: Connection, oids: Sequence[int]) -> tuple[OwnedSequence, ...]:
-    """Sequences from which integer columns of these tables take their values: identity, serial, or a default."""
-    with translated("looking at the target's sequences"):
-        rows = await connection.fetch(_SEQUENCES, list(oids))
-        found = []
-        for row in rows:
-            name = TableName(row["schema"], row["name"])
-            at = await connection.fetchrow(f"SELECT last_value, is_called FROM {qualified(name)}")
-            found.append(
-                OwnedSequence(
-                    sequence=name,
-                    table=TableName(row["table_schema"], row["table"]),
-                    column=row["attname"],
-                    last_value=at["last_value"],
-                    is_called=at["is_called"],
-                    increment=row["seqincrement"],
-                )
-            )
-    return tuple(found)
-
-
-_SEQUENCES = """
-    SELECT DISTINCT n.nspname AS schema, s.relname AS name, m.nspname AS table_schema, t.relname AS table, a.attname,
-           q.seqincrement
-      FROM pg_catalog.pg_sequence q JOIN pg_catalog.pg_class s ON s.oid = q.seqrelid
-      JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace,
-           LATERAL (SELECT d.refobjid AS relid, d.refobjsubid AS attnum FROM pg_catalog.pg_depend d
-                     WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = s.oid
-                       AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
-                     UNION
-                    SELECT f.adrelid, f.adnum FROM pg_catalog.pg_depend d
-                      JOIN pg_catalog.pg_attrdef f ON f.oid = d.objid
-                     WHERE d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.refobjid = s.oid
-                       AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass) use
-      JOIN pg_catalog.pg_class t ON t.oid = use.relid JOIN pg_catalog.pg_namespace m ON m.oid = t.relnamespace
-      JOIN pg_catalog.pg_attribute a ON a.attrelid = use.relid AND a.attnum = use.attnum
-     WHERE use.relid = ANY ($1::oid[]) AND a.atttypid IN (20, 21, 23, 1700)
-     ORDER BY 1, 2, 3, 4
 """

@@ -73,3 +73,16 @@ async def forget_default_privileges(connection: Connection, schemas: Collection[
     with translated("setting the rights of what was made"):
         for row in await connection.fetch(_CHANGES, list(schemas), list(before)):
             await connection.execute(row[0])
+
+
+async def roles_out_of_reach(connection: Connection, roles: Collection[str]) -> list[str]:
+    """Those of the roles to which the session's own may not give what it makes."""
+    how = "SET" if connection.get_server_version().major >= 16 else "MEMBER"
+    with translated("looking at the role's memberships"):
+        rows = await connection.fetch(
+            "SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.rolname = ANY ($1::text[])"
+            " AND NOT pg_catalog.pg_has_role(r.oid, $2) ORDER BY 1",
+            list(roles),
+            how,
+        )
+    return [row[0] for row in rows]

@@ -3,7 +3,6 @@
 import pytest
 
 from jobs.errors import NotThere, UnsafeTarget
-from jobs.postgres.errors import PostgresError
 from jobs.postgres.identifiers import BadName
 from jobs.restore_change import ChangePlan
 from jobs.restore_scope import Scope
@@ -162,8 +161,9 @@ async def test_a_row_whose_parent_is_gone_is_refused_and_nothing_changes(shop: D
     taken = await back_up(shop)
     await shop.execute("DELETE FROM shop.orders WHERE customer = 5; UPDATE shop.customers SET friend = NULL")
     await shop.execute("DELETE FROM shop.customers WHERE id = 5")
-    with pytest.raises(PostgresError, match="orders_customer_fkey"):
+    with pytest.raises(UnsafeTarget, match="orders_customer_fkey") as refused:
         await bring_back(taken, shop, Scope(("shop.orders",), {"id": "4"}))
+    assert "restore shop.customers along with it" in refused.value.hint
     assert await shop.value("SELECT count(*) FROM shop.orders WHERE id = 4") == 0
 
 

@@ -1,7 +1,8 @@
 """Which entries of an archive are carried out, and which of them last."""
 
 from jobs.postgres.ddl import ArchiveEntry
-from jobs.restore_entries import wanted_entries
+from jobs.postgres.identifiers import TableName
+from jobs.restore_entries import for_tables, wanted_entries
 from storage.manifest import ForeignKeyOutside
 
 LINES = [
@@ -46,3 +47,28 @@ def test_line_breaks_in_names_are_listed_as_spaces() -> None:
     entries = listing("1; 2615 1 SCHEMA - a  b postgres", "2; 2606 2 FK CONSTRAINT a  b t key postgres")
     key = ForeignKeyOutside(schema_name="a\r\nb", table="t", name="key", references="x.y")
     assert wanted_entries(entries, ["a\r\nb"], {"a\r\nb"}, set(), [key]).making == ()
+
+
+TREE = {
+    1: ("TABLE shop root me", ()),
+    2: ("TABLE shop middle me", (1,)),
+    3: ("TABLE shop leaf me", (2,)),
+    4: ("TABLE shop other me", (1,)),
+    5: ("TABLE ATTACH shop middle me", (1, 2)),
+    6: ("TABLE ATTACH shop leaf me", (2, 3)),
+    7: ("TABLE ATTACH shop other me", (1, 4)),
+    8: ("INDEX shop by_id me", (3,)),
+    9: ("VIEW shop of_both me", (3, 4)),
+    10: ("VIEW shop of_view me", (11,)),
+    11: ("VIEW shop of_leaf me", (3,)),
+    12: ("TABLE shop else me", ()),
+}
+
+
+def test_a_table_brings_what_it_needs_and_what_needs_no_table_but_it() -> None:
+    missing = [
+        ArchiveEntry(number, f"{number}; 0 0 {text}", frozenset(needs)) for number, (text, needs) in TREE.items()
+    ]
+    for order in (missing, missing[::-1]):
+        found = for_tables(order, [TableName("shop", "leaf")], ["me"])
+        assert sorted(entry.number for entry in found) == [1, 2, 3, 5, 6, 8, 10, 11]
