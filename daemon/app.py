@@ -1,6 +1,7 @@
 """The composition root: settings in, the objects that jobs work with out. Nothing else reads settings for them."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from pydantic import SecretStr
 from daemon.recording import Recorder
 from daemon.settings import Settings
 from jobs.aftercare import Statement
+from jobs.diff import DiffOptions
 from jobs.full_backup import BackupOptions, full_backup
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
@@ -64,6 +66,11 @@ class App:
         """Seconds that a job may run."""
         return self.settings.job_time_limit.total_seconds()
 
+    @property
+    def lock_limits(self) -> LockLimits:
+        """How long locks are waited for, and how long anybody may wait on ours."""
+        return LockLimits(self.settings.lock_timeout.total_seconds(), self.settings.give_way_after.total_seconds())
+
     def database(self, dsn: str) -> Source:
         """Another database, reached with the same patience."""
         return Source(dsn, self.settings.connect_timeout.total_seconds())
@@ -75,7 +82,7 @@ class App:
             copying=CopyOptions(
                 streams=settings.copy_jobs, level=settings.compression_level, rate_limit=settings.rate_limit
             ),
-            locks=LockLimits(settings.lock_timeout.total_seconds(), settings.give_way_after.total_seconds()),
+            locks=self.lock_limits,
             attempts=settings.give_way_attempts,
             pg_bin=settings.pg_bin,
             label=request.label,
@@ -108,6 +115,12 @@ class App:
         """The database that keeps the verification log, if any does."""
         wanted = self.settings.verification_log and self.settings.database_url is not None
         return self.source if wanted else None
+
+    def diff_options(self, tables: Sequence[str], *, keys: bool) -> DiffOptions:
+        """How a comparison is made: its temporary files go where backups rest, for /tmp may be memory."""
+        folder = self.settings.local_path
+        usable = folder is not None and os.access(folder, os.W_OK) and "TMPDIR" not in os.environ
+        return DiffOptions(tuple(tables), keys=keys, scratch=folder if usable else None)
 
     async def full_backup(self, request: Request, on_progress: OnProgress = no_progress) -> BackupResult:
         """Take a full backup; the caller holds the job lock (`daemon.runner.job_run`)."""

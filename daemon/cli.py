@@ -12,6 +12,7 @@ import typer
 from daemon import output, recorded
 from daemon.app import App, Request
 from daemon.command import finish, guarded, with_app
+from daemon.diff_output import show_diff
 from daemon.logs import configure_logs
 from daemon.outcomes import DIFFERENCE, DONE, FAILED, REFUSED, UsageError
 from daemon.recording import Recorder, person
@@ -19,6 +20,7 @@ from daemon.settings import describe_settings
 from daemon.targets import read_dsn
 from daemon.trail_output import show_trail
 from jobs import catalogue
+from jobs.diff_sides import LIVE
 from jobs.doctor import examine
 from jobs.postgres.identifiers import parse_key
 from jobs.restore import plan_restore
@@ -183,8 +185,7 @@ def show(backup_id: Backup, as_json: Json = False) -> None:
     """
 
     async def work(app: App) -> int:
-        found = await catalogue.resolve(app.repositories, backup_id)
-        manifest = await catalogue.read_manifest(app.repositories, found)
+        manifest = await catalogue.read_resolved(app.repositories, backup_id)
         if as_json:
             output.print_json(manifest.model_dump(mode="json", by_alias=True))
         else:
@@ -256,8 +257,7 @@ def restore(
     async def work(app: App) -> int:
         target, options = app.database(read_dsn(to, output.err.print)), app.restore_options
         scope = Scope(tuple(table or ()), _key(key or []), mode, into_schema)
-        found = await catalogue.resolve(app.repositories, backup_id)
-        manifest = await catalogue.read_manifest(app.repositories, found)
+        manifest = await catalogue.read_resolved(app.repositories, backup_id)
         with output.progress(quiet=as_json) as on_progress:
             plan = await plan_restore(app.repositories, manifest, target, scope, options, on_progress)
         if not as_json:
@@ -274,6 +274,29 @@ def restore(
         else:
             output.print_restore(result)
         return DONE if result.as_it_should_be else DIFFERENCE
+
+    with_app(work, as_json=as_json)
+
+
+@cli.command()
+def diff(
+    backup_id: Backup,
+    against: Annotated[
+        str, typer.Option(metavar="live|BACKUP", help="The database as it is now, or another backup.")
+    ] = LIVE,
+    table: Annotated[list[str] | None, typer.Option(metavar="TABLE", help="Only this table; repeatable.")] = None,
+    keys: Annotated[bool, typer.Option("--keys", help="Tell which rows: up to 100 of each kind a table.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare a backup with the database as it is now, or with another backup: rows missing, changed and extra.
+
+    Missing rows are only in the backup, extra ones only on the other side.
+
+    Examples: rowvault diff latest · rowvault diff latest --table orders --keys
+    """
+
+    async def work(app: App) -> int:
+        return await show_diff(app, backup_id, against, table or (), keys=keys, as_json=as_json)
 
     with_app(work, as_json=as_json)
 

@@ -31,6 +31,7 @@ _STYLES = {
     "committed": "green",
     "warning": "yellow",
     "pending": "yellow",
+    "differs": "red",
     "failed": "red",
     "problem": "red",
     "unreachable": "red",

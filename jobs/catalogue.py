@@ -168,3 +168,8 @@ async def read_manifest(repositories: Sequence[Repository], backup_id: str) -> M
             failure = error if failure is None or isinstance(failure, NotFound) else failure
     assert failure is not None
     raise failure
+
+
+async def read_resolved(repositories: Sequence[Repository], wanted: str) -> Manifest:
+    """The manifest of the backup that a person means. Raises what `resolve` and `read_manifest` raise."""
+    return await read_manifest(repositories, await resolve(repositories, wanted))

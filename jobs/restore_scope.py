@@ -37,8 +37,7 @@ def chosen_tables(manifest: Manifest, names: Sequence[str]) -> tuple[Table, ...]
     """
     if not names:
         return manifest.tables
-    leaves = {TableName(table.schema_name, table.name): [table] for table in manifest.tables}
-    leaves |= _partitioned(manifest)
+    leaves = tables_by_name(manifest)
     chosen: dict[int, Table] = {}
     for text in names:
         try:
@@ -49,6 +48,11 @@ def chosen_tables(manifest: Manifest, names: Sequence[str]) -> tuple[Table, ...]
             ) from error
         chosen |= {table.oid: table for table in leaves[name]}
     return tuple(table for table in manifest.tables if table.oid in chosen)
+
+
+def tables_by_name(manifest: Manifest) -> dict[TableName, list[Table]]:
+    """What each name in a backup stands for: the table itself, or the leaves of a partitioned one."""
+    return {TableName(table.schema_name, table.name): [table] for table in manifest.tables} | _partitioned(manifest)
 
 
 def _partitioned(manifest: Manifest) -> dict[TableName, list[Table]]:

@@ -1,5 +1,7 @@
 """COPY's text format: https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS-TEXT"""
 
+import re
+
 _ESCAPES = {
     ord(b"\\"): b"\\\\",
     ord(b"\b"): b"\\b",
@@ -14,3 +16,12 @@ _ESCAPES = {
 def escaped(text: str) -> bytes:
     """A value as COPY TO writes it, given the text that its type's output function makes."""
     return b"".join(_ESCAPES.get(byte) or bytes((byte,)) for byte in text.encode())
+
+
+_UNESCAPED = {escape[1:]: bytes((byte,)) for byte, escape in _ESCAPES.items()}
+
+
+def unescaped(field: bytes) -> str:
+    """The value of a field that is not NULL; bytes that are no UTF-8 (a database may be SQL_ASCII) show as `\\x..`."""
+    text = re.sub(rb"\\(.)", lambda escape: _UNESCAPED[escape[1]], field, flags=re.DOTALL)
+    return text.decode(errors="backslashreplace")

@@ -16,7 +16,7 @@ class TableName(NamedTuple):
     name: str
 
     def __str__(self) -> str:
-        return f"{_readable(self.schema)}.{_readable(self.name)}"
+        return f"{readable(self.schema)}.{readable(self.name)}"
 
 
 class BadName(ValueError):
@@ -49,7 +49,8 @@ def column_list(columns: Iterable[str]) -> str:
 _BARE = re.compile(r'[^\s.,"=*?\[\]]+')
 
 
-def _readable(name: str) -> str:
+def readable(name: str) -> str:
+    """A name as people write it: bare if it can be, else in double quotes."""
     return name if _BARE.fullmatch(name) else quote(name)
 
 

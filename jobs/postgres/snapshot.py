@@ -5,10 +5,11 @@ https://www.postgresql.org/docs/current/mvcc-caveats.html
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import NoReturn
 
 import asyncpg
@@ -107,23 +108,30 @@ _WAITERS = """
 """
 
 
+Choice = Callable[[tuple[Relation, ...]], Chosen]
+"""Which of the database's relations are chosen."""
+
+
 @asynccontextmanager
-async def open_snapshot(source: Source, selection: Selection, limits: LockLimits) -> AsyncIterator[SnapshotSession]:
+async def open_snapshot(
+    source: Source, selection: Selection | Choice, limits: LockLimits
+) -> AsyncIterator[SnapshotSession]:
     """Lock the chosen tables, then export a snapshot that is valid while the block runs.
 
     Raises `Contended` (another try may succeed), `NoSuchTable`, `MissingPrivilege`.
     """
+    choice = partial(choose, selection=selection) if isinstance(selection, Selection) else selection
     connection = await connect(source, "snapshot")
     try:
         with translated("reading the catalogue"):
             first = await read_relations(connection)
-        expected = choose(first, selection)
+        expected = choice(first)
         with translated("locking the tables"):
             await _lock(connection, _to_lock(expected, first), limits)
         with translated("taking the snapshot"):
             snapshot = await _export(connection)
             relations = await read_relations(connection)
-        chosen = choose(relations, selection)
+        chosen = choice(relations)
         if _identities(chosen) != _identities(expected):
             raise Contended("tables came, went or changed names while they were locked", "run the backup again")
         yield SnapshotSession(connection, snapshot, relations, chosen, limits)

@@ -31,6 +31,7 @@ LABEL = "[red]before[/x] :key: 2.0"
 BUILT = {
     "backup",
     "demo",
+    "diff",
     "doctor",
     "keep",
     "list",
@@ -85,7 +86,7 @@ def test_help_of_every_command_works_and_has_an_example(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(BUILT))
 def test_every_example_is_a_command_line_that_is_understood(name: str) -> None:
     text = COMMANDS[name].help or ""
-    examples = re.split(" · ", re.split(r"Examples?: ", text)[1])
+    examples = re.split(r" ·\s+", re.split(r"Examples?: ", text)[1])
     for example in examples:
         words = shlex.split(example.split("|")[0])
         program = words.index("rowvault")

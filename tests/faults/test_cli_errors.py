@@ -259,7 +259,7 @@ async def test_what_cannot_be_meant(kept: Kept, case: str) -> None:
 # Backups
 
 
-UNKNOWN = (("show",), ("verify",), ("keep",), ("restore", "--yes", "--to", "env:ROWVAULT_DATABASE_URL"))
+UNKNOWN = (("show",), ("verify",), ("diff",), ("keep",), ("restore", "--yes", "--to", "env:ROWVAULT_DATABASE_URL"))
 
 
 @pytest.mark.parametrize("command", UNKNOWN, ids=lambda command: str(command[0]))

@@ -1,0 +1,207 @@
+"""Compares a backup with the live database, or with another backup: rows missing, changed and extra, table by table.
+
+Rows are told apart by the backup's primary key, as text: a key that is written otherwise now (numeric 1.0 for 1.00) is
+another one. A table without a key is compared as a bag of whole lines.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.concurrency import task_group
+from jobs.diff_sides import LIVE, BackupSide, Shape, Side, backup_side, live_side, tables_meant
+from jobs.postgres.catalogue import Selection
+from jobs.postgres.connection import Source
+from jobs.postgres.copy_text import unescaped
+from jobs.postgres.identifiers import TableName
+from jobs.postgres.snapshot import LockLimits
+from jobs.progress import OnProgress, Progress, no_progress
+from jobs.row_buckets import Buckets, Kind, compare
+from storage.manifest import Manifest
+from storage.repository import Repository
+
+KEYS_SHOWN = 100  # of each kind, of each table
+
+Key = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class DiffOptions:
+    """`tables` are names as a person writes them, none for all. `keys`: tell which rows. `scratch`: see `Buckets`."""
+
+    tables: tuple[str, ...] = ()
+    keys: bool = False
+    scratch: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys of rows that differ, at most `KEYS_SHOWN` of each kind; `more`: there are others."""
+
+    missing: tuple[Key, ...]
+    changed: tuple[Key, ...]
+    extra: tuple[Key, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TableDiff:
+    """How many rows of a table are only in the backup, differ, are only on the other side. A side without it has None.
+
+    `keys` were asked for and could be told, for the table has a primary key.
+    """
+
+    schema: str
+    name: str
+    missing: int
+    changed: int
+    extra: int
+    rows_backup: int | None
+    rows_other: int | None
+    note: str = ""
+    same_columns: bool = True
+    keys: Keys | None = None
+
+    @property
+    def equal(self) -> bool:
+        """Whether both sides have the table, its columns and its rows."""
+        there = self.rows_backup is not None and self.rows_other is not None
+        return there and self.same_columns and not (self.missing or self.changed or self.extra)
+
+
+@dataclass(frozen=True, slots=True)
+class DiffResult:
+    """What a comparison came to. `against` is `live` or a backup's id."""
+
+    backup: str
+    against: str
+    tables: tuple[TableDiff, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether no table differs."""
+        return all(table.equal for table in self.tables)
+
+
+async def diff_live(
+    repositories: Sequence[Repository],
+    manifest: Manifest,
+    source: Source,
+    selection: Selection,
+    limits: LockLimits,
+    options: DiffOptions,
+    on_progress: OnProgress = no_progress,
+) -> DiffResult:
+    """Compare a backup with its tables as they are now, all at one moment, and those that `selection` has beside them.
+
+    Raises `NotThere` for a table that is nowhere, `Corrupt` if what was backed up is whole in no place, `Contended`
+    if somebody waits too long on the locks.
+    """
+    async with (
+        backup_side(repositories, manifest) as backup,
+        live_side(source, backup, selection, options.tables, limits) as live,
+    ):
+        return await _diff(backup, live, options, on_progress)
+
+
+async def diff_backups(
+    repositories: Sequence[Repository],
+    manifest: Manifest,
+    other: Manifest,
+    options: DiffOptions,
+    on_progress: OnProgress = no_progress,
+) -> DiffResult:
+    """Compare two backups. Raises `NotThere` for a table that neither has, `Corrupt`."""
+    async with backup_side(repositories, manifest) as backup, backup_side(repositories, other) as against:
+        return await _diff(backup, against, options, on_progress)
+
+
+async def _diff(backup: BackupSide, other: Side, options: DiffOptions, on_progress: OnProgress) -> DiffResult:
+    known = [*backup.shapes, *(table for table in other.shapes if table not in backup.shapes)]
+    if options.tables:
+        meant = tables_meant(options.tables, backup.leaves, other.leaves)
+        known = [table for table in known if table in meant]
+    shared = [table for table in known if table in backup.shapes and table in other.shapes]
+    total = sum(backup.size(table) + other.size(table) for table in shared)
+    done = 0
+    results = []
+    for table in known:
+
+        def read(count: int, table: TableName = table) -> None:
+            nonlocal done
+            done += count
+            on_progress(Progress("comparing", done, total, backup.name, str(table)))
+
+        if table in shared:
+            results.append(await _compare(backup, other, table, options, read))
+        else:
+            results.append(await _on_one_side(backup, other, table))
+    return DiffResult(backup.name, other.name, tuple(results))
+
+
+async def _on_one_side(backup: BackupSide, other: Side, table: TableName) -> TableDiff:
+    if table in backup.shapes:
+        rows = await backup.count(table)
+        return TableDiff(*table, rows, 0, 0, rows, None, f"exists only in the backup, not {_on(other)}")
+    rows = await other.count(table)
+    return TableDiff(*table, 0, 0, rows, None, rows, f"exists only {_on(other)}")
+
+
+def _on(side: Side) -> str:
+    return "live" if side.name == LIVE else f"in {side.name}"
+
+
+async def _compare(
+    backup: BackupSide, other: Side, table: TableName, options: DiffOptions, on_bytes: Callable[[int], None]
+) -> TableDiff:
+    """Read both sides at the same time, then compare."""
+    ours, theirs = backup.shapes[table], other.shapes[table]
+    columns = [name for name in ours.columns if name in theirs.columns]
+    key = ours.key if set(ours.key) <= set(columns) else ()
+    with Buckets(options.scratch) as one, Buckets(options.scratch) as two:
+        async with task_group() as group:
+            group.create_task(backup.read(table, columns, key, one, on_bytes))
+            group.create_task(other.read(table, columns, key, two, on_bytes))
+        counts, keys = await asyncio.to_thread(compare, one, two, KEYS_SHOWN if options.keys and key else 0)
+        return TableDiff(
+            *table,
+            missing=counts["missing"],
+            changed=counts["changed"],
+            extra=counts["extra"],
+            rows_backup=one.rows,
+            rows_other=two.rows,
+            note="; ".join(_notes(ours, theirs, key, _on(other))),
+            same_columns=ours.columns == theirs.columns,
+            keys=_keys(key, counts, keys) if options.keys and key else None,
+        )
+
+
+def _keys(columns: Sequence[str], counts: Counter[Kind], found: Mapping[Kind, Sequence[bytes]]) -> Keys:
+    """Keys as people read them, in an order that suits numbers too."""
+    read = {
+        kind: tuple(
+            dict(zip(columns, map(unescaped, fields), strict=True))
+            for fields in sorted((key.split(b"\t") for key in keys), key=lambda fields: [(len(f), f) for f in fields])
+        )
+        for kind, keys in found.items()
+    }
+    more = any(counts[kind] > len(keys) for kind, keys in found.items())
+    return Keys(read["missing"], read["changed"], read["extra"], more)
+
+
+def _notes(ours: Shape, theirs: Shape, key: Sequence[str], on_other: str) -> Iterator[str]:
+    """What a person should know of how a table was compared."""
+    changes = [f"{name} is only in the backup" for name in ours.columns if name not in theirs.columns]
+    changes += [f"{name} is only {on_other}" for name in theirs.columns if name not in ours.columns]
+    changes += [
+        f"{name} is {kind} in the backup and {theirs.columns[name]} {on_other}"
+        for name, kind in ours.columns.items()
+        if theirs.columns.get(name, kind) != kind
+    ]
+    if changes:
+        yield f"columns differ: {', '.join(changes)}; rows are compared by the columns that both have, as text"
+    if not key:
+        lacking = "the primary key's columns are not on both sides" if ours.key else "no primary key"
+        yield f"{lacking}: whole lines are compared, so that a changed row is one missing and one extra"

@@ -1,0 +1,35 @@
+"""Reads one part of a table out of storage: decompressed in a thread, and known to be whole once it was read."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from storage.codecs import Tally, decompressed
+from storage.errors import Corrupt
+from storage.manifest import Part
+from storage.objects import BlockingReader
+from storage.repository import Repository
+
+T = TypeVar("T")
+
+
+async def read_part(repository: Repository, part: Part, take: Callable[[Iterator[bytes]], T]) -> T:
+    """What `take`, which runs in a thread, makes of a part's COPY text; it must go through all of it.
+
+    Raises `Corrupt` if an object of the part is not what was backed up, `NotFound` if one is missing.
+    """
+    readers = [BlockingReader(repository.backend.read(stored.name)) for stored in part.objects]
+    try:
+        return await asyncio.to_thread(take, _text(part, readers))
+    finally:
+        for reader in readers:
+            reader.close()
+
+
+def _text(part: Part, readers: Sequence[BlockingReader]) -> Iterator[bytes]:
+    """In the thread. What is stored was hashed, so what it decompresses to need not be."""
+    for stored, reader in zip(part.objects, readers, strict=True):
+        tally = Tally()
+        yield from decompressed(stored.name, reader.fetch, tally)
+        if tally.digest().sha256 != stored.sha256:
+            raise Corrupt(f"{stored.name} is not what was backed up", "rowvault verify shows everything that is wrong")
