@@ -68,12 +68,14 @@ async def plan_restore(
     tools = await asyncio.to_thread(find_tools, max(state.major, _dump_major(manifest)), options.pg_bin)
     if scope.is_everything and not state.objects:
         refuse_what_is_lacking(manifest, target, state)
+        refuse_without_room(target, state, sum(table.bytes_raw for table in manifest.tables))
         return plan_fill(manifest, target, state, tools)
     rows = await find_key(repositories, manifest, tables, target, scope, on_progress) if scope.key else None
     async with _archive(repositories, manifest) as archive:
         plan = await plan_change(manifest, target, state, scope, tools, archive, rows)
     if plan.missing:
         refuse_what_is_lacking(manifest, target, state)
+    refuse_without_room(target, state, len(rows.text) if rows else plan.bytes_raw)
     return plan
 
 
@@ -112,6 +114,21 @@ def refuse_what_is_lacking(manifest: Manifest, target: Source, state: TargetStat
         raise UnsafeTarget(
             f"{target.where} cannot have extensions of the backup: {', '.join(missing)}",
             "install their packages on that server",
+        )
+
+
+ROOM = 1.5
+"""Bytes on a server's disk for each byte of COPY text: rows with their headers, indexes, the write-ahead log."""
+
+
+def refuse_without_room(target: Source, state: TargetState, bytes_raw: int) -> None:
+    """Raise `UnsafeTarget` if the target's disk, where it can be seen, has no room for so much COPY text."""
+    needed = round(bytes_raw * ROOM)
+    if state.free_bytes is not None and state.free_bytes < needed:
+        raise UnsafeTarget(
+            f"the disk of {target.where} has {state.free_bytes / 1e6:,.1f} MB free,"
+            f" and the restore needs about {needed / 1e6:,.1f} MB",
+            "make room there, or restore fewer tables (--table)",
         )
 
 

@@ -79,39 +79,47 @@ def _check_columns(table: Table, name: TableName, key: Mapping[str, str]) -> Non
 # Types of which two equal values always look alike. Of others (numeric 1.0 and 1.00, citext, intervals) they need not.
 _EXACT = """
     WITH RECURSIVE line AS (
-        SELECT oid, typtype, typbasetype, $2::int AS typmod FROM pg_catalog.pg_type WHERE oid = $1::pg_catalog.regtype
+        SELECT oid, typbasetype, typtypmod, $2::boolean AS limited
+          FROM pg_catalog.pg_type WHERE oid = $1::text::pg_catalog.regtype
          UNION ALL
-        SELECT t.oid, t.typtype, t.typbasetype, line.typmod
+        SELECT t.oid, t.typbasetype, t.typtypmod, line.typtypmod >= 0
           FROM line JOIN pg_catalog.pg_type t ON t.oid = line.typbasetype
     )
-    SELECT typtype = 'e' OR (oid = 1700 AND typmod >= 0) OR oid::pg_catalog.regtype::text = ANY (ARRAY[
+    SELECT typtype = 'e' OR (t.oid = 1700 AND limited) OR t.oid::pg_catalog.regtype::text = ANY (ARRAY[
            'smallint', 'integer', 'bigint', 'oid', 'uuid', 'text', 'character varying', 'character', 'name', 'date',
            'boolean', 'bytea', 'timestamp without time zone', 'timestamp with time zone', 'inet', 'cidr', 'macaddr',
            'time without time zone', '"char"'])
-      FROM line WHERE typbasetype = 0
+      FROM line JOIN pg_catalog.pg_type t USING (oid) WHERE line.typbasetype = 0
+"""
+
+# A cast to varchar(3) cuts what is longer, one to numeric(5,0) rounds: that would be another row's key.
+_WRITTEN = """
+    SELECT pg_catalog.format('%s', CAST($1::text AS {kind})),
+           CAST($1::text AS {kind}) = CAST($1::text AS {unlimited})
 """
 
 
 async def _as_written(connection: Connection, table: Table, key: Mapping[str, str]) -> dict[str, str]:
     """The key's values as the server writes them, so that any way to write a value finds the same row."""
     types = {column.name: column.type for column in table.columns}
-    written: dict[str, str] = {}
-    for column, value in key.items():
-        kind = types[column]
-        try:
-            typmod = 0 if kind.startswith("numeric(") else -1
-            exact = await connection.fetchval(_EXACT, kind.partition("(")[0] if typmod == 0 else kind, typmod)
-            written[column] = await connection.fetchval(
-                f"SELECT pg_catalog.format('%s', CAST($1::text AS {kind}))", value
-            )
-        except asyncpg.PostgresError as error:
-            raise BadName(f"--key {column}: {str(error).splitlines()[0]}", f"it is of type {kind}") from error
-        if not exact:
-            raise UnsafeTarget(
-                f"equal values of type {kind} (column {column}) can look different, so a row cannot be found by one",
-                "restore the table to look at with --into-schema, and take the row from there",
-            )
-    return written
+    return {column: await _written(connection, column, types[column], value) for column, value in key.items()}
+
+
+async def _written(connection: Connection, column: str, kind: str, value: str) -> str:
+    try:
+        exact = await connection.fetchval(_EXACT, kind, "(" in kind)
+        unlimited = await connection.fetchval("SELECT pg_catalog.format_type($1::text::pg_catalog.regtype, -1)", kind)
+        text, fits = await connection.fetchrow(_WRITTEN.format(kind=kind, unlimited=unlimited), value)
+    except asyncpg.PostgresError as error:
+        raise BadName(f"--key {column}: {str(error).splitlines()[0]}", f"it is of type {kind}") from error
+    if not exact:
+        raise UnsafeTarget(
+            f"equal values of type {kind} (column {column}) can look different, so a row cannot be found by one",
+            "restore the table to look at with --into-schema, and take the row from there",
+        )
+    if not fits:
+        raise BadName(f"--key {column}: the value does not fit its type", f"it is of type {kind}")
+    return str(text)
 
 
 async def _count(connection: Connection, live: LiveTable, key: Mapping[str, str]) -> int:

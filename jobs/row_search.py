@@ -1,6 +1,6 @@
 """Finds rows of one table in a backup by the text of key values, in one pass that verifies the table as well."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -44,6 +44,16 @@ class Needle:
                 yield text[start:end]
             at = text.find(sought, end - 1)
 
+    def lines_of(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same of text that comes in chunks, cut anywhere; what follows the last line end is no line."""
+        pending = [b"\n"]
+        for chunk in chunks:
+            cut = chunk.rfind(b"\n") + 1
+            if cut:
+                yield from self.lines(b"".join((*pending, chunk[:cut])))
+                pending = [b"\n"]
+            pending.append(chunk[cut:])
+
 
 def needle(table: Table, values: Mapping[str, str]) -> Needle:
     """Look for values, as the server writes them, in columns of a table."""
@@ -76,12 +86,4 @@ async def find_rows(repository: Repository, table: Table, sought: Needle, on_pro
 
 def _search(sought: Needle, text: Iterator[bytes]) -> bytes:
     """In a thread: all lines of a part that hold it."""
-    found: list[bytes] = []
-    pending = [b"\n"]
-    for chunk in text:
-        cut = chunk.rfind(b"\n") + 1
-        if cut:
-            found += sought.lines(b"".join((*pending, chunk[:cut])))
-            pending = [b"\n"]
-        pending.append(chunk[cut:])
-    return b"".join(found)
+    return b"".join(sought.lines_of(text))

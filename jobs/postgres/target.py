@@ -1,7 +1,10 @@
 """The database that a restore goes into: whether it is empty, how it is marked meanwhile, how it is emptied again."""
 
+import asyncio
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from jobs.postgres.catalogue import OWN_SCHEMA
 from jobs.postgres.connection import Connection
@@ -13,7 +16,10 @@ MARKER = f"{OWN_SCHEMA}.unfinished_restore"
 
 @dataclass(frozen=True, slots=True)
 class TargetState:
-    """What a target holds before a restore. `objects` are those in the way, at most ten; `unfinished` a backup's id."""
+    """What a target holds before a restore. `objects` are those in the way, at most ten; `unfinished` a backup's id.
+
+    `free_bytes` are those of its disk, where that can be known.
+    """
 
     major: int
     existing_schemas: frozenset[str]
@@ -24,6 +30,7 @@ class TargetState:
     tables: frozenset[TableName]
     objects: tuple[str, ...]
     unfinished: str | None
+    free_bytes: int | None
 
 
 # Objects of a schema depend on it. Members of extensions depend on their extension too, and are not in the way; parts
@@ -60,6 +67,7 @@ async def read_target(connection: Connection, schemas: Sequence[str]) -> TargetS
             tables=frozenset(TableName(row["nspname"], row["relname"]) for row in tables),
             objects=tuple(f"{row['type']} {row['identity']}" for row in objects),
             unfinished=await _unfinished(connection),
+            free_bytes=await free_bytes(connection),
         )
 
 
@@ -72,6 +80,28 @@ async def _unfinished(connection: Connection) -> str | None:
         return None
     backup: str | None = await connection.fetchval(f"SELECT backup FROM {MARKER}")
     return backup
+
+
+async def free_bytes(connection: Connection) -> int | None:
+    """Free room on the disk of the server's data directory, if that is on this machine and we may look; else None."""
+    with translated("looking for the target's disk"):
+        folder = await connection.fetchval(_DATA_HERE)
+    return await asyncio.to_thread(_free_below, Path(folder)) if folder else None
+
+
+def _free_below(data: Path) -> int | None:
+    try:
+        # Only a server's folder has this file: that of a container may have its name only there.
+        return shutil.disk_usage(data).free if (data / "PG_VERSION").is_file() else None
+    except OSError:
+        return None
+
+
+_DATA_HERE = """
+    SELECT setting FROM pg_catalog.pg_settings
+     WHERE name = 'data_directory'
+       AND (pg_catalog.inet_server_addr() IS NULL OR pg_catalog.inet_server_addr() = pg_catalog.inet_client_addr())
+"""
 
 
 async def mark_unfinished(connection: Connection, backup_id: str) -> None:
