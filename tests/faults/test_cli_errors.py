@@ -307,13 +307,13 @@ async def test_restoring_without_a_yes_and_without_a_terminal(kept: Kept, create
     assert await is_empty(target)
 
 
-async def test_restoring_into_a_database_that_is_not_empty(kept: Kept, create_database: CreateDatabase) -> None:
+async def test_restoring_into_a_table_of_another_shape(kept: Kept, create_database: CreateDatabase) -> None:
     target = await create_database()
-    await target.execute("CREATE TABLE theirs (id int)")
+    await target.execute("CREATE TABLE orders (id int PRIMARY KEY)")
     error = await refuse("restore", "--yes", "--to", target.dsn, settings=kept.settings, code=REFUSED)
-    assert "is not empty: it holds table public.theirs" in error["message"]
+    assert "public.orders has no column tenant any more" in error["message"]
     assert await target.fetch("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 2200") == [
-        ("theirs",)
+        ("orders",)
     ]
 
 
