@@ -1,17 +1,28 @@
 """Compares a backup with the live database, or with another backup: rows missing, changed and extra, table by table.
 
-Rows are told apart by the backup's primary key, as text: a key that is written otherwise now (numeric 1.0 for 1.00) is
-another one. A table without a key is compared as a bag of whole lines.
+Parts that have the same hash on both sides are the same rows, and are read no further: what nobody touched costs one
+COPY. Of the others rows are told apart by the backup's primary key, as text: a key that is written otherwise now
+(numeric 1.0 for 1.00) is another one. A table without a key is compared as a bag of whole lines.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.concurrency import task_group
-from jobs.diff_sides import LIVE, BackupSide, Shape, Side, backup_side, live_side, tables_meant
+from jobs.diff_sides import (
+    LIVE,
+    BackupSide,
+    Compared,
+    OnBytes,
+    Shape,
+    Side,
+    backup_side,
+    live_side,
+    tables_meant,
+)
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
 from jobs.postgres.copy_text import unescaped
@@ -19,7 +30,7 @@ from jobs.postgres.identifiers import TableName
 from jobs.postgres.snapshot import LockLimits
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.row_buckets import Buckets, Kind, compare
-from storage.manifest import Manifest
+from storage.manifest import Manifest, Part
 from storage.repository import Repository
 
 KEYS_SHOWN = 100  # of each kind, of each table
@@ -124,7 +135,7 @@ async def _diff(backup: BackupSide, other: Side, options: DiffOptions, on_progre
         meant = tables_meant(options.tables, backup.leaves, other.leaves)
         known = [table for table in known if table in meant]
     shared = [table for table in known if table in backup.shapes and table in other.shapes]
-    total = sum(backup.size(table) + other.size(table) for table in shared)
+    total = sum(backup.tables[table].bytes_raw for table in shared)
     done = 0
     results = []
     for table in known:
@@ -154,28 +165,60 @@ def _on(side: Side) -> str:
 
 
 async def _compare(
-    backup: BackupSide, other: Side, table: TableName, options: DiffOptions, on_bytes: Callable[[int], None]
+    backup: BackupSide, other: Side, table: TableName, options: DiffOptions, on_bytes: OnBytes
 ) -> TableDiff:
-    """Read both sides at the same time, then compare."""
+    """Leave out the parts that both sides have, byte for byte; read the others at the same time, then compare."""
     ours, theirs = backup.shapes[table], other.shapes[table]
-    columns = [name for name in ours.columns if name in theirs.columns]
-    key = ours.key if set(ours.key) <= set(columns) else ()
+    columns = tuple(name for name in ours.columns if name in theirs.columns)
+    compared = Compared(columns, ours.key if set(ours.key) <= set(columns) else ())
+    shown = KEYS_SHOWN if options.keys and compared.key else 0
+    mine, others = await _unlike(backup, other, table)
+    alike = backup.tables[table].rows - sum(part.rows for part in mine)
+    on_bytes(backup.tables[table].bytes_raw - sum(part.bytes for part in mine))
     with Buckets(options.scratch) as one, Buckets(options.scratch) as two:
         async with task_group() as group:
-            group.create_task(backup.read(table, columns, key, one, on_bytes))
-            group.create_task(other.read(table, columns, key, two, on_bytes))
-        counts, keys = await asyncio.to_thread(compare, one, two, KEYS_SHOWN if options.keys and key else 0)
+            group.create_task(backup.read(table, mine, compared, one, on_bytes))
+            group.create_task(other.read(table, others, compared, two, lambda _: None))
+        counts, keys = await asyncio.to_thread(compare, one, two, shown)
         return TableDiff(
             *table,
             missing=counts["missing"],
             changed=counts["changed"],
             extra=counts["extra"],
-            rows_backup=one.rows,
-            rows_other=two.rows,
-            note="; ".join(_notes(ours, theirs, key, _on(other))),
+            rows_backup=one.rows + alike,
+            rows_other=two.rows + alike,
+            note="; ".join(_notes(ours, theirs, compared.key, _on(other))),
             same_columns=ours.columns == theirs.columns,
-            keys=_keys(key, counts, keys) if options.keys and key else None,
+            keys=_keys(compared.key, counts, keys) if shown else None,
         )
+
+
+async def _unlike(backup: BackupSide, other: Side, table: TableName) -> tuple[list[Part], list[Part]]:
+    """The parts of each side that the other has not, by their hashes; all if their columns differ."""
+    mine = backup.tables[table].parts
+    columns = list(backup.shapes[table].columns)
+    comparable = columns == list(other.shapes[table].columns)
+    others = await other.parts(table, columns, mine if comparable else ())
+    if not comparable:
+        return list(mine), list(others)
+    return without_shared(mine, others)
+
+
+def without_shared(mine: Sequence[Part], others: Sequence[Part]) -> tuple[list[Part], list[Part]]:
+    """Both without the parts that both have; one that is there twice is shared twice only if the other has it twice."""
+    shared = Counter(part.sha256 for part in mine) & Counter(part.sha256 for part in others)
+    return _without(mine, shared), _without(others, shared)
+
+
+def _without(parts: Sequence[Part], shared: Counter[str]) -> list[Part]:
+    left = Counter(shared)
+    kept = []
+    for part in parts:
+        if left[part.sha256]:
+            left[part.sha256] -= 1
+        else:
+            kept.append(part)
+    return kept
 
 
 def _keys(columns: Sequence[str], counts: Counter[Kind], found: Mapping[Kind, Sequence[bytes]]) -> Keys:

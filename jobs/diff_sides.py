@@ -15,15 +15,16 @@ from jobs.leasing import leased_for_reading
 from jobs.part_reading import read_part
 from jobs.postgres.catalogue import Chosen, Relation, Selection, TableShape, ancestry, choose, read_shapes
 from jobs.postgres.connection import Connection, Source
-from jobs.postgres.copying import PartPlan, copy_out, lock_nowait
+from jobs.postgres.copying import PartPlan, Sink, copy_out, lock_nowait
 from jobs.postgres.errors import NoSuchTable, translated
 from jobs.postgres.identifiers import TableName, parse_table, qualified
 from jobs.postgres.pooling import refuse_transaction_pooling
 from jobs.postgres.snapshot import LockLimits, join_snapshot, open_snapshot
 from jobs.restore_scope import tables_by_name
 from jobs.row_buckets import Buckets, Layout, Rows
+from storage.codecs import Tally
 from storage.errors import Corrupt, StorageError
-from storage.manifest import Manifest, Table
+from storage.manifest import Manifest, Part, Table
 from storage.repository import Repository
 
 LIVE = "live"
@@ -41,6 +42,17 @@ class Shape:
     key: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The columns by which rows are compared, and those by which they are told apart."""
+
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+
+
+OnBytes = Callable[[int], None]
+
+
 class Side(Protocol):
     """One of two sides. `name` is what a person calls it."""
 
@@ -55,21 +67,16 @@ class Side(Protocol):
     def leaves(self) -> Leaves:
         """What each name stands for."""
 
-    def size(self, table: TableName) -> int:
-        """Bytes of COPY text to be read, where that is known."""
-
     async def count(self, table: TableName) -> int:
         """How many rows it has."""
 
+    async def parts(self, table: TableName, columns: Sequence[str], like: Sequence[Part]) -> Sequence[Part]:
+        """The parts that it has; a live table is cut along the pages of others, `like` which its own may still be."""
+
     async def read(
-        self,
-        table: TableName,
-        columns: Sequence[str],
-        key: Sequence[str],
-        into: Buckets,
-        on_bytes: Callable[[int], None],
+        self, table: TableName, parts: Sequence[Part], compared: Compared, into: Buckets, on_bytes: OnBytes
     ) -> None:
-        """Put a record of every row into buckets, made of these columns and this key."""
+        """Put a record of every row of these parts into buckets; `on_bytes` hears of each part."""
 
 
 def tables_meant(texts: Sequence[str], *sides: Leaves) -> set[TableName]:
@@ -99,29 +106,24 @@ class BackupSide:
         }
         self._places = places
 
-    def size(self, table: TableName) -> int:
-        """Bytes of COPY text."""
-        return self.tables[table].bytes_raw
-
     async def count(self, table: TableName) -> int:
         """How many rows, by COPY's own count."""
         return self.tables[table].rows
 
+    async def parts(self, table: TableName, _columns: Sequence[str], _like: Sequence[Part]) -> Sequence[Part]:
+        """The parts as they were backed up."""
+        return self.tables[table].parts
+
     async def read(
-        self,
-        table: TableName,
-        columns: Sequence[str],
-        key: Sequence[str],
-        into: Buckets,
-        on_bytes: Callable[[int], None],
+        self, table: TableName, parts: Sequence[Part], compared: Compared, into: Buckets, on_bytes: OnBytes
     ) -> None:
         """Raises `Corrupt` if what was backed up is in no place, else what the first place raised."""
-        layout = Layout.of(list(self.shapes[table].columns), columns, key)
+        layout = Layout.of(list(self.shapes[table].columns), compared.columns, compared.key)
         failures: list[StorageError] = []
         for place in self._places:
             rows = Rows(layout, into)
             try:
-                for part in self.tables[table].parts:
+                for part in parts:
                     await read_part(place, part, partial(_feed, rows))
                     on_bytes(part.bytes)
             except StorageError as error:
@@ -168,10 +170,6 @@ class LiveSide:
         self._worker = worker
         self._connection = connection
 
-    def size(self, _table: TableName) -> int:
-        """Not known before it was read."""
-        return 0
-
     async def count(self, table: TableName) -> int:
         """How many rows, counted."""
         return await self._worker.run(self._count(table))
@@ -182,23 +180,39 @@ class LiveSide:
             count: int = await self._connection.fetchval(f"SELECT count(*) FROM ONLY {qualified(table)}")
         return count
 
+    async def parts(self, table: TableName, columns: Sequence[str], like: Sequence[Part]) -> Sequence[Part]:
+        """Parts of the same pages, hashed as they are now; without any to be like, the whole table as one."""
+        if not like:
+            return [Part(number=0, first_page=None, end_page=None, rows=0, bytes=0, sha256="", objects=())]
+        return [await self._worker.run(self._hashed(table, columns, part)) for part in like]
+
+    async def _hashed(self, table: TableName, columns: Sequence[str], part: Part) -> Part:
+        tally = Tally()
+
+        async def sink(chunk: bytes) -> None:
+            tally.add(chunk)
+
+        rows = await self._copy(table, columns, part, sink)
+        now = tally.digest()
+        return part.model_copy(update={"rows": rows, "bytes": now.bytes, "sha256": now.sha256, "objects": ()})
+
     async def read(
-        self,
-        table: TableName,
-        columns: Sequence[str],
-        key: Sequence[str],
-        into: Buckets,
-        _on_bytes: Callable[[int], None],
+        self, table: TableName, parts: Sequence[Part], compared: Compared, into: Buckets, on_bytes: OnBytes
     ) -> None:
         """Raises what COPY raises: `Contended`, `ConnectionLost`, `MissingPrivilege`."""
-        await self._worker.run(self._copy(table, columns, Rows(Layout.of(columns, columns, key), into)))
+        rows = Rows(Layout.of(compared.columns, compared.columns, compared.key), into)
 
-    async def _copy(self, table: TableName, columns: Sequence[str], rows: Rows) -> None:
         async def sink(chunk: bytes) -> None:
             rows.feed(chunk)
 
+        for part in parts:
+            await self._worker.run(self._copy(table, compared.columns, part, sink))
+            on_bytes(part.bytes)
+
+    async def _copy(self, table: TableName, columns: Sequence[str], part: Part, sink: Sink) -> int:
         await lock_nowait(self._connection, [table], _LOST_AFTER)
-        await copy_out(self._connection, PartPlan(table, 0, tuple(columns), None, None, 0), sink, _LOST_AFTER)
+        plan = PartPlan(table, part.number, tuple(columns), part.first_page, part.end_page, part.bytes)
+        return await copy_out(self._connection, plan, sink, _LOST_AFTER)
 
 
 @asynccontextmanager

@@ -91,6 +91,24 @@ async def test_a_hard_database_is_equal_to_its_backup(any_server: Server, create
     assert len(result.tables) > 20
 
 
+async def test_rows_that_lie_elsewhere_are_equal(shop: Database, taken: Taken) -> None:
+    await shop.execute("UPDATE customers SET name = name; CREATE TABLE n AS SELECT body FROM notes ORDER BY body DESC")
+    await shop.execute("DROP TABLE notes; ALTER TABLE n RENAME TO notes")
+    assert (await diff(taken, shop)).equal
+
+
+async def test_a_part_that_is_as_it_was_is_not_read_from_storage(shop: Database, taken: Taken) -> None:
+    (customers,) = (table for table in taken.manifest.tables if table.name == "customers")
+    first, *others = (part.objects[0].name for part in customers.parts)
+    await taken.repository.backend.delete(others)
+    await shop.execute("DELETE FROM customers WHERE id = 1")
+    found = by_name(await diff(taken, shop))["customers"]
+    assert (counts(found), found.rows_backup, found.rows_other) == ((1, 0, 0), 500, 499)
+    await taken.repository.backend.delete([first])
+    with pytest.raises(NotFound):
+        await diff(taken, shop)
+
+
 async def test_rows_deleted_changed_and_added_are_counted_and_named(shop: Database, taken: Taken) -> None:
     await shop.execute(
         """
@@ -228,6 +246,7 @@ async def test_the_live_side_is_read_at_one_moment(shop: Database, taken: Taken)
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_a_damaged_object_is_never_compared(shop: Database, taken: Taken, damage: str) -> None:
     await plant(taken.manifest, taken.repository, damage)
+    await shop.execute(TOUCHED)
     with pytest.raises(NotFound if damage == "deleted" else Corrupt):
         await diff(taken, shop)
 
@@ -240,10 +259,14 @@ async def test_a_table_that_is_damaged_in_one_place_is_read_from_the_other(
     for name, data in (await contents(taken.repository.backend)).items():
         await Planter(other.backend).put(name, data)
     await plant(taken.manifest, taken.repository, damage)
+    await shop.execute(TOUCHED)
     result = await diff_live(
         [taken.repository, other], taken.manifest, Source(shop.dsn), selection(EVERYTHING), LIMITS, DiffOptions()
     )
     assert result.equal
+
+
+TOUCHED = "UPDATE customers SET name = name"  # the rows are as before, and lie elsewhere, so all parts have to be read
 
 
 async def plant(manifest: Manifest, place: Repository, damage: str) -> None:
@@ -267,11 +290,12 @@ async def unfinished(shop: Database, taken: Taken, tmp_path: Path) -> AsyncItera
     place = Repository("silent", Silent())
     for name, data in (await contents(taken.repository.backend)).items():
         await Planter(place.backend).put(name, data)
+    await shop.execute(TOUCHED)
     options = DiffOptions(("customers",), scratch=tmp_path)
     comparing = asyncio.create_task(
         diff_live([place], taken.manifest, Source(shop.dsn), selection(), LIMITS, options)
     )  # fmt: skip
-    await until(lambda: sessions(shop, "diff", "state = 'idle in transaction' AND query LIKE 'COPY %'"))
+    await until(lambda: reading(tmp_path, comparing))
     yield comparing
     assert comparing.done()
 
@@ -280,6 +304,12 @@ def open_in(folder: Path) -> list[str]:
     """Files of a folder that this process has open, with names or without."""
     links = (str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
     return [target for target in links if target.startswith(f"{folder}/")]
+
+
+async def reading(folder: Path, comparing: asyncio.Task[DiffResult]) -> bool:
+    """Whether rows are being spread over temporary files."""
+    assert not comparing.done()
+    return len(open_in(folder)) == 2 * FILES
 
 
 async def our_sessions_are_gone(database: Database) -> None:
@@ -398,5 +428,6 @@ async def test_a_damaged_backup_exits_with_3_and_an_error(shop: Database, tmp_pa
     place = Repository("local", LocalBackend(tmp_path))
     (entry,) = (await place.catalogue()).entries
     await plant(await place.manifest(entry.id), place, "byte flipped")
+    await shop.execute("DELETE FROM customers WHERE id = 7")
     error = await refuse("diff", "latest", settings=settings, code=3)
     assert "customers" in error["message"]

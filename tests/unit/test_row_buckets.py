@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.diff import without_shared
 from jobs.errors import JobError
 from jobs.row_buckets import FILES, Buckets, Kind, Layout, Rows, compare, tell_apart
+from storage.manifest import Part
 
 Pair = tuple[bytes, bytes]
 Table = dict[Pair, Pair]
@@ -126,3 +128,15 @@ def test_no_room_is_said() -> None:
         os.dup2(full.fileno(), buckets.files[crc32(b"k") % FILES].fileno())
         with pytest.raises(JobError, match=f"{tempfile.gettempdir()}: No space left on device"):
             buckets.add(b"k%b\n" % (b"x" * 20) for _ in range(1000))
+
+
+def part(number: int, content: str) -> Part:
+    return Part(number=number, first_page=None, end_page=None, rows=1, bytes=1, sha256=content, objects=())
+
+
+@settings(max_examples=50)
+@given(mine=st.lists(st.sampled_from("abc")), others=st.lists(st.sampled_from("abc")))
+def test_parts_that_both_sides_have_are_left_out_as_often_as_both_have_them(mine: list[str], others: list[str]) -> None:
+    left, right = without_shared(list(map(part, range(9999), mine)), list(map(part, range(9999), others)))
+    assert Counter(one.sha256 for one in left) == Counter(mine) - Counter(others)
+    assert Counter(one.sha256 for one in right) == Counter(others) - Counter(mine)
