@@ -11,6 +11,7 @@ from daemon.recording import Recorder
 from daemon.settings import Settings
 from jobs.aftercare import Statement
 from jobs.diff import DiffOptions
+from jobs.drill import DrillOptions, drill, objectives
 from jobs.full_backup import BackupOptions, full_backup
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
@@ -18,7 +19,7 @@ from jobs.postgres.identifiers import parse_pattern
 from jobs.postgres.snapshot import LockLimits
 from jobs.progress import OnProgress, no_progress
 from jobs.restore import RestoreOptions
-from jobs.results import BackupResult
+from jobs.results import BackupResult, DrillResult
 from jobs.table_copy import CopyOptions
 from storage.backends.factory import open_local, open_s3
 from storage.backends.protocol import Backend
@@ -121,6 +122,20 @@ class App:
         folder = self.settings.local_path
         usable = folder is not None and os.access(folder, os.W_OK) and "TMPDIR" not in os.environ
         return DiffOptions(tuple(tables), keys=keys, scratch=folder if usable else None)
+
+    @property
+    def drill_options(self) -> DrillOptions:
+        """How a drill is held."""
+        given, rto = self.settings.drill.database_url, self.settings.objectives.rto
+        return DrillOptions(
+            restore=self.restore_options,
+            given=self.database(given.get_secret_value()) if given else None,
+            objectives=objectives(rto.total_seconds() if rto else None),
+        )
+
+    async def drill(self, on_progress: OnProgress = no_progress) -> DrillResult:
+        """Hold a drill; the caller holds the drills' lock."""
+        return await drill(self.repositories, self.drill_options, on_progress)
 
     async def full_backup(self, request: Request, on_progress: OnProgress = no_progress) -> BackupResult:
         """Take a full backup; the caller holds the job lock (`daemon.runner.job_run`)."""

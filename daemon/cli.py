@@ -302,6 +302,27 @@ def diff(
 
 
 @cli.command()
+def drill(as_json: Json = False) -> None:
+    """Restore the newest backup into a scratch database, prove it, and time every kind of recovery.
+
+    The scratch database is on a PostgreSQL server started for it, or on the one that DRILL__DATABASE_URL names.
+
+    Example: rowvault drill
+    """
+
+    async def work(app: App) -> int:
+        with output.progress(quiet=as_json) as on_progress:
+            result = await recorded.drill(app, _recorder(app), on_progress)
+        if as_json:
+            output.print_json(output.drill_document(result))
+        else:
+            output.print_drill(result)
+        return DIFFERENCE if result.state == "failed" else DONE
+
+    with_app(work, as_json=as_json)
+
+
+@cli.command()
 def doctor(as_json: Json = False) -> None:
     """Check settings, reach, privileges, versions, clocks and room, and say what to do about each finding.
 

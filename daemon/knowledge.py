@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from daemon.outcomes import Outcome
 from daemon.scheduler import Scheduler
 from jobs.status import Facts, JobFacts, PlaceFacts, Status, judge
+from storage.drill_reports import DrillRecord
 from storage.repository import Catalogue
 
+DRILL = "monthly-drill"
 JOB_KINDS = {"daily-full": "full", "hourly-incremental": "incremental", "weekly-archive": "archive"}
 
 
@@ -36,6 +38,7 @@ class DaemonKnowledge:
     places: dict[str, PlaceFacts] = field(default_factory=dict)
     catalogues: dict[str, Catalogue] = field(default_factory=dict)
     uncovered_tables: int = 0
+    drill: DrillRecord | None = None
     runs: dict[str, LastRuns] = field(default_factory=dict)
     held_up: set[str] = field(default_factory=set)
     """Jobs that could not run because another process was running one."""
@@ -67,6 +70,12 @@ class DaemonKnowledge:
             if entry.verified != "failed" and kind in {None, entry.kind}
         )
         return max(moments, default=None)
+
+    def last_run(self, job: str) -> datetime | None:
+        """From when on a job's schedule counts: its newest backup; for drills the newest report or the first start."""
+        if job == DRILL:
+            return self.drill.at if self.drill else self.first_start
+        return self.newest(JOB_KINDS[job])
 
     def backlog(self) -> list[str]:
         """Ids of backups that the first place has, undamaged, and another lacks, as far as is known; oldest first."""
@@ -108,13 +117,19 @@ class DaemonKnowledge:
     def _job(self, job: str, now: datetime) -> JobFacts:
         runs = self.runs.get(job, LastRuns())
         newest = self.newest(JOB_KINDS[job]) if job in JOB_KINDS else None
-        successes = [moment for moment in (newest, runs.success) if moment]
+        drill = self.drill if job == DRILL else None
+        drilled = drill.at if drill and drill.state == "success" else None
+        drilled_badly = drill.at if drill and drill.state == "failed" else None
         return JobFacts(
-            last_success=max(successes, default=None),
-            last_failure=runs.failure,
+            last_success=_latest(newest, drilled, runs.success),
+            last_failure=_latest(drilled_badly, runs.failure),
             last_outcome=runs.outcome,
             running_since=self.scheduler.running.get(job),
             next_run=self.scheduler.next_run(job),
             longest_gap=self.scheduler.longest_gap(job, now),
             makes_recovery_points=job in JOB_KINDS,
         )
+
+
+def _latest(*moments: datetime | None) -> datetime | None:
+    return max((moment for moment in moments if moment), default=None)

@@ -14,6 +14,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from daemon.drill_metrics import DrillMetrics
 from daemon.outcomes import Outcome
 from jobs.results import BackupResult, TableOutcome, VerifyResult
 from jobs.status import Facts, Status
@@ -31,6 +32,7 @@ class Metrics:
         """`status` is asked at each scrape, and must answer from memory."""
         self.registry = CollectorRegistry()
         self._tables = _Tables()
+        self.drills = DrillMetrics()
         self._runs = Counter(
             "rowvault_job_runs_total", "Runs of a job that ended.", ["job", "outcome"], registry=self.registry
         )
@@ -49,6 +51,7 @@ class Metrics:
         )
         self._from_the_start(jobs, places)
         self.registry.register(self._tables)
+        self.registry.register(self.drills)
         self.registry.register(_Now(version, status))
         ProcessCollector(registry=self.registry)
 

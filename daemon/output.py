@@ -22,7 +22,7 @@ from jobs.postgres.identifiers import TableName
 from jobs.progress import OnProgress, Progress
 from jobs.restore import RestorePlan
 from jobs.restore_change import SAYS, ChangePlan
-from jobs.results import BackupResult, PlaceOutcome, Problem, RestoreResult, VerifyResult
+from jobs.results import BackupResult, DrillResult, PlaceOutcome, Problem, RestoreResult, VerifyResult
 from storage.manifest import Manifest
 
 _STYLES = {
@@ -297,6 +297,29 @@ def restore_document(result: RestoreResult) -> dict[str, Any]:
     document = asdict(result)
     if not result.as_it_should_be:
         document["error"] = {"message": "restored, but a check failed", "hint": "see checks"}
+    return document
+
+
+def print_drill(result: DrillResult) -> None:
+    """What a drill came to."""
+    shown = table(f"drill of {result.id} on {result.server or 'no server'}", "", "check", "found")
+    for check in result.checks:
+        shown.add_row(styled(check.state), Text(check.name), Text(check.message))
+    out.print(shown)
+    for unproved in result.not_proved:
+        out.print(Text("  not proved: ", style="yellow") + Text(unproved))
+    for place in result.places:
+        if place.error:
+            out.print(Text(f"  the report is not in {place.name}: {place.error}"))
+    out.print(Text("drill: ") + styled(result.state) + Text(f" in {result.duration_seconds:.1f} s"))
+
+
+def drill_document(result: DrillResult) -> dict[str, Any]:
+    """A drill's result as JSON shows it."""
+    document = asdict(result)
+    if result.failures:
+        what = "; ".join(f"{check.name}: {check.message}" for check in result.failures)
+        document["error"] = {"message": f"the drill failed: {what}", "hint": "see checks"}
     return document
 
 

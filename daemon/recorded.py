@@ -1,5 +1,7 @@
 """What commands do with backups, each carried out and remembered."""
 
+from contextlib import nullcontext
+
 from pydantic import JsonValue
 
 from daemon.app import App, Request
@@ -10,6 +12,7 @@ from jobs.progress import OnProgress
 from jobs.remember import (
     Account,
     account_of_backup,
+    account_of_drill,
     account_of_restore,
     account_of_verification,
     scope_details,
@@ -17,7 +20,7 @@ from jobs.remember import (
 from jobs.restore import RestoreOptions, RestorePlan
 from jobs.restore import restore as carry_out
 from jobs.restore_scope import Scope
-from jobs.results import BackupResult, RestoreResult, VerifyResult
+from jobs.results import BackupResult, DrillResult, RestoreResult, VerifyResult
 from jobs.verify import verify_backup
 
 
@@ -45,6 +48,17 @@ async def restore(
     restored = carry_out(plan, app.repositories, options, on_progress)
     said = scope_details(scope, plan.target.where)
     return await recorder.carry_out("restore", restored, account_of_restore, said, plan.manifest.id)
+
+
+async def drill(app: App, recorder: Recorder, on_progress: OnProgress) -> DrillResult:
+    """Hold a drill, under the source's lock for drills; where no source is set, there is nobody to share one with."""
+
+    async def held() -> DrillResult:
+        known = app.settings.database_url is not None
+        async with job_run(app.source, "drill", app.time_limit, "drills") if known else nullcontext():
+            return await app.drill(on_progress)
+
+    return await recorder.carry_out("drill", held(), account_of_drill)
 
 
 async def keep(app: App, recorder: Recorder, backup_id: str, reason: str) -> None:

@@ -20,6 +20,7 @@ from jobs.remember import account_of_verification
 from jobs.results import TableOutcome
 from jobs.status import PlaceFacts
 from jobs.verify import verify_backup
+from storage.drill_reports import newest_record, read_scenarios
 from storage.errors import Corrupt, NotFound, StorageError
 from storage.names import REPOSITORY
 from storage.repository import Repository
@@ -85,7 +86,7 @@ class Rounds:
 
     def _catch_up(self, jobs: tuple[str, ...]) -> None:
         for job in jobs:
-            if self._scheduler.missed(job, self._knowledge.newest("full"), datetime.now(UTC)):
+            if self._scheduler.missed(job, self._knowledge.last_run(job), datetime.now(UTC)):
                 if job not in self._knowledge.held_up:
                     _log.info("a run was missed and is caught up now", job=job)
                 self._scheduler.run_now(job)
@@ -125,11 +126,25 @@ class Rounds:
             async with asyncio.timeout(CATALOGUE_SECONDS):
                 self._knowledge.catalogues[repository.place] = await repository.catalogue()
                 identity = await repository.identity()
+                await self._read_drill(repository)
         except (StorageError, TimeoutError) as error:
             self._give_up_on(repository.place, error)
             return
         if identity is not None:
             self._knowledge.first_start = min(self._knowledge.first_start, identity.created_at)
+
+    async def _read_drill(self, repository: Repository) -> None:
+        """Learn of the newest drill and show what its report says, unless another place told of it already."""
+        newest = await newest_record(repository.backend)
+        if newest is None or (self._knowledge.drill and newest <= self._knowledge.drill):
+            return
+        self._knowledge.drill = newest
+        try:
+            scenarios = await read_scenarios(repository.backend, newest)
+        except (Corrupt, NotFound) as error:
+            _log.warning("the report of the newest drill cannot be read", exc_info=error)
+            scenarios = []
+        self._metrics.drills.show(scenarios, success=newest.state == "success")
 
     async def _show_newest(self, repositories: list[Repository]) -> None:
         """Show the tables of the newest backup, wherever it is; a place may lag behind another."""

@@ -11,18 +11,18 @@ import structlog
 from daemon.outcomes import TimeLimit
 from jobs.concurrency import alongside
 from jobs.postgres.connection import Source
-from jobs.postgres.lock import JobLock
+from jobs.postgres.lock import Among, JobLock
 
 
 @asynccontextmanager
-async def job_run(source: Source, job: str, time_limit: float) -> AsyncIterator[None]:
-    """Hold the job lock of the source while the block runs.
+async def job_run(source: Source, job: str, time_limit: float, among: Among = "jobs") -> AsyncIterator[None]:
+    """Hold the lock that the source has for jobs (or for drills) while the block runs.
 
     Raises `Held` if another process has it, `ConnectionLost` into the block if its session is lost, `TimeLimit` after
     `time_limit` seconds.
     """
     with structlog.contextvars.bound_contextvars(job=job):
-        lock = await JobLock.take(source, f"{job} on {socket.gethostname()} pid {os.getpid()}")
+        lock = await JobLock.take(source, f"{job} on {socket.gethostname()} pid {os.getpid()}", among)
         try:
             async with asyncio.timeout(time_limit) as limit, alongside(lock.watch()):
                 yield

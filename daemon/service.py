@@ -3,28 +3,32 @@
 import asyncio
 import os
 import time
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import TypeVar
 
 import structlog
 
 from daemon.app import App, Request
 from daemon.endpoints import make_endpoints, serving
-from daemon.knowledge import DaemonKnowledge
+from daemon.knowledge import DRILL, DaemonKnowledge
 from daemon.metrics import Metrics
-from daemon.outcomes import FAILED, outcome_of
+from daemon.outcomes import FAILED, Outcome, outcome_of
 from daemon.rounds import Rounds
 from daemon.runner import job_run
 from daemon.scheduler import Scheduler
 from jobs.postgres.errors import Held
+from jobs.postgres.lock import Among
 from jobs.progress import Progress
-from jobs.remember import Account, account_of_backup
-from jobs.results import BackupResult
+from jobs.remember import Account, account_of_backup, account_of_drill
+from jobs.results import BackupResult, DrillResult
 
 FULL = "daily-full"
 _CANCEL_MARGIN = 3.0  # seconds of the grace that are left for a job to clean up once it is cancelled
 
+R = TypeVar("R")
 _log = structlog.get_logger()
 
 
@@ -35,7 +39,7 @@ class Service:
         settings = app.settings
         self._app = app
         self._request = request
-        self.scheduler = Scheduler(settings.schedules, {FULL: self._full}, settings.zone)
+        self.scheduler = Scheduler(settings.schedules, {FULL: self._full, DRILL: self._drill}, settings.zone)
         self.knowledge = DaemonKnowledge(self.scheduler, settings.objectives.rpo, settings.objectives.rto)
         places = [repository.place for repository in app.repositories]
         self.metrics = Metrics(version("rowvault"), self.scheduler.registered, places, self.knowledge.status)
@@ -68,44 +72,68 @@ class Service:
         self.scheduler.cancel()
 
     async def _full(self) -> None:
-        """One scheduled full backup, from lock to metrics. Raises nothing but cancellation."""
-        with structlog.contextvars.bound_contextvars(job=FULL):
-            began, told = time.monotonic(), FULL in self.knowledge.held_up
-            self.knowledge.held_up.discard(FULL)
+        work = self._alone(FULL, "backup", "jobs", lambda: self._app.full_backup(self._request, _log_progress))
+        recorded = self._recorder.carry_out("backup", work, _if_any(account_of_backup), {"job": FULL})
+        await self._run(FULL, "backup", recorded, self._tell_of_backup)
+
+    async def _drill(self) -> None:
+        work = self._alone(DRILL, "drill", "drills", lambda: self._app.drill(_log_progress))
+        recorded = self._recorder.carry_out("drill", work, _if_any(account_of_drill), {"job": DRILL})
+        await self._run(DRILL, "drill", recorded, self._tell_of_drill)
+
+    async def _run(
+        self, job: str, word: str, work: Coroutine[None, None, R | None], tell: Callable[[R], Outcome]
+    ) -> None:
+        """One scheduled run, from lock to metrics. Raises nothing but cancellation."""
+        with structlog.contextvars.bound_contextvars(job=job):
+            began, told = time.monotonic(), job in self.knowledge.held_up
+            self.knowledge.held_up.discard(job)
             try:
-                result = await self._recorder.carry_out("backup", self._take(), _account, {"job": FULL})
+                result = await work
                 if result is None:
                     return
             except Held as error:
-                self.knowledge.held_up.add(FULL)
+                self.knowledge.held_up.add(job)
                 if told:
                     return
                 outcome = outcome_of(error)
-                _log.warning("backup has to wait for another process", exc_info=error)
+                _log.warning(f"{word} has to wait for another process", exc_info=error)
             except Exception as error:  # noqa: BLE001 - a failed run is told of, and the daemon goes on
                 outcome = outcome_of(error)
-                _log.error("backup failed" if outcome == "failed" else "backup refused", exc_info=error)
+                _log.error(f"{word} failed" if outcome == "failed" else f"{word} refused", exc_info=error)
+                if job == DRILL:
+                    self.metrics.drills.show((), success=False)
             else:
-                outcome = result.state
-                self.metrics.observe_backup(result)
-                _log_result(result)
-            self.metrics.observe_run(FULL, outcome, time.monotonic() - began)
-            self.knowledge.ended(FULL, outcome)
+                outcome = tell(result)
+            self.metrics.observe_run(job, outcome, time.monotonic() - began)
+            self.knowledge.ended(job, outcome)
             await self._rounds.refresh()
 
-    async def _take(self) -> BackupResult | None:
-        """The backup, unless another replica has just taken it."""
-        async with job_run(self._app.source, FULL, self._app.time_limit):
+    async def _alone(self, job: str, word: str, among: Among, work: Callable[[], Awaitable[R]]) -> R | None:
+        """The work under its lock, unless another replica has just done it."""
+        async with job_run(self._app.source, job, self._app.time_limit, among):
             await self._rounds.refresh()
-            if not self.scheduler.missed(FULL, self.knowledge.newest("full"), datetime.now(UTC)):
-                _log.info("another replica has taken this backup already")
+            if not self.scheduler.missed(job, self.knowledge.last_run(job), datetime.now(UTC)):
+                _log.info(f"another replica has taken this {word} already")
                 return None
-            _log.info("backup begins")
-            return await self._app.full_backup(self._request, _log_progress)
+            _log.info(f"{word} begins")
+            return await work()
+
+    def _tell_of_backup(self, result: BackupResult) -> Outcome:
+        self.metrics.observe_backup(result)
+        _log_result(result)
+        return result.state
+
+    def _tell_of_drill(self, result: DrillResult) -> Outcome:
+        self.metrics.drills.show(
+            ((one.name, one.seconds, one.objective_seconds) for one in result.scenarios), success=not result.failures
+        )
+        _log_drill(result)
+        return result.state
 
 
-def _account(result: BackupResult | None) -> Account | None:
-    return account_of_backup(result) if result else None
+def _if_any(account_of: Callable[[R], Account]) -> Callable[[R | None], Account | None]:
+    return lambda result: None if result is None else account_of(result)
 
 
 def _log_progress(progress: Progress) -> None:
@@ -133,3 +161,19 @@ def _log_result(result: BackupResult) -> None:
     )
     for warning in result.warnings:
         _log.warning(warning, backup=result.id)
+
+
+def _log_drill(result: DrillResult) -> None:
+    say = {"success": _log.info, "warning": _log.warning, "failed": _log.error}[result.state]
+    say(
+        "drill failed" if result.failures else "drill passed",
+        backup=result.id,
+        server=result.server,
+        failures=[f"{check.name}: {check.message}" for check in result.failures],
+        not_proved=list(result.not_proved),
+        seconds={one.name: round(one.seconds, 3) for one in result.scenarios},
+        duration_seconds=round(result.duration_seconds, 3),
+    )
+    for place in result.places:
+        if place.error:
+            _log.warning("the report of the drill was not stored", place=place.name, error=place.error)

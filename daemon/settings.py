@@ -108,6 +108,15 @@ class ScheduleSettings(_Group):
     drill: Schedule = Field("0 4 1 * *", description="When to prove recovery in a drill, likewise.")
 
 
+class DrillSettings(_Group):
+    """Where recovery is drilled."""
+
+    database_url: DatabaseUrl | None = Field(
+        None,
+        description="Server for drills: a database is made there and dropped again. Unset: one is started for each.",
+    )
+
+
 class HttpSettings(_Group):
     """Where health and metrics are served."""
 
@@ -121,7 +130,10 @@ class ObjectiveSettings(_Group):
     rpo: Duration | None = Field(
         None, description="Oldest the newest recovery point may get. Unset: follows the backup schedule."
     )
-    rto: Duration | None = Field(None, description="Longest a recovery may take. Unset: none is promised.")
+    rto: Duration | None = Field(
+        None,
+        description="Longest the recovery of everything may take. Unset: 1 h, and 2 h with a new server.",
+    )
 
 
 class Settings(BaseSettings):
@@ -140,6 +152,7 @@ class Settings(BaseSettings):
     local_path: Path | None = Field(None, description="Folder for local backups. Unset: none are kept.")
     s3: S3Settings = S3Settings()
     schedule: ScheduleSettings = ScheduleSettings()
+    drill: DrillSettings = DrillSettings()
     timezone: ZoneName = Field("UTC", description="Time zone in which schedules are meant, such as Europe/Berlin.")
     copy_jobs: Annotated[int, whole(1, 64)] = Field(
         2, description="How many tables or parts are copied at the same time."
@@ -184,7 +197,7 @@ class Settings(BaseSettings):
         True, description="Keep a verification log in the source database: rowvault.backup_verification_log."
     )
     pg_bin: Path | None = Field(
-        None, description="Folder of pg_dump and pg_restore. Unset: the newest found on this machine."
+        None, description="Folder of PostgreSQL's programs. Unset: those found on this machine; for a dump, the newest."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["json", "console"] | None = Field(

@@ -14,8 +14,9 @@ from jobs.postgres.errors import PostgresError
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.verification_log import LogRow, write_log
 from jobs.restore_scope import Scope
-from jobs.results import BackupResult, PlaceOutcome, Problem, RestoreResult, State, VerifyResult
+from jobs.results import BackupResult, DrillResult, PlaceOutcome, Problem, RestoreResult, State, VerifyResult
 from storage.errors import StorageError
+from storage.names import id_moment
 from storage.repository import Repository
 from storage.trail import Event, append
 
@@ -64,6 +65,36 @@ def account_of_restore(result: RestoreResult) -> Account:
         "failed_checks": [*(one.name for one in result.checks if one.state == "failed")],
     }
     return Account("success" if result.as_it_should_be else "failed", result.id, details)
+
+
+def account_of_drill(result: DrillResult) -> Account:
+    """A drill, with a log row for each table that was proved, or one that says what was wrong."""
+    wrong = "; ".join(f"{check.name}: {check.message}" for check in result.failures)
+    details: dict[str, JsonValue] = {
+        "server": result.server,
+        "failed_checks": [*(check.name for check in result.failures)],
+        "seconds": {one.name: round(one.seconds, 3) for one in result.scenarios},
+        "not_proved": len(result.not_proved),
+    }
+    taken_at, now = id_moment(result.id), datetime.now(UTC)
+    if wrong:
+        rows = [LogRow(taken_at, result.id, None, "failed", None, None, None, now, wrong)]
+    else:
+        rows = [
+            LogRow(
+                backup_date=taken_at,
+                backup_id=result.id,
+                table=str(TableName(table.schema, table.name)),
+                status="success",
+                rows=table.rows,
+                bytes=table.bytes_raw,
+                checksum=None,
+                verified_at=now,
+                error=None,
+            )
+            for table in result.tables
+        ]
+    return Account(result.state, result.id, details, tuple(rows))
 
 
 def scope_details(scope: Scope, target: str) -> dict[str, JsonValue]:

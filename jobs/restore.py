@@ -71,7 +71,7 @@ async def plan_restore(
         refuse_without_room(target, state, sum(table.bytes_raw for table in manifest.tables))
         return plan_fill(manifest, target, state, tools)
     rows = await find_key(repositories, manifest, tables, target, scope, on_progress) if scope.key else None
-    async with _archive(repositories, manifest) as archive:
+    async with schema_archive(repositories, manifest) as archive:
         plan = await plan_change(manifest, target, state, scope, tools, archive, rows)
     if plan.missing:
         refuse_what_is_lacking(manifest, target, state)
@@ -133,15 +133,16 @@ def refuse_without_room(target: Source, state: TargetState, bytes_raw: int) -> N
 
 
 @asynccontextmanager
-async def _archive(repositories: Sequence[Repository], manifest: Manifest) -> AsyncIterator[Path]:
+async def schema_archive(repositories: Sequence[Repository], manifest: Manifest) -> AsyncIterator[Path]:
     """The schema archive in a temporary file, from the first place where it is whole."""
     with tempfile.TemporaryDirectory(prefix="rowvault-") as folder:
         path = Path(folder) / "schema.dump"
-        path.write_bytes(await _whole_object(repositories, manifest.dump.archive))
+        path.write_bytes(await whole_object(repositories, manifest.dump.archive))
         yield path
 
 
-async def _whole_object(repositories: Sequence[Repository], stored: StoredFile) -> bytes:
+async def whole_object(repositories: Sequence[Repository], stored: StoredFile) -> bytes:
+    """A small object of a backup from the first place where it is whole; raises what a place raised, or `Corrupt`."""
     failure: StorageError | None = None
     for repository in repositories:
         try:
@@ -188,5 +189,5 @@ async def _carry_out(
     else:
         tables = {change.stored.oid for change in plan.changes}
         repository, _ = await choose_whole(repositories, plan.manifest.id, on_progress, tables)
-    async with _archive(repositories, plan.manifest) as archive:
+    async with schema_archive(repositories, plan.manifest) as archive:
         return await restore_existing(plan, repository, archive, options.lock_timeout, on_progress)

@@ -99,6 +99,18 @@ _WRITTEN = """
 """
 
 
+async def can_be_named(connection: Connection, table: Table) -> bool:
+    """Whether single rows of a table can be named by its primary key."""
+    types = {column.name: column.type for column in table.columns}
+    exact = [await _is_exact(connection, types[column]) for column in table.primary_key]
+    return bool(exact) and all(exact)
+
+
+async def _is_exact(connection: Connection, kind: str) -> bool:
+    exact: bool = await connection.fetchval(_EXACT, kind, "(" in kind)
+    return exact
+
+
 async def _as_written(connection: Connection, table: Table, key: Mapping[str, str]) -> dict[str, str]:
     """The key's values as the server writes them, so that any way to write a value finds the same row."""
     types = {column.name: column.type for column in table.columns}
@@ -107,7 +119,7 @@ async def _as_written(connection: Connection, table: Table, key: Mapping[str, st
 
 async def _written(connection: Connection, column: str, kind: str, value: str) -> str:
     try:
-        exact = await connection.fetchval(_EXACT, kind, "(" in kind)
+        exact = await _is_exact(connection, kind)
         unlimited = await connection.fetchval("SELECT pg_catalog.format_type($1::text::pg_catalog.regtype, -1)", kind)
         text, fits = await connection.fetchrow(_WRITTEN.format(kind=kind, unlimited=unlimited), value)
     except asyncpg.PostgresError as error:

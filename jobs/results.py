@@ -115,3 +115,46 @@ class RestoreResult:
     def as_it_should_be(self) -> bool:
         """Whether every check passed."""
         return all(check.state == "ok" for check in self.checks)
+
+
+Scenario = Literal["one_row", "one_table", "everything", "complete_loss"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioOutcome:
+    """How long it took to recover from one kind of loss, against how long it may take; `of` says what was recovered."""
+
+    name: Scenario
+    of: str
+    seconds: float
+    objective_seconds: float
+
+    @property
+    def kept(self) -> bool:
+        """Whether the objective was kept."""
+        return self.seconds <= self.objective_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class DrillResult:
+    """What a drill came to: `id` is the backup's, `tables` are those that were proved equal to it, byte for byte.
+
+    `state` is a warning where a place did not take the report, failed if a check did. `not_proved` says what the drill
+    says nothing of.
+    """
+
+    id: str
+    state: State
+    started_at: datetime
+    duration_seconds: float
+    server: str
+    tables: tuple[TableOutcome, ...]
+    checks: tuple[Check, ...]
+    scenarios: tuple[ScenarioOutcome, ...]
+    not_proved: tuple[str, ...]
+    places: tuple[PlaceOutcome, ...] = ()
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that did not pass."""
+        return tuple(check for check in self.checks if check.state == "failed")

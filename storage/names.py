@@ -18,6 +18,7 @@ LEASES = "leases/"
 KEPT = "keep/"
 VERIFICATIONS = "verifications/"
 TRAIL = "trail/"
+DRILLS = "drills/"
 
 LABEL_BYTES = 90  # what remains of a 255-byte file name beside the other fields
 

@@ -92,11 +92,11 @@ class Server:
     @property
     def maintenance(self) -> Database:
         """The database `postgres`, for what is done to others from outside."""
-        return self._database("postgres")
+        return self.database("postgres")
 
     async def create(self, name: str | None = None, *, template: str = "template1") -> Database:
         """A new database, named `test_N` unless given, copied from a template database."""
-        database = self._database(name or f"test_{next(_numbers)}")
+        database = self.database(name or f"test_{next(_numbers)}")
         await self.maintenance.execute(f"CREATE DATABASE {quoted(database.name)} TEMPLATE {quoted(template)}")
         return database
 
@@ -116,7 +116,8 @@ class Server:
         """Remove a database, whoever is still connected to it."""
         await self.maintenance.execute(f"DROP DATABASE IF EXISTS {quoted(database.name)} WITH (FORCE)")
 
-    def _database(self, name: str) -> Database:
+    def database(self, name: str) -> Database:
+        """One that exists, whoever made it."""
         return Database(self.embedded.dsn(name).get_secret_value(), name, self)
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -61,6 +61,13 @@ class Source:
         """The password in the DSN; empty where it holds none."""
         parts = urlsplit(self.dsn)
         return unquote(parts.password or "") or dict(parse_qsl(parts.query)).get("password", "")
+
+    def with_database(self, name: str) -> "Source":
+        """Another database of the same server, reached likewise."""
+        parts = urlsplit(self.dsn)
+        pairs = (pair for pair in parts.query.split("&") if pair.partition("=")[0] != "dbname")
+        dsn = urlunsplit((parts.scheme, parts.netloc, f"/{quote(name, safe='')}", "&".join(pairs), ""))
+        return Source(dsn, self.connect_timeout)
 
     @property
     def dsn_without_password(self) -> str:

@@ -187,7 +187,8 @@ class EmbeddedServer:
         return folder
 
     def _temporary_folder(self, prefix: str) -> Path:
-        folder = Path(tempfile.mkdtemp(prefix=prefix))
+        # Below a folder that was given, so that whoever gave it can remove everything.
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=self._given_folder))
         self._temporary.append(folder)
         return folder
 

@@ -1,7 +1,10 @@
-"""The job lock: one advisory lock of the source database, so that no two jobs run at once, whatever the replica."""
+"""The job lock: an advisory lock of the source database, so that no two jobs run at once, whatever the replica.
+
+Drills have a lock of their own: they touch nothing that other jobs touch, and backups go on meanwhile.
+"""
 
 import asyncio
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import asyncpg
 
@@ -9,8 +12,10 @@ from jobs.postgres.connection import Connection, Source, connect
 from jobs.postgres.errors import ConnectionLost, Held, translated
 from jobs.postgres.pooling import refuse_transaction_pooling
 
-# Advisory locks are per database, so one pair of numbers serves: "rowv", "job1" in ASCII.
-_KEY = (0x726F7776, 0x6A6F6231)
+Among = Literal["jobs", "drills"]
+
+# Advisory locks are per database, so a pair of numbers for each serves: "rowv" and "job1" or "dril" in ASCII.
+_KEYS: dict[Among, tuple[int, int]] = {"jobs": (0x726F7776, 0x6A6F6231), "drills": (0x726F7776, 0x6472696C)}
 _PING_SECONDS = 5.0
 
 _HOLDER = """
@@ -29,8 +34,8 @@ class JobLock:
         self._connection = connection
 
     @classmethod
-    async def take(cls, source: Source, purpose: str) -> "JobLock":
-        """Take the lock, or raise `Held`, naming who has it.
+    async def take(cls, source: Source, purpose: str, among: Among = "jobs") -> "JobLock":
+        """Take the lock that these have, or raise `Held`, naming who has it.
 
         Raises `TransactionPooling` where a pooler would give our session, and the lock with it, to somebody else.
         """
@@ -39,7 +44,7 @@ class JobLock:
         try:
             with translated("taking the job lock"):
                 async with asyncio.timeout(source.connect_timeout):
-                    await _try_lock(connection)
+                    await _try_lock(connection, _KEYS[among])
         except BaseException:
             connection.terminate()
             raise
@@ -65,16 +70,16 @@ class JobLock:
             self._connection.terminate()
 
 
-async def _try_lock(connection: Connection) -> None:
-    if not await connection.fetchval("SELECT pg_catalog.pg_try_advisory_lock($1, $2)", *_KEY):
+async def _try_lock(connection: Connection, key: tuple[int, int]) -> None:
+    if not await connection.fetchval("SELECT pg_catalog.pg_try_advisory_lock($1, $2)", *key):
         raise Held(
-            f"another job is running: {await _holder(connection)}",
+            f"another job is running: {await _holder(connection, key)}",
             "wait until it has ended; two jobs never run at once",
         )
 
 
-async def _holder(connection: Connection) -> str:
-    row = await connection.fetchrow(_HOLDER, *_KEY)
+async def _holder(connection: Connection, key: tuple[int, int]) -> str:
+    row = await connection.fetchrow(_HOLDER, *key)
     if row is None:
         return "it ended just now"
     where = row["address"] or "a local socket"

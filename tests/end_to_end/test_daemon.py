@@ -53,12 +53,12 @@ async def test_an_empty_repository_is_a_missed_full_and_it_runs_at_once(
     assert {place.name: place.state for place in backup.places} == {"local": "committed", "s3": "committed"}
 
 
-async def test_only_the_full_backup_is_scheduled_and_the_log_says_what_is_not_built_yet(daemon: RunningDaemon) -> None:
-    assert [line["job"] for line in daemon.all_logged("job is scheduled")] == ["daily-full"]
+async def test_backup_and_drill_are_scheduled_and_the_log_says_what_is_not_built_yet(daemon: RunningDaemon) -> None:
+    assert [line["job"] for line in daemon.all_logged("job is scheduled")] == ["daily-full", "monthly-drill"]
     not_built = daemon.all_logged("job is not built yet and not scheduled")
-    assert {line["job"] for line in not_built} == {"hourly-incremental", "weekly-archive", "monthly-drill"}
+    assert {line["job"] for line in not_built} == {"hourly-incremental", "weekly-archive"}
     _, document = await daemon.get("/healthz")
-    assert list(document["jobs"]) == ["daily-full"]
+    assert list(document["jobs"]) == ["daily-full", "monthly-drill"]
 
 
 async def test_log_lines_of_a_run_carry_its_job_and_the_backup(daemon: RunningDaemon) -> None:

@@ -119,7 +119,6 @@ def test_names_of_others_are_ignored() -> None:
         "ENCRYPTION__IDENTITY_FILE",
         "RETENTION__DAILY",
         "INCREMENTAL__METHOD",
-        "DRILL__DATABASE_URL",
     ],
 )
 def test_a_setting_that_is_not_built_yet_stops_the_start(name: str) -> None:

@@ -1,0 +1,227 @@
+"""The recovery drill: restores the newest backup into a scratch database, proves it, and times every kind of loss.
+
+Nobody is asked anything, and nothing of the source or of the backup is changed.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+
+from jobs.catalogue import read_manifest, resolve
+from jobs.drill_proof import not_proved, prove_contents, prove_definitions
+from jobs.drill_scenarios import Ground, Recovery, lose_a_row, lose_a_table
+from jobs.errors import Difference, UnsafeTarget
+from jobs.postgres.connection import Source
+from jobs.postgres.errors import MissingPrivilege, PostgresError, ToolMissing, ToolTrouble
+from jobs.postgres.stand_ins import Wanted
+from jobs.progress import OnProgress, Progress, no_progress
+from jobs.restore import RestoreOptions, plan_restore, restore, schema_archive, whole_object
+from jobs.restore_empty import FillPlan
+from jobs.restore_scope import Scope
+from jobs.results import Check, DrillResult, PlaceOutcome, RestoreResult, Scenario, ScenarioOutcome, TableOutcome
+from jobs.scratch import Scratch, World, scratch_database
+from storage.drill_reports import DrillRecord, keep_report
+from storage.errors import Corrupt, NotFound, StorageError
+from storage.manifest import Manifest
+from storage.repository import Repository
+
+OBJECTIVES: Mapping[Scenario, float] = {"one_row": 300, "one_table": 1800, "everything": 3600, "complete_loss": 7200}
+_MENTIONS_AUTH = b"auth."
+
+
+def objectives(rto: float | None) -> dict[Scenario, float]:
+    """Seconds that recovering from each loss may take; where an `rto` is promised, it holds for the whole."""
+    if rto is None:
+        return dict(OBJECTIVES)
+    whole: dict[Scenario, float] = {"everything": rto, "complete_loss": rto}
+    return {name: min(seconds, rto) for name, seconds in OBJECTIVES.items()} | whole
+
+
+@dataclass(frozen=True, slots=True)
+class DrillOptions:
+    """How a drill is carried out: restores as `restore` says, on the server that was `given`, else on one of our own.
+
+    `objectives` are in seconds.
+    """
+
+    restore: RestoreOptions = field(default_factory=RestoreOptions)
+    given: Source | None = None
+    objectives: Mapping[Scenario, float] = field(default_factory=lambda: dict(OBJECTIVES))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a drill saw."""
+
+    checks: tuple[Check, ...]
+    server: str = ""
+    tables: tuple[TableOutcome, ...] = ()
+    scenarios: tuple[ScenarioOutcome, ...] = ()
+    not_proved: tuple[str, ...] = ()
+
+
+async def drill(
+    repositories: Sequence[Repository], options: DrillOptions, on_progress: OnProgress = no_progress
+) -> DrillResult:
+    """Drill the newest backup; what is wrong with it is in the result, and its report in every place.
+
+    Raises `NotThere` if there is no backup, `UnsafeTarget` if there is no server or no room for it.
+    """
+    began, started_at = time.monotonic(), datetime.now(UTC)
+    backup_id = await resolve(repositories, "latest")
+    try:
+        manifest = await read_manifest(repositories, backup_id)
+        found = await _carry_out(repositories, manifest, options, on_progress)
+    except Exception as error:
+        if not _is_of_the_backup(error):
+            raise
+        found = _Found((Check("restore", "failed", str(error)),))
+    result = DrillResult(
+        id=backup_id,
+        state="failed" if any(check.state == "failed" for check in found.checks) else "success",
+        started_at=started_at,
+        duration_seconds=time.monotonic() - began,
+        server=found.server,
+        tables=found.tables,
+        checks=found.checks,
+        scenarios=found.scenarios,
+        not_proved=found.not_proved,
+    )
+    return await _keep(repositories, result)
+
+
+def _is_of_the_backup(error: Exception) -> bool:
+    """Whether it says that the backup cannot be restored, and not that the drill could not be held."""
+    if isinstance(error, ToolTrouble):
+        return not isinstance(error, ToolMissing)
+    return isinstance(error, Difference | Corrupt | NotFound) or type(error) is PostgresError
+
+
+async def _keep(repositories: Sequence[Repository], result: DrillResult) -> DrillResult:
+    record = DrillRecord(result.started_at, result.id, result.state)
+    report = asdict(result) | {"started_at": result.started_at.isoformat()}
+    places = []
+    for repository in repositories:
+        try:
+            await keep_report(repository.backend, record, report)
+            places.append(PlaceOutcome(repository.place, "committed"))
+        except StorageError as error:
+            places.append(PlaceOutcome(repository.place, "failed", error.message))
+    short = result.state == "success" and any(place.state == "failed" for place in places)
+    return replace(result, places=tuple(places), state="warning" if short else result.state)
+
+
+async def _carry_out(
+    repositories: Sequence[Repository], manifest: Manifest, options: DrillOptions, on_progress: OnProgress
+) -> _Found:
+    world = await _world(repositories, manifest, options.restore)
+    on_progress(Progress("preparing a scratch database", backup=manifest.id))
+    async with scratch_database(manifest, world, options.given, options.restore.pg_bin) as scratch:
+        began = time.monotonic()
+        scope, how = Scope(), options.restore
+        plan = await plan_restore(repositories, manifest, scratch.database, scope, how, on_progress)
+        if not isinstance(plan, FillPlan):
+            raise UnsafeTarget(f"the scratch database is not empty: {', '.join(plan.state.objects)}")
+        restored = await restore(plan, repositories, how, on_progress)
+        seconds = time.monotonic() - began
+        on_progress(Progress("proving the scratch database", backup=manifest.id))
+        async with schema_archive(repositories, manifest) as archive:
+            definitions = await prove_definitions(plan, scratch, world, archive)
+        contents = await prove_contents(scratch.database, manifest)
+        lost = await _lose(Ground(repositories, manifest, scratch.database, replace(how, statements=())), on_progress)
+        return _found(
+            scratch,
+            restored,
+            (definitions, *contents, *lost.checks),
+            _judged({**lost.timed, **_whole(manifest, seconds, scratch)}, options),
+            (*scratch.not_proved, *await not_proved(scratch.database, plan), *lost.not_proved),
+        )
+
+
+def _found(
+    scratch: Scratch,
+    restored: RestoreResult,
+    proofs: tuple[Check, ...],
+    scenarios: tuple[ScenarioOutcome, ...],
+    unproved: tuple[str, ...],
+) -> _Found:
+    equal = Check("content", "ok", f"{len(restored.tables)} tables equal, byte for byte")
+    timed = tuple(
+        Check(
+            f"objective of {one.name}",
+            "ok" if one.kept else "failed",
+            f"{one.of}: took {one.seconds:.1f} s, may take {one.objective_seconds:g} s",
+        )
+        for one in scenarios
+    )
+    return _Found((equal, *restored.checks, *proofs, *timed), scratch.server, restored.tables, scenarios, unproved)
+
+
+Timed = Mapping[Scenario, tuple[str, float]]
+"""What was recovered, and in how many seconds."""
+
+
+def _whole(manifest: Manifest, seconds: float, scratch: Scratch) -> Timed:
+    everything = f"{len(manifest.tables)} tables, {manifest.rows:,} rows"
+    return {
+        "everything": (everything, seconds),
+        "complete_loss": (f"{everything} and their server", seconds + scratch.seconds_to_have),
+    }
+
+
+def _judged(timed: Timed, options: DrillOptions) -> tuple[ScenarioOutcome, ...]:
+    return tuple(
+        ScenarioOutcome(name, *timed[name], objective)
+        for name, objective in options.objectives.items()
+        if name in timed
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """What became of the losses that were played through."""
+
+    checks: tuple[Check, ...]
+    timed: Timed
+    not_proved: tuple[str, ...]
+
+
+async def _lose(ground: Ground, on_progress: OnProgress) -> _Lost:
+    checks: list[Check] = []
+    timed: dict[Scenario, tuple[str, float]] = {}
+    unproved: list[str] = []
+    scenarios: Mapping[Scenario, Callable[[Ground], Awaitable[Recovery | None]]] = {
+        "one_row": lose_a_row,
+        "one_table": lose_a_table,
+    }
+    for name, play in scenarios.items():
+        on_progress(Progress(f"recovering {name.replace('_', ' ')}", backup=ground.manifest.id))
+        try:
+            recovery = await play(ground)
+        except MissingPrivilege as error:
+            unproved.append(f"recovering {name.replace('_', ' ')}: {error.message}")
+            continue
+        except Exception as error:  # what was found before must be told, too
+            if not (_is_of_the_backup(error) or isinstance(error, UnsafeTarget)):
+                raise
+            checks.append(Check(name.replace("_", " "), "failed", str(error)))
+            continue
+        if recovery is None:
+            unproved.append(f"recovering {name.replace('_', ' ')}: no table allows it")
+        else:
+            checks.append(recovery.check)
+            timed[name] = recovery.of, recovery.seconds
+    return _Lost(tuple(checks), timed, tuple(unproved))
+
+
+async def _world(repositories: Sequence[Repository], manifest: Manifest, how: RestoreOptions) -> World:
+    """What the definitions need around them, and the roles that checks run as."""
+    dump = manifest.dump
+    named = {one.role for one in how.statements if one.role is not None}
+    auth = "auth" not in dump.schemas and _MENTIONS_AUTH in await whole_object(repositories, dump.sql)
+    return World(
+        roles=tuple(sorted({*dump.roles, *named})),
+        wanted=Wanted({one.name: one.schema_name for one in dump.extensions}, dump.servers, auth),
+        most_sessions=4 * how.streams + 10,
+    )
