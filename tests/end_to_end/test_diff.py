@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from daemon.app import open_app
+from daemon.settings import load_settings
 from jobs.diff import KEYS_SHOWN, DiffOptions, DiffResult, TableDiff, diff_backups, diff_live
 from jobs.errors import NotThere
 from jobs.postgres.connection import Source
@@ -266,6 +268,16 @@ async def test_a_table_that_is_damaged_in_one_place_is_read_from_the_other(
     assert result.equal
 
 
+async def test_a_place_that_lacks_the_backup_is_passed_over(shop: Database, taken: Taken) -> None:
+    await shop.execute("DELETE FROM customers WHERE id = 7")
+    places = [memory(), taken.repository]
+    live = Source(shop.dsn)
+    result = await diff_live(places, taken.manifest, live, selection(EVERYTHING), LIMITS, DiffOptions())
+    assert counts(by_name(result)["customers"]) == (1, 0, 0)
+    with pytest.raises(NotFound):
+        await diff_live(places[:1], taken.manifest, live, selection(EVERYTHING), LIMITS, DiffOptions())
+
+
 TOUCHED = "UPDATE customers SET name = name"  # the rows are as before, and lie elsewhere, so all parts have to be read
 
 
@@ -431,3 +443,14 @@ async def test_a_damaged_backup_exits_with_3_and_an_error(shop: Database, tmp_pa
     await shop.execute("DELETE FROM customers WHERE id = 7")
     error = await refuse("diff", "latest", settings=settings, code=3)
     assert "customers" in error["message"]
+
+
+async def test_temporary_files_are_beside_the_backups_unless_a_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container, /tmp may be memory."""
+    async with open_app(load_settings({"ROWVAULT_LOCAL_PATH": str(tmp_path)}, dotenv=None)) as app:
+        monkeypatch.delenv("TMPDIR", raising=False)
+        assert app.diff_options([], keys=False).scratch == tmp_path
+        monkeypatch.setenv("TMPDIR", "/tmp")
+        assert app.diff_options([], keys=False).scratch is None
