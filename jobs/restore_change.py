@@ -20,7 +20,7 @@ from jobs.postgres.live_constraints import (
     read_live_foreign_keys,
     read_loose_constraints,
 )
-from jobs.postgres.live_tables import LiveTable, read_live_tables
+from jobs.postgres.live_tables import LiveTable, read_live_tables, read_publications
 from jobs.postgres.rights import roles_out_of_reach
 from jobs.postgres.target import TargetState
 from jobs.postgres.tools import Tools
@@ -117,6 +117,7 @@ async def plan_change(
         keys = await read_live_foreign_keys(connection, [oid for one in live.values() for oid in one.line])
         loose = await read_loose_constraints(connection, [one.oid for one in live.values()])
         counts = rows.counts if rows else await _counts(connection, live.values())
+        publications = await read_publications(connection)
         if scope.into_schema is not None:
             await _refuse_what_is_beside(connection, scope.into_schema, names)
     inside, outside = _split(keys, live)
@@ -137,7 +138,7 @@ async def plan_change(
         keys=keys,
         missing=missing,
         rows=rows,
-        warnings=_warnings(changes, missing),
+        warnings=_warnings(changes, publications),
     )
 
 
@@ -302,10 +303,15 @@ async def _refuse_owners_out_of_reach(target: Source, state: TargetState, missin
             )
 
 
-def _warnings(changes: Sequence[TableChange], missing: Sequence[ArchiveEntry]) -> tuple[str, ...]:
+def _warnings(changes: Sequence[TableChange], publications: Sequence[str]) -> tuple[str, ...]:
     warnings = []
     for change in changes:
         live = change.live
+        if change.how == "create" and publications:
+            warnings.append(
+                f"{change.into} is in no publication when it is made again: where it was in one, say"
+                f" ALTER PUBLICATION … ADD TABLE (there are {', '.join(publications)})"
+            )
         if live is None or change.how == "beside":
             continue
         known = {column.name for column in change.stored.columns}

@@ -18,7 +18,7 @@ from jobs.postgres.errors import Contended, Violation, translated
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.live_constraints import read_live_foreign_keys
 from jobs.postgres.live_sequences import advance_sequence, read_owned_sequences
-from jobs.postgres.live_tables import LiveTable, read_live_tables
+from jobs.postgres.live_tables import LiveTable, read_live_tables, read_roots
 from jobs.postgres.lock import JobLock
 from jobs.postgres.target import set_sequence
 from jobs.progress import OnProgress, Progress
@@ -90,6 +90,7 @@ async def _change(work: Changing, definitions: Definitions, lock_timeout: float)
     there = [change.live for change in plan.changes if change.live is not None and change.how != "beside"]
     await run(changing.begin(connection, lock_timeout))
     await run(_lock(connection, plan))
+    there += await run(_roots_in_the_way(connection, plan, there))
     work.on_progress(Progress("making what is missing", backup=plan.manifest.id))
     await run(make(connection, plan, definitions))
     await run(changing.quieten(connection, there))
@@ -106,6 +107,12 @@ async def _change(work: Changing, definitions: Definitions, lock_timeout: float)
     await run(changing.waken(connection, there))
     await run(_finish(connection, plan, there))
     return touched
+
+
+async def _roots_in_the_way(connection: Connection, plan: ChangePlan, there: Sequence[LiveTable]) -> list[LiveTable]:
+    """Partitioned tables whose own triggers rows would meet, or whose row security would hide what partitions hold."""
+    met = {change.through_root for change in plan.changes}
+    return [root for root in await read_roots(connection, there) if root.table in met or root.filtered]
 
 
 def _kept_waiting(error: Contended, holders: Sequence[str]) -> UnsafeTarget:

@@ -1,6 +1,6 @@
 """What a restore into an existing database must know of each table there: shape, key, triggers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -113,6 +113,26 @@ async def read_live_tables(connection: Connection, tables: Sequence[TableName]) 
         )
         for row in rows
     }
+
+
+async def read_roots(connection: Connection, tables: Iterable[LiveTable]) -> list[LiveTable]:
+    """The partitioned tables above these."""
+    tables = list(tables)
+    above = {oid for one in tables for oid in one.line} - {one.oid for one in tables}
+    with translated("looking at partitioned tables"):
+        rows = await connection.fetch(
+            "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c"
+            " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1::oid[])",
+            sorted(above),
+        )
+    return list((await read_live_tables(connection, [TableName(*row) for row in rows])).values())
+
+
+async def read_publications(connection: Connection) -> list[str]:
+    """Publications that name their tables, one by one."""
+    with translated("looking at publications"):
+        rows = await connection.fetch("SELECT pubname FROM pg_catalog.pg_publication WHERE NOT puballtables ORDER BY 1")
+    return [row[0] for row in rows]
 
 
 def _grouped(rows: Sequence[asyncpg.Record]) -> dict[int, list[asyncpg.Record]]:
