@@ -21,7 +21,7 @@ from jobs.doctor import Report
 from jobs.postgres.identifiers import TableName
 from jobs.progress import OnProgress, Progress
 from jobs.restore import RestorePlan
-from jobs.restore_change import SAYS, ChangePlan
+from jobs.restore_plan import SAYS, ChangePlan
 from jobs.results import BackupResult, DrillResult, PlaceOutcome, Problem, RestoreResult, VerifyResult
 from storage.manifest import Manifest
 

@@ -21,10 +21,11 @@ from jobs.postgres.pooling import refuse_transaction_pooling
 from jobs.postgres.target import TargetState, read_target
 from jobs.postgres.tools import find_tools
 from jobs.progress import OnProgress, no_progress
-from jobs.restore_change import ChangePlan, plan_change
+from jobs.restore_change import plan_change
 from jobs.restore_empty import FillPlan, fill, plan_fill
 from jobs.restore_existing import restore_existing
 from jobs.restore_key import find_key
+from jobs.restore_plan import ChangePlan
 from jobs.restore_scope import Scope, chosen_tables
 from jobs.results import RestoreResult
 from storage.errors import Corrupt, StorageError

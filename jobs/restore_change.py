@@ -5,99 +5,31 @@ Making a plan changes nothing. Whoever carries it out (`restore_existing`) looks
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from jobs.errors import UnsafeTarget
 from jobs.postgres.changing import count_rows
 from jobs.postgres.connection import Connection, Source, session
 from jobs.postgres.ddl import ArchiveEntry, archive_entries, dump_definitions
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.live_constraints import (
-    LiveConstraint,
     LiveForeignKey,
     read_live_foreign_keys,
     read_loose_constraints,
 )
 from jobs.postgres.live_tables import LiveTable, read_live_tables, read_publications
-from jobs.postgres.rights import roles_out_of_reach
 from jobs.postgres.target import TargetState
 from jobs.postgres.tools import Tools
-from jobs.restore_entries import absent, for_tables, owner_of, wanted_entries
+from jobs.restore_entries import absent, for_tables, wanted_entries
 from jobs.restore_key import FoundRows
+from jobs.restore_plan import ChangePlan, How, TableChange
+from jobs.restore_refusals import (
+    refuse_owners_out_of_reach,
+    refuse_part_of_a_whole,
+    refuse_unless_fit,
+    refuse_what_is_beside,
+)
 from jobs.restore_scope import Mode, Scope, chosen_tables
 from storage.manifest import Manifest, Table
-
-How = Literal["create", "replace", "change", "insert", "upsert", "beside"]
-
-SAYS: dict[How, str] = {
-    "create": "made again, with all that belongs to it",
-    "replace": "emptied and filled",
-    "change": "changed row by row; rows that are not in the backup are deleted",
-    "insert": "rows whose key is gone are added",
-    "upsert": "rows are added or changed, none is deleted",
-    "beside": "put beside the live table",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class TableChange:
-    """What happens to one table. `live` is how it is now (None: it is not there), `rows_now` what it holds (None: row
-    security hides it until it is locked).
-
-    `children` are foreign keys of tables outside the restore that point to it.
-    """
-
-    stored: Table
-    how: How
-    into: TableName
-    live: LiveTable | None
-    rows_now: int | None
-    children: tuple[LiveForeignKey, ...]
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that are in the data."""
-        return tuple(column.name for column in self.stored.columns if not column.generated)
-
-    @property
-    def through_root(self) -> TableName | None:
-        """The partitioned table through which its rows go in, as they may belong to another partition here."""
-        place = self.stored.load_into
-        return TableName(place.schema_name, place.name) if place is not None and self.how != "beside" else None
-
-    @property
-    def staged(self) -> bool:
-        """Whether its rows go into a temporary table first, to be compared with what is there."""
-        return self.how in {"change", "insert", "upsert"}
-
-
-@dataclass(frozen=True, slots=True)
-class ChangePlan:
-    """What a restore into an existing database will do, for a person to look at first.
-
-    `aside` are constraints that are taken away for the time of it: foreign keys whose both ends are restored, and what
-    is NOT VALID; `keys` all foreign keys from and to the tables. `missing` are definitions that the target lacks,
-    `rows` those of the one key that is wanted.
-    """
-
-    manifest: Manifest
-    target: Source
-    scope: Scope
-    state: TargetState
-    tools: Tools
-    changes: tuple[TableChange, ...]
-    aside: tuple[LiveConstraint, ...]
-    keys: tuple[LiveForeignKey, ...]
-    missing: tuple[ArchiveEntry, ...]
-    rows: FoundRows | None
-    warnings: tuple[str, ...]
-
-    @property
-    def bytes_raw(self) -> int:
-        """Bytes of COPY text that have to be read."""
-        return sum(change.stored.bytes_raw for change in self.changes)
 
 
 async def plan_change(
@@ -119,14 +51,14 @@ async def plan_change(
         counts = rows.counts if rows else await _counts(connection, live.values())
         publications = await read_publications(connection)
         if scope.into_schema is not None:
-            await _refuse_what_is_beside(connection, scope.into_schema, names)
+            await refuse_what_is_beside(connection, scope.into_schema, names)
     inside, outside = _split(keys, live)
     changes = tuple(_change(table, scope, live, counts, outside) for table in tables)
     for change in changes:
-        _refuse_unless_fit(change, scope)
-    _refuse_part_of_a_whole(manifest, state, changes)
+        refuse_unless_fit(change, scope)
+    refuse_part_of_a_whole(manifest, state, changes)
     missing = await _missing(manifest, target, state, scope, tools, archive, changes)
-    await _refuse_owners_out_of_reach(target, state, missing)
+    await refuse_owners_out_of_reach(target, state, missing)
     return ChangePlan(
         manifest=manifest,
         target=target,
@@ -145,17 +77,6 @@ async def plan_change(
 async def _counts(connection: Connection, tables: Iterable[LiveTable]) -> dict[TableName, int]:
     """The rows of each table, but of those that hide some from this role."""
     return {one.table: await count_rows(connection, one.table) for one in tables if not one.filtered}
-
-
-async def _refuse_what_is_beside(connection: Connection, schema: str, names: Sequence[TableName]) -> None:
-    beside = [TableName(schema, name.name) for name in names]
-    if len(set(beside)) < len(beside):
-        raise UnsafeTarget("tables of one name cannot both go into one schema", "restore them one by one: --table")
-    there = await read_live_tables(connection, beside)
-    if there:
-        raise UnsafeTarget(
-            f"{', '.join(map(str, there))} is there already", "choose another --into-schema, or drop what is there"
-        )
 
 
 def _split(
@@ -200,68 +121,6 @@ def _how(scope: Scope, live: LiveTable | None, has_children: bool) -> How:
     return "change" if has_children else "replace"
 
 
-def _refuse_unless_fit(change: TableChange, scope: Scope) -> None:
-    live, name = change.live, TableName(change.stored.schema_name, change.stored.name)
-    if change.how in {"create", "beside"} or live is None:
-        return
-    if not live.owned:
-        raise UnsafeTarget(
-            f"the role does not own {name}, so it cannot hold its triggers and foreign keys still",
-            "connect as its owner, or a role that is a member of it",
-        )
-    if live.kind != "r":
-        raise UnsafeTarget(f"{name} is no ordinary table any more", "use --into-schema to put the backup beside it")
-    _refuse_other_shape(change, live)
-    if change.staged and not live.key:
-        why = f"{change.children[0].table} refers to it" if change.how == "change" else f"--mode {scope.mode}"
-        raise UnsafeTarget(
-            f"{name} has no primary key, by which its rows could be told apart ({why})",
-            "use --into-schema to put the backup beside it",
-        )
-    if change.staged and change.stored.load_into:
-        raise UnsafeTarget(
-            f"rows of {name} may belong to another partition here, so they cannot be compared with what is there",
-            "use --into-schema to put the backup beside it",
-        )
-
-
-def _refuse_part_of_a_whole(manifest: Manifest, state: TargetState, changes: Sequence[TableChange]) -> None:
-    """Rows that find their partitions by themselves want all of these, empty."""
-    chosen = {change.stored.oid for change in changes}
-    for change in changes:
-        root = change.through_root
-        if root is None or change.staged:
-            continue
-        if any(one.load_into == change.stored.load_into and one.oid not in chosen for one in manifest.tables):
-            raise UnsafeTarget(
-                f"rows of {change.into} may belong to another partition of {root} here", f"restore {root} (--table)"
-            )
-        if change.live is None and root in state.tables:
-            raise UnsafeTarget(
-                f"{change.into} is gone, and rows of {root} may belong to any of its partitions here",
-                f"put the backup beside it with --into-schema, or drop {root} and restore it",
-            )
-
-
-def _refuse_other_shape(change: TableChange, live: LiveTable) -> None:
-    hint = "use --into-schema to put the backup beside it, and bring over by hand what fits"
-    for column in change.stored.columns:
-        there = live.column(column.name)
-        if there is None:
-            raise UnsafeTarget(f"{live.table} has no column {column.name} any more", hint)
-        if (there.type, there.generated) != (column.type, column.generated):
-            raise UnsafeTarget(
-                f"column {column.name} of {live.table} is {there.type} now, and was {column.type} in the backup", hint
-            )
-    known = {column.name for column in change.stored.columns}
-    for there in live.columns:
-        if there.required and there.name not in known:
-            raise UnsafeTarget(
-                f"column {there.name} of {live.table} is new, may not be null and has no default",
-                f"give it a default for the time of the restore, or {hint}",
-            )
-
-
 async def _missing(
     manifest: Manifest,
     target: Source,
@@ -288,19 +147,6 @@ async def _missing(
             found = await archive_entries(tools, there)
         lacking = absent((*entries.making, *entries.rights), found, state.roles)
     return lacking if scope.is_everything else for_tables(lacking, gone, state.roles)
-
-
-async def _refuse_owners_out_of_reach(target: Source, state: TargetState, missing: Sequence[ArchiveEntry]) -> None:
-    """What is made must be given to who owned it, which takes a membership in that role."""
-    owners = {owner_of(entry.text, state.roles) for entry in missing} - {""}
-    if owners:
-        async with session(target, "restore") as connection:
-            beyond = await roles_out_of_reach(connection, sorted(owners))
-        if beyond:
-            raise UnsafeTarget(
-                f"the role may not give what is made again to its owners: {', '.join(beyond)}",
-                "GRANT these roles to it, or connect as a superuser",
-            )
 
 
 def _warnings(changes: Sequence[TableChange], publications: Sequence[str]) -> tuple[str, ...]:

@@ -22,9 +22,9 @@ from jobs.postgres.live_tables import LiveTable, read_live_tables, read_roots
 from jobs.postgres.lock import JobLock
 from jobs.postgres.target import set_sequence
 from jobs.progress import OnProgress, Progress
-from jobs.restore_change import ChangePlan
 from jobs.restore_entries import without_owner
 from jobs.restore_making import Definitions, definitions_to_make, execute, make
+from jobs.restore_plan import ChangePlan
 from jobs.restore_rows import Changing, load, prove
 from jobs.results import RestoreResult, TableOutcome, TableTouched
 from storage.manifest import Sequence as StoredSequence

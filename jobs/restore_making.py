@@ -8,8 +8,8 @@ from jobs.postgres.ddl import ArchiveEntry, entries_as_sql
 from jobs.postgres.errors import translated
 from jobs.postgres.identifiers import qualified, quote
 from jobs.postgres.rights import forget_default_privileges, objects_with_rights
-from jobs.restore_change import ChangePlan
 from jobs.restore_entries import makes_table
+from jobs.restore_plan import ChangePlan
 
 
 @dataclass(frozen=True, slots=True)

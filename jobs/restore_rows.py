@@ -14,7 +14,7 @@ from jobs.postgres.content import Bag, BagTotal, InOrder, PartHash, copy_through
 from jobs.postgres.copying import copy_in
 from jobs.postgres.identifiers import TableName
 from jobs.progress import OnProgress, Progress
-from jobs.restore_change import ChangePlan, TableChange
+from jobs.restore_plan import ChangePlan, TableChange
 from jobs.results import TableTouched
 from jobs.table_load import Bags, load_part
 from storage.repository import Repository

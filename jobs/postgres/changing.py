@@ -19,19 +19,13 @@ STAGE_SCHEMA = "pg_temp"
 async def begin(connection: Connection, lock_timeout: float) -> None:
     """Begin the transaction. No statement of it waits longer for a lock than so many seconds.
 
-    Should this process die or its network fail, the server is to notice, and to undo it all:
-    https://www.postgresql.org/docs/current/runtime-config-connection.html#RUNTIME-CONFIG-TCP-SETTINGS
+    Should this process die while a statement is at work, the server is to notice, and to undo it all:
+    https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-CLIENT-CONNECTION-CHECK-INTERVAL
     """
     with translated("beginning the restore"):
         await connection.execute(
-            f"""
-            BEGIN;
-            SET LOCAL lock_timeout = {round(lock_timeout * 1000)};
-            SET LOCAL client_connection_check_interval = '2s';
-            SET LOCAL tcp_keepalives_idle = 20;
-            SET LOCAL tcp_keepalives_interval = 10;
-            SET LOCAL tcp_keepalives_count = 3
-            """
+            f"BEGIN; SET LOCAL lock_timeout = {round(lock_timeout * 1000)};"
+            " SET LOCAL client_connection_check_interval = '2s'"
         )
 
 

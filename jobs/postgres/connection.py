@@ -14,6 +14,7 @@ from jobs.postgres.errors import translated, translated_login
 
 # A pooler refuses these as start-up parameters, so they are SET after connecting. The output settings make text exact
 # and the same on every server: https://www.postgresql.org/docs/current/runtime-config-client.html
+# A server that lost us in the network lets go of our locks after a minute, not after the two hours of most systems.
 _SETTINGS = """
     SET row_security = off;
     SET statement_timeout = 0;
@@ -29,6 +30,9 @@ _SETTINGS = """
     SET xmloption = content;
     SET synchronize_seqscans = off;
     SET max_parallel_workers_per_gather = 0;
+    SET tcp_keepalives_idle = 30;
+    SET tcp_keepalives_interval = 10;
+    SET tcp_keepalives_count = 3;
 """
 
 Connection: TypeAlias = asyncpg.Connection

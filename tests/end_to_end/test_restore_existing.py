@@ -4,7 +4,7 @@ import pytest
 
 from jobs.errors import NotThere, UnsafeTarget
 from jobs.postgres.identifiers import BadName
-from jobs.restore_change import ChangePlan
+from jobs.restore_plan import ChangePlan
 from jobs.restore_scope import Scope
 from tests.compare import differences
 from tests.conftest import CreateDatabase
@@ -115,6 +115,20 @@ async def test_a_child_that_would_lose_its_parent_refuses_the_restore(shop: Data
         await bring_back(taken, shop, Scope(("shop.customers",)))
     assert await shop.value("SELECT count(*) FROM shop.customers") == 101
     assert await shop.value("SELECT count(*) FROM shop.orders") == 2001
+
+
+async def test_a_child_outside_is_not_changed_along_with_its_parent(shop: Database) -> None:
+    taken = await back_up(shop)
+    await shop.execute(
+        """
+        CREATE TABLE shop.fans (of text REFERENCES shop.customers (name) ON UPDATE CASCADE);
+        INSERT INTO shop.fans VALUES ('customer 5'); UPDATE shop.customers SET name = 'renamed' WHERE id = 5;
+        """
+    )
+    for scope in (Scope(("shop.customers",)), Scope(("shop.customers",), mode="upsert")):
+        with pytest.raises(UnsafeTarget, match=r"refer to rows of shop\.customers|would change what"):
+            await bring_back(taken, shop, scope)
+    assert await shop.fetch("SELECT * FROM shop.fans") == [("renamed",)]
 
 
 async def test_one_row_comes_back_and_no_other_changes(shop: Database, before: Database) -> None:

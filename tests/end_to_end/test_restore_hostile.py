@@ -134,3 +134,21 @@ async def test_dropped_tables_come_back_one_by_one(taken: Taken, before: Databas
         await target.execute(f"DROP TABLE IF EXISTS {table} CASCADE")
         await bring_back(taken, target, Scope((table,)))
     assert await differences(before, target, ignore_schemas=OURS) == []
+
+
+ROWS = [
+    ("every_type", {"id": "2"}),
+    ("large", {"id": "1"}),
+    ("tree", {"id": "2"}),
+    ("unlogged", {"id": "1"}),
+    ('"by_list a,b"', {"k": "back\\slash", "v": "12"}),
+    (SECURED, {"id": "1"}),
+]
+
+
+async def test_rows_come_back_by_their_keys(taken: Taken, before: Database, target: Database) -> None:
+    for table, key in ROWS:
+        equal = " AND ".join(f"{column} = {hostile.literal(value)}" for column, value in key.items())
+        assert await target.execute(f"DELETE FROM {table} WHERE {equal}") == "DELETE 1"
+        await bring_back(taken, target, Scope((table,), key))
+    assert await differences(before, target, ignore_schemas=OURS) == []

@@ -44,6 +44,9 @@ APPLICATION = """
     INSERT INTO app.profiles (owner, mood) SELECT n, 'good' FROM generate_series(1, 20) n;
     INSERT INTO app.notes (profile, body) SELECT 1 + n % 20, 'note ' || n FROM generate_series(1, 300) n;
     INSERT INTO app.log SELECT n, 'event ' || n FROM generate_series(0, 199) n;
+    CREATE SEQUENCE app.log_at OWNED BY app.log.at; SELECT setval('app.log_at', 199);
+    ALTER TABLE app.log ALTER at SET DEFAULT nextval('app.log_at');
+    ALTER TABLE app.log ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
     CREATE TRIGGER refuse BEFORE INSERT OR UPDATE OR DELETE ON app.notes FOR EACH ROW EXECUTE FUNCTION app.refuse();
     ALTER TABLE app.notes ENABLE ALWAYS TRIGGER refuse;
     CREATE INDEX ON app.notes (lower(body)); CREATE VIEW app.seen AS SELECT id FROM app.notes;
