@@ -1,0 +1,18 @@
+"""The `rowvault` command: one thin function a command. Exit codes and JSON keys are a contract with scripts."""
+
+import sys
+from functools import partial
+
+from daemon.cli import process, backups, recovery  # isort: skip - the order of --help
+from daemon.cli.shared import cli
+from daemon.command import guarded
+from daemon.outcomes import DONE
+
+__all__ = ["backups", "cli", "main", "process", "recovery"]
+
+
+def main() -> None:
+    """The entry point."""
+    arguments = sys.argv[1:] or ["--help"]
+    command = partial(cli, arguments, prog_name="rowvault", standalone_mode=False)
+    sys.exit(guarded(lambda: command() or DONE, "--json" in arguments))

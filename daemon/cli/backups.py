@@ -1,0 +1,176 @@
+"""Commands about backups: taking, keeping, listing, showing and verifying them."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from daemon import output, recorded
+from daemon.app import App, Request
+from daemon.cli.shared import Adopt, Backup, Json, cli, recorder, say
+from daemon.command import with_app
+from daemon.outcomes import DIFFERENCE, DONE, FAILED, UsageError
+from jobs import catalogue
+from jobs.results import VerifyResult
+from storage.names import check_label
+
+
+class Kind(StrEnum):
+    """The kinds of backup that can be taken now."""
+
+    full = "full"
+
+
+@cli.command()
+def backup(
+    kind: Annotated[Kind, typer.Argument(help="Which kind.")] = Kind.full,
+    label: Annotated[str, typer.Option(help="A short name, shown in the list.")] = "",
+    reason: Annotated[str, typer.Option(help="Why it is taken; kept in the manifest.")] = "",
+    keep: Annotated[bool, typer.Option("--keep", help="Keep it until it is released.")] = False,
+    adopt: Adopt = False,
+    as_json: Json = False,
+) -> None:
+    """Take a backup now and verify it in every place.
+
+    Example: rowvault backup --label before-2.0 --reason "migration 41" --keep
+    """
+
+    async def work(app: App) -> int:
+        request = Request(check_label(label), reason, keep, adopt)
+        _ = app.selection  # what cannot be meant is said before anybody is asked
+        with output.progress(quiet=as_json) as on_progress:
+            result = await recorded.backup(app, recorder(app), f"{kind.value} backup", request, on_progress)
+        if as_json:
+            document = output.backup_document(result)
+            if result.state == "failed":
+                document["error"] = {"message": f"backup {result.id} is not whole", "hint": "see problems"}
+            output.print_json(document)
+        else:
+            output.print_backup(result)
+        return DIFFERENCE if result.state == "failed" else DONE
+
+    with_app(work, as_json=as_json)
+
+
+@cli.command()
+def keep(
+    backup_id: Backup,
+    reason: Annotated[str, typer.Option(help="Why it is kept.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Set a keep mark: the backup stays until it is released.
+
+    Example: rowvault keep latest --reason "before the audit"
+    """
+
+    async def work(app: App) -> int:
+        found = await catalogue.resolve(app.repositories, backup_id)
+        await recorded.keep(app, recorder(app), found, reason)
+        say(as_json, {"id": found, "kept": True}, f"{found} is kept until: rowvault release {found}")
+        return DONE
+
+    with_app(work, as_json=as_json)
+
+
+@cli.command()
+def release(backup_id: Backup, as_json: Json = False) -> None:
+    """Lift a keep mark.
+
+    Example: rowvault release 20260101T020000.000Z-full-0a1b2c
+    """
+
+    async def work(app: App) -> int:
+        found = await catalogue.resolve(app.repositories, backup_id)
+        await recorded.release(app, recorder(app), found)
+        say(as_json, {"id": found, "kept": False}, f"{found} is no longer kept")
+        return DONE
+
+    with_app(work, as_json=as_json)
+
+
+@cli.command(name="list")
+def list_(as_json: Json = False) -> None:
+    """List the backups of all places, newest first.
+
+    Example: rowvault list --json | jq '.[0].id'
+    """
+
+    async def work(app: App) -> int:
+        listing = await catalogue.list_backups(app.repositories)
+        for place in listing.unreachable:
+            output.err.print(f"{place.name} does not answer: {place.error}")
+        for stray in listing.strays:
+            output.err.print(f"not a manifest: {stray}")
+        if as_json:
+            output.print_json(list(listing.backups))
+        else:
+            output.print_list(listing.backups)
+        return DONE
+
+    with_app(work, as_json=as_json)
+
+
+@cli.command()
+def show(backup_id: Backup, as_json: Json = False) -> None:
+    """Show one backup's manifest: what, when, rows, bytes, checksums, snapshot, versions.
+
+    Example: rowvault show latest
+    """
+
+    async def work(app: App) -> int:
+        manifest = await catalogue.read_resolved(app.repositories, backup_id)
+        if as_json:
+            output.print_json(manifest.model_dump(mode="json", by_alias=True))
+        else:
+            output.print_manifest(manifest)
+        return DONE
+
+    with_app(work, as_json=as_json)
+
+
+@cli.command()
+def verify(
+    backup_id: Annotated[str | None, typer.Argument(metavar="[BACKUP]", help="An id, or: latest.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Verify every backup.")] = False,
+    sample: Annotated[str, typer.Option(help="Read only this share of the objects, such as 10%.")] = "100%",
+    as_json: Json = False,
+) -> None:
+    """Read a backup back from every place, hash every object, count every row, and compare with its manifest.
+
+    Examples: rowvault verify latest · rowvault verify --all --sample 10%
+    """
+
+    async def work(app: App) -> int:
+        if all_ == (backup_id is not None):
+            raise UsageError("name one BACKUP, or say --all")
+        share = _share(sample)
+        if backup_id is not None:
+            wanted = [await catalogue.resolve(app.repositories, backup_id)]
+        else:
+            wanted = [one.id for one in (await catalogue.list_backups(app.repositories)).backups]
+        with output.progress(quiet=as_json) as on_progress:
+            results = [await recorded.verify(app, recorder(app), one, share, on_progress) for one in wanted]
+        if as_json:
+            output.print_json(results if all_ else results[0])
+        else:
+            for result in results:
+                output.print_verification(result)
+        return max((_verify_code(result) for result in results), default=DONE)
+
+    with_app(work, as_json=as_json)
+
+
+def _verify_code(result: VerifyResult) -> int:
+    if result.problems or any(place.state == "failed" for place in result.places):
+        return DIFFERENCE
+    return FAILED if result.state == "failed" else DONE
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = 0.0
+    if not text.endswith("%") or not 0 < share <= 1:
+        raise UsageError("--sample wants a share such as 10%")
+    return share

@@ -1,0 +1,85 @@
+"""Commands about the process itself: the daemon, the demo, its settings, and whether all is well around it."""
+
+import asyncio
+import signal
+from typing import Annotated
+
+import typer
+
+from daemon import output
+from daemon.app import App, Request
+from daemon.cli.shared import Adopt, Json, cli
+from daemon.command import finish, with_app
+from daemon.logs import configure_logs
+from daemon.outcomes import DONE, FAILED
+from daemon.settings import describe_settings
+from jobs.doctor import examine
+
+
+@cli.command()
+def run(adopt: Adopt = False) -> None:
+    """Run the daemon: backups on schedule, health and metrics over HTTP, until SIGTERM.
+
+    Example: ROWVAULT_DATABASE_URL=postgresql://… ROWVAULT_LOCAL_PATH=/var/lib/rowvault rowvault run
+    """
+
+    from daemon.service import Service  # what only the daemon needs would make every other command start late
+
+    async def work(app: App) -> int:
+        configure_logs(app.settings.log_level, app.settings.log_format)
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        _ = app.source, app.selection  # what cannot be right is said now, not at the first run
+        await Service(app, Request(adopt=adopt)).run(stop)
+        return DONE
+
+    with_app(work, as_json=False)
+
+
+@cli.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="End after the jobs instead of serving.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show everything on embedded parts: PostgreSQL with sample tables, an S3 server, a backup, a restore, the daemon.
+
+    Example: rowvault demo --once
+    """
+    from daemon.demo import run_demo  # likewise
+
+    finish(lambda: run_demo(once=once, as_json=as_json), as_json=as_json)
+
+
+@cli.command()
+def doctor(as_json: Json = False) -> None:
+    """Check settings, reach, privileges, versions, clocks and room, and say what to do about each finding.
+
+    Example: rowvault doctor
+    """
+
+    async def work(app: App) -> int:
+        report = await examine(
+            app.source, app.selection, app.repositories, app.settings.pg_bin, copy_jobs=app.settings.copy_jobs
+        )
+        if as_json:
+            output.print_json(report)
+        else:
+            output.print_report(report)
+        return DONE if report.healthy else FAILED
+
+    with_app(work, as_json=as_json)
+
+
+@cli.command()
+def settings(as_json: Json = False) -> None:
+    """List every setting with its default and meaning.
+
+    Example: rowvault settings
+    """
+    described = describe_settings()
+    if as_json:
+        output.print_json(list(described))
+    else:
+        output.print_settings(described)

@@ -1,0 +1,157 @@
+"""Commands for the day something is gone, and for being ready: restore, diff, drill, and what was done."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from daemon import output, recorded
+from daemon.app import App
+from daemon.cli.shared import Backup, Json, cli, recorder, say
+from daemon.command import with_app
+from daemon.diff_output import show_diff
+from daemon.outcomes import DIFFERENCE, DONE, REFUSED, UsageError
+from daemon.targets import read_dsn
+from daemon.trail_output import show_trail
+from jobs import catalogue
+from jobs.diff_sides import LIVE
+from jobs.postgres.identifiers import parse_key
+from jobs.restore import plan_restore
+from jobs.restore_scope import Mode, Scope
+
+
+@cli.command()
+def restore(
+    backup_id: Annotated[str, typer.Argument(metavar="[BACKUP]", help="An id; without one: latest.")] = "latest",
+    table: Annotated[list[str] | None, typer.Option(metavar="TABLE", help="Only this table; repeatable.")] = None,
+    key: Annotated[
+        list[str] | None, typer.Option(metavar="COL=VALUE", help="Only the row with this primary key; repeatable.")
+    ] = None,
+    mode: Annotated[
+        Mode,
+        typer.Option(help="replace: as it was. insert-missing: only rows that are gone. upsert: delete none."),
+    ] = "replace",
+    into_schema: Annotated[
+        str | None, typer.Option(metavar="S", help="Put the tables beside the live ones, into this schema.")
+    ] = None,
+    to: Annotated[str, typer.Option(metavar="DSN", help="Where to: a DSN, env:NAME, or @FILE that holds one.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Restore everything, tables, or one row, after showing what will be done and asking.
+
+    A database that has something in it is changed in one transaction or not at all.
+
+    Examples: rowvault restore --to env:NEW_DSN --dry-run · rowvault restore --table orders --to env:APP_DSN ·
+    rowvault restore --table orders --key id=7 --to env:APP_DSN
+    """
+
+    async def work(app: App) -> int:
+        target, options = app.database(read_dsn(to, output.err.print)), app.restore_options
+        scope = Scope(tuple(table or ()), _key(key or []), mode, into_schema)
+        manifest = await catalogue.read_resolved(app.repositories, backup_id)
+        with output.progress(quiet=as_json) as on_progress:
+            plan = await plan_restore(app.repositories, manifest, target, scope, options, on_progress)
+        if not as_json:
+            output.print_plan(plan)
+        if dry_run:
+            say(as_json, output.plan_document(plan), "dry run: nothing was done")
+            return DONE
+        if not yes and not _confirmed(as_json):
+            return REFUSED
+        with output.progress(quiet=as_json) as on_progress:
+            result = await recorded.restore(app, recorder(app), plan, scope, options, on_progress)
+        if as_json:
+            output.print_json(output.restore_document(result))
+        else:
+            output.print_restore(result)
+        return DONE if result.as_it_should_be else DIFFERENCE
+
+    with_app(work, as_json=as_json)
+
+
+@cli.command()
+def diff(
+    backup_id: Backup,
+    against: Annotated[
+        str, typer.Option(metavar="live|BACKUP", help="The database as it is now, or another backup.")
+    ] = LIVE,
+    table: Annotated[list[str] | None, typer.Option(metavar="TABLE", help="Only this table; repeatable.")] = None,
+    keys: Annotated[bool, typer.Option("--keys", help="Tell which rows: up to 100 of each kind a table.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare a backup with the database as it is now, or with another backup: rows missing, changed and extra.
+
+    Missing rows are only in the backup, extra ones only on the other side.
+
+    Examples: rowvault diff latest · rowvault diff latest --table orders --keys
+    """
+
+    async def work(app: App) -> int:
+        return await show_diff(app, backup_id, against, table or (), keys=keys, as_json=as_json)
+
+    with_app(work, as_json=as_json)
+
+
+@cli.command()
+def drill(as_json: Json = False) -> None:
+    """Restore the newest backup into a scratch database, prove it, and time every kind of recovery.
+
+    The scratch database is on a PostgreSQL server started for it, or on the one that DRILL__DATABASE_URL names.
+
+    Example: rowvault drill
+    """
+
+    async def work(app: App) -> int:
+        with output.progress(quiet=as_json) as on_progress:
+            result = await recorded.drill(app, recorder(app), on_progress)
+        if as_json:
+            output.print_json(output.drill_document(result))
+        else:
+            output.print_drill(result)
+        return DIFFERENCE if result.state == "failed" else DONE
+
+    with_app(work, as_json=as_json)
+
+
+@cli.command()
+def trail(
+    verify: Annotated[bool, typer.Option("--verify", help="Prove it unbroken, in every place.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the audit trail, newest last: who did what, when, with which outcome.
+
+    Examples: rowvault trail · rowvault trail --verify
+    """
+
+    async def work(app: App) -> int:
+        return await show_trail(app, verify=verify, as_json=as_json)
+
+    with_app(work, as_json=as_json)
+
+
+def _key(pairs: list[str]) -> dict[str, str]:
+    """Each column's value; raises `UsageError` for a column given twice."""
+    key: dict[str, str] = {}
+    for text in pairs:
+        column, value = parse_key(text)
+        if column in key:
+            raise UsageError(f"--key {column} is given twice")
+        key[column] = value
+    return key
+
+
+def _confirmed(as_json: bool) -> bool:
+    """Ask on the terminal; without one, say that --yes is needed."""
+    if as_json or not sys.stdin.isatty():
+        error = {"message": "restoring needs a yes, and there is no terminal to ask on", "hint": "say --yes"}
+        output.print_json({"error": error}) if as_json else output.print_error(error)
+        return False
+    try:
+        if typer.confirm("Restore now?", err=True):
+            return True
+    except typer.Abort:
+        output.err.print()
+    output.err.print("nothing was done")
+    return False

@@ -1,0 +1,39 @@
+"""What the commands have in common: the program they belong to, their options, and how they say what they did."""
+
+from typing import Annotated
+
+import typer
+
+from daemon import output
+from daemon.app import App
+from daemon.recording import Recorder, person
+
+cli = typer.Typer(
+    name="rowvault",
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Backs up PostgreSQL tables, proves every backup by reading it back, and brings it back.",
+    epilog="Settings come from the environment and a .env file, as ROWVAULT_DATABASE_URL and others: see `rowvault"
+    " settings`. Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 a difference was found, 4 not found,"
+    " 5 refused for safety.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Backup = Annotated[str, typer.Argument(metavar="BACKUP", help="A backup's id, or: latest.")]
+Adopt = Annotated[
+    bool, typer.Option("--adopt", help="Bind the repository to this database, which took the place of another.")
+]
+
+
+def recorder(app: App) -> Recorder:
+    """What writes the trail and the log for a command that a person gave."""
+    return app.recorder(person(), output.warn)
+
+
+def say(as_json: bool, document: object, text: str) -> None:
+    """A result: one JSON document for scripts, a sentence for people."""
+    if as_json:
+        output.print_json(document)
+    else:
+        output.out.print(text)
