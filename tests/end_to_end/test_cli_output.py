@@ -33,6 +33,7 @@ BUILT = {
     "demo",
     "diff",
     "doctor",
+    "drill",
     "keep",
     "list",
     "release",
