@@ -155,17 +155,7 @@ async def remember(
 
     What could not be written is returned, a sentence each: a job is not undone because its record failed.
     """
-    warnings = []
-    head = None
-    try:
-        appended = await append(repositories, event)
-        head = (appended.link.number, appended.link.sha256)
-        warnings += [
-            f"the audit trail is behind in {place} until the next entry: {trouble}"
-            for place, trouble in appended.troubles.items()
-        ]
-    except StorageError as error:
-        warnings.append(f"the audit trail could not be written: {error.message}")
+    head, warnings = await _write_trail(repositories, event)
     if log is not None:
         try:
             await write_log(log, rows, head)
@@ -173,3 +163,16 @@ async def remember(
             hint = f" ({error.hint})" if isinstance(error, PostgresError) and error.hint else ""
             warnings.append(f"the verification log could not be written: {error}{hint}")
     return warnings
+
+
+async def _write_trail(repositories: Sequence[Repository], event: Event) -> tuple[tuple[int, str] | None, list[str]]:
+    """The new head, if there is one, and what went wrong."""
+    try:
+        appended = await append(repositories, event)
+    except StorageError as error:
+        return None, [f"the audit trail could not be written: {error.message}"]
+    if appended is None:
+        return None, []
+    troubles = appended.troubles.items()
+    warnings = [f"the audit trail is behind in {place} until the next entry: {why}" for place, why in troubles]
+    return (appended.link.number, appended.link.sha256), warnings

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from storage.errors import AlreadyExists, Corrupt, NotFound, StorageError, Unavailable
-from storage.names import TRAIL
+from storage.names import REPOSITORY, TRAIL
 from storage.objects import get
 from storage.repository import Repository
 
@@ -147,13 +147,17 @@ async def read_head(repositories: Sequence[Repository]) -> Link | None:
     return max((link for links in has.values() for link in links), default=None)
 
 
-async def append(repositories: Sequence[Repository], event: Event) -> Appended:
+async def append(repositories: Sequence[Repository], event: Event) -> Appended | None:
     """Write one entry to every place that answers, after what the place lacks of earlier ones.
 
-    Raises `Unavailable` if no place took it.
+    A place that was never bound to a database is left alone; None if no other answers. Raises `Unavailable` if no place
+    took it.
     """
     troubles: dict[str, str] = {}
-    has = await _each(repositories, read_links, troubles)
+    surveys = await _each(repositories, _survey, troubles)
+    has = {repository: links for repository, links in surveys.items() if links is not None}
+    if not has and not troubles:
+        return None
     union = frozenset[Link]().union(*has.values())
 
     async def catch_up(repository: Repository) -> None:
@@ -167,6 +171,15 @@ async def append(repositories: Sequence[Repository], event: Event) -> Appended:
         said = "; ".join(f"{place}: {trouble}" for place, trouble in troubles.items())
         raise Unavailable(f"no place took the trail's entry: {said}", "rowvault doctor looks at each place")
     return Appended(link, troubles)
+
+
+async def _survey(repository: Repository) -> frozenset[Link] | None:
+    """What a place has; None for one that is no repository yet: what fails before it is one makes nothing there."""
+    try:
+        await repository.backend.stat(REPOSITORY)
+    except NotFound:
+        return None
+    return await read_links(repository)
 
 
 async def _each(

@@ -16,7 +16,7 @@ from daemon.app import App, Request, open_app
 from daemon.recorded import backup as take_backup
 from daemon.recorded import keep
 from daemon.settings import load_settings
-from jobs.postgres.errors import NoSuchTable
+from jobs.postgres.errors import NoSuchTable, Unreachable
 from jobs.progress import no_progress
 from jobs.results import BackupResult
 from jobs.sweep import sweep
@@ -338,8 +338,18 @@ async def test_a_place_that_refuses_the_trail_fails_no_backup(local: dict[str, s
         assert opened.warnings[0].startswith("the audit trail could not be written: ")
 
 
+async def test_a_job_that_fails_before_there_is_a_repository_makes_none(local: dict[str, str]) -> None:
+    async with desk(local | {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}) as opened:
+        with pytest.raises(Unreachable):
+            await opened.back_up()
+        (place,) = opened.app.repositories
+        assert [one async for one in place.backend.list()] == []
+        assert opened.warnings == []
+
+
 async def test_sweeping_leaves_the_trail_alone(tmp_path: Path) -> None:
     place = Repository("local", LocalBackend(tmp_path))
+    await place.bind("7400000000000000001", "shop")
     await append([place], Event(datetime.now(UTC), "me@here", "backup", "failed"))
     before = await contents(place.backend, TRAIL)
     assert await sweep(place) == 0

@@ -11,10 +11,12 @@ import aioboto3
 
 from jobs.catalogue import list_backups
 from jobs.verify import verify_backup
+from storage.errors import Corrupt
 from storage.leases import list_leases
 from storage.names import REPOSITORY, VERIFICATIONS
 from storage.objects import get, put
 from storage.repository import Repository
+from storage.trail import Link
 from tests.conftest import Bucket
 from tests.faults.commands import Settings, opened
 
@@ -22,8 +24,18 @@ LONG_AGO = datetime.now(UTC) - timedelta(minutes=2)
 
 
 def files(folder: Path) -> set[str]:
-    """Every file in a folder, temporary ones too."""
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    """Every file in a folder but the trail's entries; temporary ones too."""
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return {name for name in found if not is_entry(name)}
+
+
+def is_entry(name: str) -> bool:
+    """Whether an object is an entry of the audit trail: failed runs leave one, too."""
+    try:
+        Link.parse(name)
+    except Corrupt:
+        return False
+    return True
 
 
 def is_absent(folder: Path) -> bool:
@@ -44,9 +56,10 @@ class Objects:
         self._client = client
 
     async def keys(self) -> set[str]:
-        """Every object."""
+        """Every object but the trail's entries."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket)
-        return {found["Key"] async for page in pages for found in page.get("Contents", [])}
+        keys = {found["Key"] async for page in pages for found in page.get("Contents", [])}
+        return {key for key in keys if not is_entry(key)}
 
     async def uploads(self) -> set[str]:
         """The key of every unfinished multipart upload."""
