@@ -166,6 +166,13 @@ def _warnings(changes: Sequence[TableChange], publications: Sequence[str]) -> tu
             warnings.append(f"columns of {live.table} that are newer than the backup {how}: {', '.join(more)}")
         if live.publications:
             warnings.append(f"changes of {live.table} are broadcast by publication {', '.join(live.publications)}")
+        if change.how == "change" and change.children:
+            children = ", ".join(sorted({str(key.table) for key in change.children}))
+            warnings.append(
+                f"{children} refer to {live.table}: if they need a row that the backup does not have, nothing is done"
+            )
+        if change.how == "replace":
+            warnings.append(f"{live.table} can be neither read nor written until all is restored")
         if change.how == "replace" and live.readers:
             warnings.append(f"views that read {live.table} show the restored rows: {', '.join(live.readers)}")
     return tuple(warnings)
