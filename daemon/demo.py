@@ -30,7 +30,7 @@ from jobs.postgres.embedded import EmbeddedServer, find_servers
 from jobs.postgres.identifiers import TableName, qualified
 from jobs.restore import plan_restore
 from jobs.restore_scope import Scope
-from jobs.results import BackupResult, RestoreResult, TableOutcome
+from jobs.results import BackupResult, DrillResult, RestoreResult, TableOutcome
 
 BUCKET = "rowvault"
 SOURCE, RESTORED = "agents", "agents_restored"
@@ -143,12 +143,15 @@ async def _run_jobs(app: App, server: EmbeddedServer, say: Callable[[str], objec
         manifest, options = await read_manifest(app.repositories, backup.id), app.restore_options
         plan = await plan_restore(app.repositories, manifest, _database(server, RESTORED), Scope(), options)
         restored = await recorded.restore(app, recorder, plan, Scope(), options, on_progress)
+        say("holding a recovery drill on a server of its own …")
+        drilled = await recorded.drill(app, recorder, on_progress)
     compared = await _compare(server, backup.tables)
     if as_json:
-        output.print_json(_document(backup, restored, compared))
+        output.print_json(_document(backup, restored, drilled, compared))
     else:
         _show(backup, restored, compared)
-    whole = backup.state == "success" and all(one.equal for one in compared)
+        _show_drill(drilled)
+    whole = backup.state == drilled.state == "success" and all(one.equal for one in compared)
     return DONE if whole else DIFFERENCE
 
 
@@ -173,11 +176,14 @@ async def _content(connection: Connection, table: TableOutcome) -> tuple[int, st
     return row[0], row[1]
 
 
-def _document(backup: BackupResult, restored: RestoreResult, compared: list[Compared]) -> dict[str, Any]:
+def _document(
+    backup: BackupResult, restored: RestoreResult, drilled: DrillResult, compared: list[Compared]
+) -> dict[str, Any]:
     equal = {(one.table.schema, one.table.name): one.equal for one in compared}
     return {
         "backup": output.backup_document(backup),
         "restore": asdict(restored),
+        "drill": output.drill_document(drilled),
         "equal": all(equal.values()),
         "tables": [{"schema": schema, "name": name, "equal": same} for (schema, name), same in equal.items()],
     }
@@ -204,6 +210,18 @@ def _show(backup: BackupResult, restored: RestoreResult, compared: list[Compared
         f" restored in {restored.duration_seconds:.1f} s"
     )
     output.print_warnings(restored.warnings)
+
+
+def _show_drill(drilled: DrillResult) -> None:
+    passed = len(drilled.checks) - len(drilled.failures)
+    output.out.print(
+        Text(f"drill on {drilled.server}: ")
+        + output.styled(drilled.state)
+        + Text(f" in {drilled.duration_seconds:.1f} s, {passed} of {len(drilled.checks)} checks passed; back again: ")
+        + Text(", ".join(f"{one.name.replace('_', ' ')} in {one.seconds:.1f} s" for one in drilled.scenarios))
+    )
+    for check in drilled.failures:
+        output.out.print(Text("  ") + output.styled(check.state) + Text(f"  {check.name}: {check.message}"))
 
 
 def _verified(backup: BackupResult, place: str) -> Text:

@@ -72,6 +72,7 @@ async def orphans(connection: Connection, tables: Sequence[TableName]) -> list[s
     return found
 
 
+# A key that points to a partitioned table has another one behind it for each partition: of those no one holds alone.
 _FOREIGN_KEYS = """
     SELECT k.conname AS name, n.nspname AS schema, c.relname AS table, m.nspname AS to_schema, r.relname AS to_table,
            ARRAY(SELECT a.attname FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY u (attnum, position)
@@ -86,6 +87,8 @@ _FOREIGN_KEYS = """
                    JOIN pg_catalog.pg_namespace s ON s.oid = p.oprnamespace ORDER BY u.position) AS equals
       FROM {wanted}
       JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid AND k.contype = 'f' AND k.convalidated
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint above
+                        WHERE above.oid = k.conparentid AND above.conrelid = k.conrelid)
        AND NOT pg_catalog.row_security_active(k.conrelid) AND NOT pg_catalog.row_security_active(k.confrelid)
       JOIN pg_catalog.pg_class r ON r.oid = k.confrelid JOIN pg_catalog.pg_namespace m ON m.oid = r.relnamespace
      ORDER BY 2, 3, 1

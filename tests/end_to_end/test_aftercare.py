@@ -55,6 +55,22 @@ async def test_views_are_refreshed_in_their_order(bank: Database, create_databas
     assert await target.value("SELECT count(*) FROM totals") == 30
 
 
+async def test_a_key_to_a_partitioned_table_is_proved_against_all_of_its_partitions(
+    create_database: CreateDatabase,
+) -> None:
+    source = await create_database()
+    await source.execute("""
+        CREATE TABLE years (n int PRIMARY KEY, next int REFERENCES years) PARTITION BY RANGE (n);
+        CREATE TABLE early PARTITION OF years FOR VALUES FROM (1) TO (10);
+        CREATE TABLE late PARTITION OF years FOR VALUES FROM (10) TO (20);
+        INSERT INTO years SELECT n, nullif(n + 1, 20) FROM generate_series(1, 19) n;
+        CREATE TABLE events (id int PRIMARY KEY, year int REFERENCES years);
+        INSERT INTO events SELECT n, n FROM generate_series(1, 19) n;
+    """)
+    result = await brought_back(await back_up(source), await create_database())
+    assert states(result)["foreign keys"] == "ok", result.checks
+
+
 async def test_the_application_s_checks_run_and_change_nothing(bank: Database, create_database: CreateDatabase) -> None:
     target = await create_database()
     result = await brought_back(

@@ -59,6 +59,13 @@ async def test_once_takes_verifies_and_restores_a_backup_of_ten_tables_and_leave
     assert {table["name"]: table["rows"] for table in document["restore"]["tables"]} == {
         table["name"]: table["rows"] for table in document["backup"]["tables"]
     }
+    assert document["drill"]["state"] == "success"
+    assert {one["name"] for one in document["drill"]["scenarios"]} == {
+        "one_row",
+        "one_table",
+        "everything",
+        "complete_loss",
+    }
     assert nothing_left(folder)
 
 
