@@ -17,7 +17,7 @@ from jobs.postgres.connection import Connection, Source, connect
 from jobs.postgres.errors import Contended, Violation, translated
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.live_constraints import read_live_foreign_keys
-from jobs.postgres.live_sequences import advance_sequence, read_owned_sequences
+from jobs.postgres.live_sequences import advance_sequence, read_free_sequences, read_owned_sequences
 from jobs.postgres.live_tables import LiveTable, read_live_tables, read_roots
 from jobs.postgres.lock import JobLock
 from jobs.postgres.target import set_sequence
@@ -152,7 +152,10 @@ async def _set_sequences(connection: Connection, plan: ChangePlan) -> None:
     stood = {TableName(one.schema_name, one.name): one for one in plan.manifest.sequences}
     live = await read_live_tables(connection, [one.into for one in plan.changes if one.how != "beside"])
     oids = {oid for one in live.values() for oid in one.line}
-    for sequence in await read_owned_sequences(connection, sorted(oids)):
+    sequences = await read_owned_sequences(connection, sorted(oids))
+    if plan.scope.is_everything:
+        sequences += await read_free_sequences(connection, list(stood))
+    for sequence in sequences:
         at = _used(stood.get(sequence.sequence), sequence.increment)
         await advance_sequence(connection, sequence, at)
 

@@ -223,3 +223,16 @@ async def test_a_plan_says_what_each_table_goes_through(shop: Database) -> None:
         "shop.notes": ("create", 0), "shop.orders": ("replace", 2000), "shop.pairs": ("replace", 50),
     }  # fmt: skip
     assert any("shop.orders are broadcast by publication watched" in one for one in plan.warnings)
+
+
+async def test_a_sequence_of_two_tables_stands_behind_neither(create_database: CreateDatabase) -> None:
+    shared = await create_database()
+    await shared.execute(
+        """
+        CREATE SEQUENCE ids;
+        CREATE TABLE few (id int DEFAULT nextval('ids')); CREATE TABLE many (LIKE few INCLUDING ALL);
+        INSERT INTO many SELECT generate_series(1, 100); INSERT INTO few VALUES (50);
+        """
+    )
+    await bring_back(await back_up(shared), shared)
+    assert await shared.value("SELECT nextval('ids')") == 101

@@ -72,6 +72,7 @@ DAMAGE = {
     "rows deleted": on_every_table("DELETE FROM ONLY %s WHERE ctid = ANY (ARRAY['(0,1)', '(0,3)']::tid[])"),
     "truncated": on_every_table("TRUNCATE ONLY %s CASCADE"),
     "dropped": on_every_table("DROP TABLE %s CASCADE", "'r', 'p'"),
+    "a sequence set back": "SELECT setval('set_but_not_called', 5)",
     "leaves dropped": 'DROP TABLE "by_list a,b", "..".hash_1, by_range_new CASCADE',
     "roots dropped": "DROP TABLE by_list, by_range CASCADE",
     "children dropped": "DROP TABLE descendant CASCADE",
