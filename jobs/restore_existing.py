@@ -126,6 +126,9 @@ def _violated(plan: ChangePlan, error: Violation) -> UnsafeTarget:
     if error.foreign:
         parents = {str(key.references) for key in plan.keys if key.name == error.constraint}
         hint = f"restore {' or '.join(sorted(parents)) or 'the table it refers to'} along with it (--table)"
+    elif children := {str(key.table) for one in plan.changes if one.how == "change" for key in one.children}:
+        # Row by row, two rows cannot swap a value that must be unique.
+        hint = f"restore {', '.join(sorted(children))} along with it (--table): then it is emptied and filled"
     return UnsafeTarget(f"{error.message}; nothing was changed", hint)
 
 

@@ -131,6 +131,22 @@ async def test_a_child_outside_is_not_changed_along_with_its_parent(shop: Databa
     assert await shop.fetch("SELECT * FROM shop.fans") == [("renamed",)]
 
 
+async def test_rows_that_swapped_a_unique_value_say_the_way_out_and_it_works(shop: Database, before: Database) -> None:
+    taken = await back_up(shop)
+    await shop.execute(
+        """
+        UPDATE shop.customers SET name = 'free' WHERE id = 1;
+        UPDATE shop.customers SET name = 'customer 1' WHERE id = 2;
+        UPDATE shop.customers SET name = 'customer 2' WHERE id = 1;
+        """
+    )
+    with pytest.raises(UnsafeTarget, match="customers_name_key") as refused:
+        await bring_back(taken, shop, Scope(("shop.customers",)))
+    assert refused.value.hint == "restore shop.orders along with it (--table): then it is emptied and filled"
+    await bring_back(taken, shop, Scope(("shop.customers", "shop.orders")))
+    await is_as(before, shop)
+
+
 async def test_one_row_comes_back_and_no_other_changes(shop: Database, before: Database) -> None:
     taken = await back_up(shop)
     await shop.execute("UPDATE shop.orders SET net = 7 WHERE id IN (7, 8); DELETE FROM shop.orders WHERE id = 9")
