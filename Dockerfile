@@ -37,7 +37,7 @@ RUN mkdir -p /etc/postgresql-common/createcluster.d \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 rowvault \
     && useradd --uid 10001 --gid rowvault --no-log-init --home-dir /var/lib/rowvault --shell /usr/sbin/nologin rowvault \
-    && install --directory --owner=rowvault --group=rowvault --mode=0700 /var/lib/rowvault
+    && install --directory --owner=rowvault --group=rowvault --mode=0700 /var/lib/rowvault /var/tmp/rowvault
 
 COPY --from=build /opt/rowvault /opt/rowvault
 COPY deploy/healthcheck.py /opt/rowvault/healthcheck.py

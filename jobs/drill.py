@@ -12,9 +12,9 @@ from jobs.catalogue import read_manifest, resolve
 from jobs.drill_proof import not_proved, prove_contents, prove_definitions
 from jobs.drill_scenarios import Ground, Recovery, lose_a_row, lose_a_table
 from jobs.errors import Difference, UnsafeTarget
-from jobs.postgres.connection import Source
+from jobs.postgres.connection import Source, session
 from jobs.postgres.errors import MissingPrivilege, PostgresError, ToolMissing, ToolTrouble
-from jobs.postgres.stand_ins import Wanted
+from jobs.postgres.stand_ins import Wanted, stand_ins_among
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.restore import RestoreOptions, plan_restore, restore, schema_archive, whole_object
 from jobs.restore_empty import FillPlan
@@ -123,7 +123,7 @@ async def _carry_out(
         plan = await plan_restore(repositories, manifest, scratch.database, scope, how, on_progress)
         if not isinstance(plan, FillPlan):
             raise UnsafeTarget(f"the scratch database is not empty: {', '.join(plan.state.objects)}")
-        restored = await restore(plan, repositories, how, on_progress)
+        restored = await _restored(repositories, plan, how, on_progress)
         seconds = time.monotonic() - began
         on_progress(Progress("proving the scratch database", backup=manifest.id))
         async with schema_archive(repositories, manifest) as archive:
@@ -137,6 +137,23 @@ async def _carry_out(
             _judged({**lost.timed, **_whole(manifest, seconds, scratch)}, options),
             (*scratch.not_proved, *await not_proved(scratch.database, plan), *lost.not_proved),
         )
+
+
+async def _restored(
+    repositories: Sequence[Repository], plan: FillPlan, how: RestoreOptions, on_progress: OnProgress
+) -> RestoreResult:
+    """Restore; where definitions need more of an extension than a stand-in has, the backup is not to blame."""
+    try:
+        return await restore(plan, repositories, how, on_progress)
+    except ToolTrouble as error:
+        async with session(plan.target, "drill") as connection:
+            lacking = await stand_ins_among(connection)
+        if not lacking:
+            raise
+        raise UnsafeTarget(
+            f"definitions need extensions that the scratch server lacks ({', '.join(lacking)}): {error.message}",
+            "install their packages beside the server that drills use, or let DRILL__DATABASE_URL name one with them",
+        ) from error
 
 
 def _found(

@@ -133,6 +133,11 @@ def versions_differ(wanted: Mapping[str, str], there: Mapping[str, str]) -> tupl
     )
 
 
+async def stand_ins_among(connection: Connection) -> list[str]:
+    """The extensions of a database that are stand-ins."""
+    return sorted(name for name, version in (await extension_versions(connection)).items() if version == _STAND_IN)
+
+
 async def extension_versions(connection: Connection) -> dict[str, str]:
     """The extensions of a database, with their versions."""
     with translated("looking at extensions"):

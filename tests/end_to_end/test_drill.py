@@ -399,20 +399,63 @@ async def test_nothing_in_it_comes_alive(servers: Servers, other: Server) -> Non
     assert "auth.uid(), auth.role(), auth.email() and auth.jwt() are stand-ins that return NULL" in said
 
 
-async def test_a_missing_extension_has_a_stand_in_that_is_named(servers: Servers, temporary: Path) -> None:
-    server = await servers.get(15)
+async def backup_with_extensions(server: Server, table: str) -> Taken:
+    """A backup from a server that has extensions which others lack."""
     database = await server.create()
     try:
         await database.execute(
             'CREATE SCHEMA extensions; CREATE EXTENSION "uuid-ossp" SCHEMA extensions; CREATE EXTENSION dblink;'
-            "CREATE TABLE things (id uuid PRIMARY KEY DEFAULT extensions.uuid_generate_v4(), n int);"
-            "INSERT INTO things (n) SELECT generate_series(1, 100)"
+            "CREATE EXTENSION hstore;" + table
         )
-        taken = await back_up(database, ("public.things",), options=replace(QUICK, pg_bin=server.binaries))
+        return await back_up(database, ("public.things",), options=replace(QUICK, pg_bin=server.binaries))
     finally:
         await server.drop(database)
-    given = await servers.get(16)
-    result = await held_on(given, taken)
+
+
+async def test_a_missing_extension_has_a_stand_in_that_is_named(servers: Servers, other: Server) -> None:
+    taken = await backup_with_extensions(
+        await servers.get(15),
+        "CREATE TABLE things (id uuid PRIMARY KEY DEFAULT extensions.uuid_generate_v4(), n int);"
+        "INSERT INTO things (n) SELECT generate_series(1, 100)",
+    )
+    result = await held_on(other, taken)
     assert failures(result) == {}
-    assert "extension uuid-ossp is not installed on the scratch server: a stand-in" in "\n".join(result.not_proved)
-    assert "extension dblink would reach outside: a stand-in" in "\n".join(result.not_proved)
+    said = "\n".join(result.not_proved)
+    assert "extension uuid-ossp is not installed on the scratch server: a stand-in" in said
+    assert "extension dblink would reach outside: a stand-in" in said
+
+
+async def test_definitions_that_need_more_than_a_stand_in_refuse_the_drill(servers: Servers, other: Server) -> None:
+    taken = await backup_with_extensions(
+        await servers.get(15),
+        "CREATE TABLE things (id int PRIMARY KEY, more hstore); INSERT INTO things VALUES (1, '')",
+    )
+    with pytest.raises(UnsafeTarget, match=r"scratch server lacks \(dblink, hstore, uuid-ossp\): .*hstore"):
+        await held_on(other, taken)
+
+
+PASSWORD = "drill-4711"
+OWNED = """
+    CREATE ROLE "drill owner"; CREATE SCHEMA shop AUTHORIZATION "drill owner"; SET ROLE "drill owner";
+    CREATE TABLE shop.things (id int PRIMARY KEY, n int);
+    INSERT INTO shop.things SELECT n, n FROM generate_series(1, 100) n;
+"""
+
+
+async def test_a_role_without_superuser_holds_it_but_for_what_it_may_not_do(servers: Servers, other: Server) -> None:
+    source = await other.create()
+    await source.execute(OWNED)
+    taken = await back_up(source, ("shop.things",))
+    await other.drop(source)
+    await other.maintenance.execute(
+        f"DROP ROLE \"drill owner\"; CREATE ROLE driller LOGIN CREATEDB CREATEROLE PASSWORD '{PASSWORD}'"
+    )
+    try:
+        given = Source(other.maintenance.as_role("driller", PASSWORD))
+        result = await drill([taken.repository], DrillOptions(given=given))
+        assert failures(result) == {}
+        assert "recovering one row: " in "\n".join(result.not_proved)
+        assert await scratch_databases(other) == []
+        assert await roles_of_drills(other) == []
+    finally:
+        await other.maintenance.execute("DROP ROLE driller")

@@ -74,6 +74,20 @@ async def test_people_see_every_check_and_what_was_not_proved(settings: dict[str
     assert "drill: success in" in done.stdout
 
 
+async def test_it_is_remembered_in_the_trail_and_in_the_verification_log(
+    settings: dict[str, str], shop: Database
+) -> None:
+    assert (await drilled(settings | on_server_of(shop))).returncode == 0
+    assert (await drilled(settings | on_server_of(shop) | FAILING)).returncode == 3
+    entries = json.loads((await rowvault("trail", "--json", env=environment(settings))).stdout)["entries"]
+    assert [one["outcome"] for one in entries if one["what"] == "drill"] == ["success", "failed"]
+    rows = await shop.fetch(
+        "SELECT table_name, verification_status, row_count FROM rowvault.backup_verification_log"
+        " ORDER BY id DESC LIMIT 2"
+    )
+    assert rows == [(None, "failed", None), ("public.customers", "success", 500)]
+
+
 async def test_a_failed_drill_is_exit_code_3_with_its_reason(settings: dict[str, str], shop: Database) -> None:
     done = await drilled(settings | on_server_of(shop) | FAILING, "--json")
     document = json.loads(done.stdout)
