@@ -29,7 +29,7 @@ from jobs.postgres.copy_text import unescaped
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.snapshot import LockLimits
 from jobs.progress import OnProgress, Progress, no_progress
-from jobs.row_buckets import Buckets, Kind, compare
+from jobs.row_buckets import FILES, LARGEST, Buckets, Kind, compare
 from storage.manifest import Manifest, Part
 from storage.repository import Repository
 
@@ -175,7 +175,8 @@ async def _compare(
     mine, others = await _unlike(backup, other, table)
     alike = backup.tables[table].rows - sum(part.rows for part in mine)
     on_bytes(backup.tables[table].bytes_raw - sum(part.bytes for part in mine))
-    with Buckets(options.scratch) as one, Buckets(options.scratch) as two:
+    files = FILES if sum(part.bytes for part in mine) > LARGEST else 1
+    with Buckets(options.scratch, files) as one, Buckets(options.scratch, files) as two:
         async with task_group() as group:
             group.create_task(backup.read(table, mine, compared, one, on_bytes))
             group.create_task(other.read(table, others, compared, two, lambda _: None))

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -63,12 +64,12 @@ def _key(record: bytes) -> bytes:
 class Buckets:
     """The records of one side. To be closed; `folder` has room for some 21 bytes and the key of each row."""
 
-    def __init__(self, folder: Path | None = None, level: int = 0) -> None:
+    def __init__(self, folder: Path | None = None, files: int = FILES, level: int = 0) -> None:
         self.rows = 0
         self.folder = folder
         self._level = level
         with _room(folder), ExitStack() as opening:
-            self.files = [opening.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(FILES)]
+            self.files = [opening.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(files)]
             self._stack = opening.pop_all()
 
     def __enter__(self) -> "Buckets":
@@ -84,7 +85,7 @@ class Buckets:
         shift = 6 * self._level
         with _room(self.folder):
             for record in records:
-                writes[(crc32(record[:-_SEAL]) >> shift) % FILES](record)
+                writes[(crc32(record[:-_SEAL]) >> shift) % len(writes)](record)
                 self.rows += 1
 
     def clear(self) -> None:
@@ -100,7 +101,8 @@ class Buckets:
             if max(_rewound(one), _rewound(two)) <= largest or self._level == _DEEPEST:
                 yield one, two
                 continue
-            with Buckets(self.folder, self._level + 1) as ours, Buckets(self.folder, self._level + 1) as theirs:
+            deeper = partial(Buckets, self.folder, level=self._level + 1)
+            with deeper() as ours, deeper() as theirs:
                 ours.add(one)
                 theirs.add(two)
                 yield from ours.pairs(theirs, largest)

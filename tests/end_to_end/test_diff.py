@@ -16,7 +16,6 @@ from jobs.errors import NotThere
 from jobs.postgres.connection import Source
 from jobs.postgres.errors import ConnectionLost, Contended, MissingPrivilege
 from jobs.postgres.snapshot import LockLimits
-from jobs.row_buckets import FILES
 from storage.backends.local import LocalBackend
 from storage.backends.memory import MemoryBackend
 from storage.errors import Corrupt, NotFound
@@ -298,7 +297,7 @@ class Silent(MemoryBackend):
 
 @pytest.fixture
 async def unfinished(shop: Database, taken: Taken, tmp_path: Path) -> AsyncIterator[asyncio.Task[DiffResult]]:
-    """A comparison that has begun to read both sides of a table, with temporary files in a folder of its own."""
+    """A comparison that has read the live side, and waits for the backup; temporary files in a folder of its own."""
     place = Repository("silent", Silent())
     for name, data in (await contents(taken.repository.backend)).items():
         await Planter(place.backend).put(name, data)
@@ -308,6 +307,8 @@ async def unfinished(shop: Database, taken: Taken, tmp_path: Path) -> AsyncItera
         diff_live([place], taken.manifest, Source(shop.dsn), selection(), LIMITS, options)
     )  # fmt: skip
     await until(lambda: reading(tmp_path, comparing))
+    quiet = "state = 'idle in transaction' AND clock_timestamp() - state_change > interval '300 ms'"
+    await until(lambda: sessions(shop, "diff", quiet))
     yield comparing
     assert comparing.done()
 
@@ -321,7 +322,7 @@ def open_in(folder: Path) -> list[str]:
 async def reading(folder: Path, comparing: asyncio.Task[DiffResult]) -> bool:
     """Whether rows are being spread over temporary files."""
     assert not comparing.done()
-    return len(open_in(folder)) == 2 * FILES
+    return len(open_in(folder)) == 2
 
 
 async def our_sessions_are_gone(database: Database) -> None:
@@ -334,7 +335,7 @@ async def our_sessions_are_gone(database: Database) -> None:
 async def test_a_cancelled_comparison_leaves_no_file_and_no_session(
     shop: Database, unfinished: asyncio.Task[DiffResult], tmp_path: Path
 ) -> None:
-    assert len(open_in(tmp_path)) == 2 * FILES
+    assert len(open_in(tmp_path)) == 2
     unfinished.cancel()
     with pytest.raises(asyncio.CancelledError):
         await unfinished

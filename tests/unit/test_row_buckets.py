@@ -33,7 +33,7 @@ def differences(
     backup: list[bytes], other: list[bytes], layout: Layout, *, cut: int = 7, shown: int = 100
 ) -> tuple[dict[Kind, int], dict[Kind, list[bytes]]]:
     """Counts by kind, and keys by kind, after both sides came in pieces of `cut` bytes."""
-    with Buckets() as one, Buckets() as two:
+    with Buckets(files=3) as one, Buckets(files=3) as two:
         for lines, into in ((backup, one), (other, two)):
             rows, text = Rows(layout, into), b"".join(line + b"\n" for line in lines)
             for start in range(0, len(text), cut):
@@ -43,7 +43,7 @@ def differences(
     return {kind: counts[kind] for kind in keys}, {kind: sorted(some) for kind, some in keys.items()}
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(backup=TABLES, other=TABLES, cut=st.integers(1, 40))
 def test_rows_with_keys_are_missing_changed_or_extra(backup: Table, other: Table, cut: int) -> None:
     expected = {
@@ -58,7 +58,7 @@ def test_rows_with_keys_are_missing_changed_or_extra(backup: Table, other: Table
     )
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(backup=LINES, other=LINES)
 def test_rows_without_a_key_are_a_bag_of_lines(backup: list[bytes], other: list[bytes]) -> None:
     counts, _ = differences(backup, other, Layout(None, ()))
@@ -66,7 +66,7 @@ def test_rows_without_a_key_are_a_bag_of_lines(backup: list[bytes], other: list[
     assert counts == {"missing": missing.total(), "changed": 0, "extra": extra.total()}
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(backup=TABLES)
 def test_columns_that_only_one_side_has_are_left_out(backup: Table) -> None:
     ours, theirs = Layout.of("kxlv", "klv", "lk"), Layout.of("klv", "klv", "lk")
@@ -86,10 +86,11 @@ def test_no_more_keys_are_kept_than_are_shown() -> None:
     assert len(keys["missing"]) == 3
 
 
-def test_files_that_are_too_large_are_spread_over_others_with_the_same_outcome() -> None:
+@pytest.mark.parametrize("files", [1, FILES])
+def test_files_that_are_too_large_are_spread_over_others_with_the_same_outcome(files: int) -> None:
     numbers = range(5000)
     layout = Layout(None, (0,))
-    with Buckets() as one, Buckets() as two:
+    with Buckets(files=files) as one, Buckets(files=files) as two:
         one.add(layout.records(b"%d\told" % n for n in numbers))
         two.add(layout.records(b"%d\t%s" % (n, b"old" if n % 10 else b"new") for n in numbers if n % 7))
         counts = Counter[str]()
@@ -133,7 +134,7 @@ def part(number: int, content: str) -> Part:
     return Part(number=number, first_page=None, end_page=None, rows=1, bytes=1, sha256=content, objects=())
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(mine=st.lists(st.sampled_from("abc")), others=st.lists(st.sampled_from("abc")))
 def test_parts_that_both_sides_have_are_left_out_as_often_as_both_have_them(mine: list[str], others: list[str]) -> None:
     left, right = without_shared(list(map(part, range(9999), mine)), list(map(part, range(9999), others)))
