@@ -59,12 +59,11 @@ async def test_a_dropped_table_is_in_no_publication_and_that_is_said(create_data
         "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (); CREATE PUBLICATION live FOR TABLE t, u"
     )
     taken = await back_up(target)
-    assert (await plan_to_bring_back(taken, target, Scope(("t",)))).warnings == (
-        "changes of public.t are broadcast by publication live",
-    )
+    present = (await plan_to_bring_back(taken, target, Scope(("t",)))).warnings
+    assert "changes of public.t are broadcast by publication live" in present
     await target.execute("DROP TABLE t")
-    (warning,) = (await plan_to_bring_back(taken, target, Scope(("t",)))).warnings
-    assert warning.startswith("public.t is in no publication when it is made again")
+    absent = (await plan_to_bring_back(taken, target, Scope(("t",)))).warnings
+    assert any(one.startswith("public.t is in no publication when it is made again") for one in absent)
 
 
 PLAIN = """
