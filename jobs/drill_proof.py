@@ -26,11 +26,10 @@ _HEADER = re.compile(
     r"^--\n-- Name: (?P<name>.*); Type: (?P<type>[^;]*); Schema: (?P<schema>.*); Owner: (?P<owner>.*)\n--\n",
     re.MULTILINE,
 )
-# What pg_restore writes between objects: settings for the next one, and its last words. And a number that Debian's
-# PostgreSQL 15.20 gives each column anew, which only its own pg_dump leaves out.
-_BETWEEN = re.compile(
-    r"^(SET default_.*|\\(un)?restrict .*|-- PostgreSQL database dump complete|--||ALTER .* SET \(pg_attver=\d+\);)$"
-)
+# What pg_restore writes between objects: settings for the next one, and its last words.
+_BETWEEN = re.compile(r"^(SET default_.*|\\(un)?restrict .*|-- PostgreSQL database dump complete|--|)$")
+# A number that Debian's PostgreSQL 15.20 gives each column anew, which only its own pg_dump leaves out.
+_NUMBERED = re.compile(r"\bpg_attver=\d+")
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -55,6 +54,7 @@ def definitions(sql: str) -> Definitions:
     The lines of GRANTs are sorted, since their order means nothing.
     """
     found: dict[ObjectName, str] = {}
+    sql = _NUMBERED.sub("pg_attver", sql)
     headers = list(_HEADER.finditer(sql))
     for header, end in zip(headers, [*(one.start() for one in headers[1:]), len(sql)], strict=True):
         name = ObjectName(header["type"], header["schema"], header["name"])

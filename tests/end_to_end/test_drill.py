@@ -21,6 +21,7 @@ from jobs.scratch import refuse_without_room
 from jobs.sweep import sweep
 from storage.drill_reports import newest_record, read_scenarios
 from storage.objects import put
+from tests import hostile
 from tests.conftest import CreateDatabase
 from tests.places import Planter, contents
 from tests.round_trip import QUICK, Taken, back_up, memory
@@ -144,6 +145,13 @@ async def test_a_whole_backup_passes_on_a_server_of_its_own_and_nothing_is_left(
     assert [one.name for one in result.scenarios] == ["one_row", "one_table", "everything", "complete_loss"]
     assert all(one.kept for one in result.scenarios)
     assert nothing_in(temporary)
+
+
+async def test_a_hard_database_passes_too(server: Server, create_database: CreateDatabase) -> None:
+    source = await create_database(server, key="hostile", build=hostile.hard_schema(server.major))
+    result = await held_on(server, await back_up(source))
+    assert failures(result) == {}
+    assert len(result.tables) > 100
 
 
 async def test_what_it_could_not_prove_is_said(taken: Taken, temporary: Path) -> None:
