@@ -10,10 +10,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# One more than there are cores, for tests wait for servers a good part of their time.
-TESTERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores > 3 ? 4 : cores + 1)))
-PYTHON ?=
-
 .PHONY: help install run test check bench image-check requirements clean
 
 help:
@@ -25,7 +21,7 @@ run: $(INSTALLED)
 	@exec deploy/run $(BIN)/rowvault
 
 test: $(INSTALLED)
-	$(BIN)/pytest --numprocesses=$(TESTERS) --dist=loadfile
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

@@ -101,6 +101,7 @@ async def test_the_settings_of_the_target_do_not_matter(database: Database, targ
         await target.server.maintenance.execute(f"ALTER DATABASE {target.name} SET {setting}")
     code, said = await shell(f"export PGDATABASE={target.name}; {load}", folder, target)
     assert code == 0, said
+    await target.server.maintenance.execute(f"ALTER DATABASE {target.name} RESET statement_timeout")
     assert await differences(database, target, ignore_schemas=OURS) == []
 
 

@@ -79,7 +79,11 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+MOST_OF_ALL = ("rows deleted", "dropped")
+CASES = [(18, damage) for damage in DAMAGE] + [(major, damage) for major in (15, 16) for damage in MOST_OF_ALL]
+
+
+@pytest.mark.parametrize(("any_server", "damage"), CASES, indirect=["any_server"])
 async def test_everything_comes_back(taken: Taken, before: Database, target: Database, damage: str) -> None:
     await target.execute(DAMAGE[damage])
     await bring_back(taken, target, Scope())
@@ -115,6 +119,7 @@ TRIGGERS = """
 """
 
 
+@pytest.mark.parametrize("any_server", [15], indirect=True)
 async def test_tables_come_back_by_themselves(taken: Taken, before: Database, target: Database) -> None:
     for table, damage in TABLES.items():
         await target.execute("SET session_replication_role = replica;" + damage.format(triggers=TRIGGERS))
@@ -130,6 +135,7 @@ DROPPED = (
 )
 
 
+@pytest.mark.parametrize("any_server", [18], indirect=True)
 async def test_dropped_tables_come_back_one_by_one(taken: Taken, before: Database, target: Database) -> None:
     for table in DROPPED:
         await target.execute(f"DROP TABLE IF EXISTS {table} CASCADE")
