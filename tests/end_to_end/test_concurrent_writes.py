@@ -44,6 +44,7 @@ CONTENT = """
     SELECT 'accounts', count(*), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM accounts t
     UNION ALL SELECT 'transfers', count(*), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM transfers t
     UNION ALL SELECT 'entries', count(*), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM entries t
+     ORDER BY 1
 """
 
 
