@@ -168,5 +168,5 @@ def describe_warnings(lineage: Lineage, inventory: Inventory, missing: stored.No
     ]
     views = [relation for relation in inventory.relations if relation.kind == "m"]
     if any(view.table.schema in inventory.schemas for view in views):
-        warnings.append("materialized views are kept as definitions: refresh them after a restore")
+        warnings.append("materialized views are kept as definitions: restoring fills them anew")
     return tuple(warnings)
