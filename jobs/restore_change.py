@@ -70,7 +70,8 @@ async def plan_change(
         keys=keys,
         missing=missing,
         rows=rows,
-        warnings=_warnings(changes, publications),
+        lasting=_lasting(changes, publications),
+        meanwhile=_meanwhile(changes),
     )
 
 
@@ -149,30 +150,41 @@ async def _missing(
     return lacking if scope.is_everything else for_tables(lacking, gone, state.roles)
 
 
-def _warnings(changes: Sequence[TableChange], publications: Sequence[str]) -> tuple[str, ...]:
+def _lasting(changes: Sequence[TableChange], publications: Sequence[str]) -> tuple[str, ...]:
+    """What is to be known after the restore as well."""
     warnings = []
     for change in changes:
-        live = change.live
         if change.how == "create" and publications:
             warnings.append(
                 f"{change.into} is in no publication when it is made again: where it was in one, say"
                 f" ALTER PUBLICATION … ADD TABLE (there are {', '.join(publications)})"
             )
+        live = change.live
         if live is None or change.how == "beside":
             continue
         known = {column.name for column in change.stored.columns}
         if more := [column.name for column in live.columns if column.name not in known and not column.generated]:
             how = "get their defaults" if change.how == "replace" else "stay as they are, new rows get defaults"
             warnings.append(f"columns of {live.table} that are newer than the backup {how}: {', '.join(more)}")
+    return tuple(warnings)
+
+
+def _meanwhile(changes: Sequence[TableChange]) -> tuple[str, ...]:
+    """What is to be known before a person says yes, and is over afterwards."""
+    notices = []
+    for change in changes:
+        live = change.live
+        if live is None or change.how == "beside":
+            continue
         if live.publications:
-            warnings.append(f"changes of {live.table} are broadcast by publication {', '.join(live.publications)}")
+            notices.append(f"changes of {live.table} are broadcast by publication {', '.join(live.publications)}")
         if change.how == "change" and change.children:
             children = ", ".join(sorted({str(key.table) for key in change.children}))
-            warnings.append(
+            notices.append(
                 f"{children} refer to {live.table}: if they need a row that the backup does not have, nothing is done"
             )
         if change.how == "replace":
-            warnings.append(f"{live.table} can be neither read nor written until all is restored")
+            notices.append(f"{live.table} can be neither read nor written until all is restored")
         if change.how == "replace" and live.readers:
-            warnings.append(f"views that read {live.table} show the restored rows: {', '.join(live.readers)}")
-    return tuple(warnings)
+            notices.append(f"views that read {live.table} show the restored rows: {', '.join(live.readers)}")
+    return tuple(notices)

@@ -62,7 +62,7 @@ async def restore_existing(
         ),
         touched=touched,
         duration_seconds=time.monotonic() - started,
-        warnings=plan.warnings,
+        warnings=plan.lasting,
     )
 
 

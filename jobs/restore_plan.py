@@ -80,7 +80,13 @@ class ChangePlan:
     keys: tuple[LiveForeignKey, ...]
     missing: tuple[ArchiveEntry, ...]
     rows: FoundRows | None
-    warnings: tuple[str, ...]
+    lasting: tuple[str, ...]
+    meanwhile: tuple[str, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Everything that a person should know beforehand; `lasting` is what still holds afterwards."""
+        return self.lasting + self.meanwhile
 
     @property
     def bytes_raw(self) -> int:

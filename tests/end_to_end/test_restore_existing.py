@@ -74,8 +74,9 @@ DAMAGE = {
 async def test_a_table_comes_back_with_all_that_belongs_to_it(shop: Database, before: Database, damage: str) -> None:
     taken = await back_up(shop)
     await shop.execute(DAMAGE[damage])
-    await bring_back(taken, shop, Scope(("shop.orders",)))
+    result = await bring_back(taken, shop, Scope(("shop.orders",)))
     await is_as(before, shop, "orders_id_seq")
+    assert result.warnings == ()
     assert await shop.value("SELECT nextval('shop.orders_id_seq') > (SELECT max(id) FROM shop.orders)")
 
 
@@ -239,6 +240,7 @@ async def test_a_plan_says_what_each_table_goes_through(shop: Database) -> None:
         "shop.notes": ("create", 0), "shop.orders": ("replace", 2000), "shop.pairs": ("replace", 50),
     }  # fmt: skip
     assert any("shop.orders are broadcast by publication watched" in one for one in plan.warnings)
+    assert "shop.pairs can be neither read nor written until all is restored" in plan.warnings
 
 
 async def test_a_sequence_of_two_tables_stands_behind_neither(create_database: CreateDatabase) -> None:
