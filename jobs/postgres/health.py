@@ -7,6 +7,7 @@ import asyncpg
 from jobs.postgres.connection import Connection
 from jobs.postgres.errors import translated
 from jobs.postgres.identifiers import TableName, column_list, qualified, quote
+from jobs.postgres.live_constraints import FOREIGN_KEY_COLUMNS
 
 _WANTED = """
     ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS wanted (schema, name)
@@ -56,7 +57,7 @@ async def orphans(connection: Connection, tables: Sequence[TableName]) -> list[s
     One that is NOT VALID promises nothing of the rows, and is left out; so is one of which row security hides rows.
     """
     with translated("looking at foreign keys"):
-        rows = await connection.fetch(_FOREIGN_KEYS.format(wanted=_WANTED), *_arrays(tables))
+        rows = await connection.fetch(_FOREIGN_KEYS, *_arrays(tables))
     found = []
     for row in rows:
         child, parent = TableName(row["schema"], row["table"]), TableName(row["to_schema"], row["to_table"])
@@ -73,19 +74,10 @@ async def orphans(connection: Connection, tables: Sequence[TableName]) -> list[s
 
 
 # A key that points to a partitioned table has another one behind it for each partition: of those no one holds alone.
-_FOREIGN_KEYS = """
+_FOREIGN_KEYS = f"""
     SELECT k.conname AS name, n.nspname AS schema, c.relname AS table, m.nspname AS to_schema, r.relname AS to_table,
-           ARRAY(SELECT a.attname FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY u (attnum, position)
-                   JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum
-                  ORDER BY u.position) AS columns,
-           ARRAY(SELECT a.attname FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY u (attnum, position)
-                   JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.attnum
-                  ORDER BY u.position) AS referenced,
-           ARRAY(SELECT pg_catalog.format('OPERATOR(%I.%s)', s.nspname, p.oprname)
-                   FROM pg_catalog.unnest(k.conpfeqop) WITH ORDINALITY u (operator, position)
-                   JOIN pg_catalog.pg_operator p ON p.oid = u.operator
-                   JOIN pg_catalog.pg_namespace s ON s.oid = p.oprnamespace ORDER BY u.position) AS equals
-      FROM {wanted}
+           {FOREIGN_KEY_COLUMNS}
+      FROM {_WANTED}
       JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid AND k.contype = 'f' AND k.convalidated
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint above
                         WHERE above.oid = k.conparentid AND above.conrelid = k.conrelid)

@@ -82,12 +82,8 @@ async def read_live_foreign_keys(connection: Connection, oids: Sequence[int]) ->
     )
 
 
-_FOREIGN_KEYS = """
-    SELECT k.conname, k.conrelid::bigint, n.nspname AS schema, c.relname AS table,
-           k.confrelid::bigint, m.nspname AS to_schema, r.relname AS to_table,
-           pg_catalog.pg_get_constraintdef(k.oid) AS definition,
-           pg_catalog.obj_description(k.oid, 'pg_constraint') AS comment,
-           k.confdeltype::text, k.confupdtype::text, NOT k.convalidated AS loose,
+# Of a foreign key `k`: its columns, those that they refer to, and the operators by which two of them are equal.
+FOREIGN_KEY_COLUMNS = """
            ARRAY(SELECT a.attname FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY u (attnum, position)
                    JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum
                   ORDER BY u.position) AS columns,
@@ -99,6 +95,15 @@ _FOREIGN_KEYS = """
                    JOIN pg_catalog.pg_operator p ON p.oid = u.operator
                    JOIN pg_catalog.pg_namespace s ON s.oid = p.oprnamespace
                   ORDER BY u.position) AS equals
+"""
+
+_FOREIGN_KEYS = f"""
+    SELECT k.conname, k.conrelid::bigint, n.nspname AS schema, c.relname AS table,
+           k.confrelid::bigint, m.nspname AS to_schema, r.relname AS to_table,
+           pg_catalog.pg_get_constraintdef(k.oid) AS definition,
+           pg_catalog.obj_description(k.oid, 'pg_constraint') AS comment,
+           k.confdeltype::text, k.confupdtype::text, NOT k.convalidated AS loose,
+           {FOREIGN_KEY_COLUMNS}
       FROM pg_catalog.pg_constraint k
       JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_catalog.pg_class r ON r.oid = k.confrelid JOIN pg_catalog.pg_namespace m ON m.oid = r.relnamespace
