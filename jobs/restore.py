@@ -15,10 +15,9 @@ from pathlib import Path
 
 from jobs.aftercare import Statement, look_after
 from jobs.choose_place import choose_whole
-from jobs.errors import UnsafeTarget
 from jobs.postgres.connection import Source, session
 from jobs.postgres.pooling import refuse_transaction_pooling
-from jobs.postgres.target import TargetState, read_target
+from jobs.postgres.target import read_target
 from jobs.postgres.tools import find_tools
 from jobs.progress import OnProgress, no_progress
 from jobs.restore_change import plan_change
@@ -26,6 +25,7 @@ from jobs.restore_empty import FillPlan, fill, plan_fill
 from jobs.restore_existing import restore_existing
 from jobs.restore_key import find_key
 from jobs.restore_plan import ChangePlan
+from jobs.restore_refusals import refuse_unfinished, refuse_what_is_lacking, refuse_without_room
 from jobs.restore_scope import Scope, chosen_tables
 from jobs.results import RestoreResult
 from storage.errors import Corrupt, StorageError
@@ -65,7 +65,7 @@ async def plan_restore(
     await refuse_transaction_pooling(target)
     async with session(target, "restore") as connection:
         state = await read_target(connection, manifest.dump.schemas)
-    _refuse_unfinished(target, state)
+    refuse_unfinished(target, state)
     tools = await asyncio.to_thread(find_tools, max(state.major, _dump_major(manifest)), options.pg_bin)
     if scope.is_everything and not state.objects:
         refuse_what_is_lacking(manifest, target, state)
@@ -82,55 +82,6 @@ async def plan_restore(
 
 def _dump_major(manifest: Manifest) -> int:
     return int(manifest.dump.tool.split()[1].split(".")[0])
-
-
-def _refuse_unfinished(target: Source, state: TargetState) -> None:
-    if state.unfinished:
-        raise UnsafeTarget(
-            f"{target.where} holds an unfinished restore of {state.unfinished}",
-            "drop that database and create it again, then restore",
-        )
-
-
-def refuse_what_is_lacking(manifest: Manifest, target: Source, state: TargetState) -> None:
-    """Raise `UnsafeTarget` if the target's server lacks what definitions of the backup need."""
-    source_major = manifest.source.server_version_num // 10_000
-    if state.major < source_major:
-        raise UnsafeTarget(
-            f"{target.where} is PostgreSQL {state.major}, the backup comes from {source_major}",
-            f"restore into PostgreSQL {source_major} or newer",
-        )
-    if missing := sorted(set(manifest.dump.roles) - state.roles):
-        raise UnsafeTarget(
-            f"{target.where} lacks roles that own or may use what is restored: {', '.join(missing)}",
-            f"create them first; their definitions are in {manifest.dump.roles_sql.name}",
-        )
-    if missing := sorted(set(manifest.dump.servers) - state.servers):
-        raise UnsafeTarget(
-            f"{target.where} lacks foreign servers that foreign tables of the backup need: {', '.join(missing)}",
-            "create them first (CREATE SERVER); a backup does not hold them, for their options may be secret",
-        )
-    wanted = {extension.name for extension in manifest.dump.extensions}
-    if missing := sorted(wanted - state.available_extensions - state.existing_extensions):
-        raise UnsafeTarget(
-            f"{target.where} cannot have extensions of the backup: {', '.join(missing)}",
-            "install their packages on that server",
-        )
-
-
-ROOM = 1.5
-"""Bytes on a server's disk for each byte of COPY text: rows with their headers, indexes, the write-ahead log."""
-
-
-def refuse_without_room(target: Source, state: TargetState, bytes_raw: int) -> None:
-    """Raise `UnsafeTarget` if the target's disk, where it can be seen, has no room for so much COPY text."""
-    needed = round(bytes_raw * ROOM)
-    if state.free_bytes is not None and state.free_bytes < needed:
-        raise UnsafeTarget(
-            f"the disk of {target.where} has {state.free_bytes / 1e6:,.1f} MB free,"
-            f" and the restore needs about {needed / 1e6:,.1f} MB",
-            "make room there, or restore fewer tables (--table)",
-        )
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""What forbids a restore into tables that exist: each refusal says why, and what to do."""
+"""What forbids a restore, into an empty database or tables that exist: each refusal says why, and what to do."""
 
 from collections.abc import Sequence
 
@@ -13,6 +13,56 @@ from jobs.restore_entries import owner_of
 from jobs.restore_plan import TableChange
 from jobs.restore_scope import Scope
 from storage.manifest import Manifest
+
+
+def refuse_unfinished(target: Source, state: TargetState) -> None:
+    """Raise `UnsafeTarget` if the target holds what an interrupted restore left."""
+    if state.unfinished:
+        raise UnsafeTarget(
+            f"{target.where} holds an unfinished restore of {state.unfinished}",
+            "drop that database and create it again, then restore",
+        )
+
+
+def refuse_what_is_lacking(manifest: Manifest, target: Source, state: TargetState) -> None:
+    """Raise `UnsafeTarget` if the target's server lacks what definitions of the backup need."""
+    source_major = manifest.source.server_version_num // 10_000
+    if state.major < source_major:
+        raise UnsafeTarget(
+            f"{target.where} is PostgreSQL {state.major}, the backup comes from {source_major}",
+            f"restore into PostgreSQL {source_major} or newer",
+        )
+    if missing := sorted(set(manifest.dump.roles) - state.roles):
+        raise UnsafeTarget(
+            f"{target.where} lacks roles that own or may use what is restored: {', '.join(missing)}",
+            f"create them first; their definitions are in {manifest.dump.roles_sql.name}",
+        )
+    if missing := sorted(set(manifest.dump.servers) - state.servers):
+        raise UnsafeTarget(
+            f"{target.where} lacks foreign servers that foreign tables of the backup need: {', '.join(missing)}",
+            "create them first (CREATE SERVER); a backup does not hold them, for their options may be secret",
+        )
+    wanted = {extension.name for extension in manifest.dump.extensions}
+    if missing := sorted(wanted - state.available_extensions - state.existing_extensions):
+        raise UnsafeTarget(
+            f"{target.where} cannot have extensions of the backup: {', '.join(missing)}",
+            "install their packages on that server",
+        )
+
+
+ROOM = 1.5
+"""Bytes on a server's disk for each byte of COPY text: rows with their headers, indexes, the write-ahead log."""
+
+
+def refuse_without_room(target: Source, state: TargetState, bytes_raw: int) -> None:
+    """Raise `UnsafeTarget` if the target's disk, where it can be seen, has no room for so much COPY text."""
+    needed = round(bytes_raw * ROOM)
+    if state.free_bytes is not None and state.free_bytes < needed:
+        raise UnsafeTarget(
+            f"the disk of {target.where} has {state.free_bytes / 1e6:,.1f} MB free,"
+            f" and the restore needs about {needed / 1e6:,.1f} MB",
+            "make room there, or restore fewer tables (--table)",
+        )
 
 
 def refuse_unless_fit(change: TableChange, scope: Scope) -> None:

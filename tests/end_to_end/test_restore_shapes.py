@@ -5,7 +5,7 @@ import pytest
 from jobs.errors import UnsafeTarget
 from jobs.postgres.connection import Source, session
 from jobs.postgres.target import read_target
-from jobs.restore import ROOM, refuse_without_room
+from jobs.restore_refusals import ROOM, refuse_without_room
 from jobs.restore_scope import Scope
 from tests.compare import differences
 from tests.conftest import CreateDatabase
