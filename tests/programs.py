@@ -4,7 +4,6 @@ import asyncio
 import os
 import pwd
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Literal
 
+from tests.forking import run_forked
 from tests.servers import Database, Server, program
 
 ROOT = Path(__file__).parents[1]
@@ -81,17 +81,8 @@ async def rowvault(
 ) -> CompletedProcess[str]:
     """Run one command of ours to its end, with these settings and no others, in a new empty folder."""
     with _folder("cwd") as folder:
-        return await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "daemon", *args],
-            env=command_environment({"TMPDIR": str(folder), **(env or {})}),
-            cwd=folder,
-            input=stdin if stdin is not None else "",
-            capture_output=True,
-            text=True,
-            timeout=within,
-            check=False,
-        )
+        environment = command_environment({"TMPDIR": str(folder), **(env or {})})
+        return await asyncio.to_thread(run_forked, args, environment, folder, stdin or "", within)
 
 
 @asynccontextmanager
