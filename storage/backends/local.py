@@ -9,21 +9,19 @@ import os
 import shutil
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from storage.backends.local_files import Entry, TemporaryFile, Tree, is_temporary
+from storage.backends.local_files import Entry, TemporaryFile, Tree, is_temporary, side_by_side
 from storage.backends.naming import require_name, require_prefix
 from storage.backends.protocol import StoredObject, Unfinished, Upload
 from storage.backends.waiting import in_thread
 from storage.errors import AlreadyExists, Corrupt, NotFound, OutOfSpace, Refused, StorageError
 
 BLOCK_BYTES = 1 << 20
-SYNCS = 4
 LIST_BATCH = 1000
 
 
@@ -125,9 +123,7 @@ class LocalBackend:
             for name, data in objects.items():
                 files.append(TemporaryFile(self._tree, name))
                 files[-1].write(data)
-            # Side by side, for the file system commits what several ask for at once.
-            with ThreadPoolExecutor(SYNCS) as threads:
-                list(threads.map(TemporaryFile.sync, files))
+            side_by_side(TemporaryFile.sync, files)
             for file in files:
                 file.publish()
         finally:
