@@ -147,13 +147,17 @@ class _Reader:
         self._path = path
         self._offset = offset
         self._fd: int | None = None
+        self._block = BLOCK_BYTES
 
     def next_block(self) -> bytes:
         if self._fd is None:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            _require_file(os.fstat(self._fd))
+            facts = os.fstat(self._fd)
+            _require_file(facts)
             os.lseek(self._fd, self._offset, os.SEEK_SET)
-        return os.read(self._fd, BLOCK_BYTES)
+            # For a small file a large buffer would take longer than the file.
+            self._block = min(BLOCK_BYTES, facts.st_size + 1)
+        return os.read(self._fd, self._block)
 
     def close(self) -> None:
         if self._fd is not None:

@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -210,10 +210,15 @@ class TemporaryFile:
             os.close(fd)
 
 
-def side_by_side(sync: Callable[[T], None], things: Iterable[T]) -> None:
+def side_by_side(sync: Callable[[T], None], things: Sequence[T]) -> None:
     """Sync many things: the file system commits at once what several ask for at once."""
+
+    def sync_all(share: Sequence[T]) -> None:
+        for thing in share:
+            sync(thing)
+
     with ThreadPoolExecutor(SYNCS) as threads:
-        list(threads.map(sync, things))
+        list(threads.map(sync_all, (things[number::SYNCS] for number in range(SYNCS))))
 
 
 def sync_folder(folder: str | Path) -> None:
