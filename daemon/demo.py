@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon import output, recorded
+from daemon import output, recorded, restore_output
 from daemon.app import App, Request, open_app
 from daemon.demo_store import Store, running_store
 from daemon.environment import PREFIX
@@ -183,7 +183,7 @@ def _document(
     return {
         "backup": output.backup_document(backup),
         "restore": asdict(restored),
-        "drill": output.drill_document(drilled),
+        "drill": restore_output.drill_document(drilled),
         "equal": all(equal.values()),
         "tables": [{"schema": schema, "name": name, "equal": same} for (schema, name), same in equal.items()],
     }

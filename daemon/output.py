@@ -17,12 +17,9 @@ from rich.text import Text
 
 from daemon.settings import SettingDescription
 from jobs.catalogue import ListedBackup
-from jobs.doctor import Report
-from jobs.postgres.identifiers import TableName
+from jobs.findings import Finding
 from jobs.progress import OnProgress, Progress
-from jobs.restore import RestorePlan
-from jobs.restore_plan import SAYS, ChangePlan
-from jobs.results import BackupResult, DrillResult, PlaceOutcome, Problem, RestoreResult, VerifyResult
+from jobs.results import BackupResult, PlaceOutcome, Problem, VerifyResult
 from storage.manifest import Manifest
 
 _STYLES = {
@@ -170,79 +167,6 @@ def print_list(backups: Sequence[ListedBackup]) -> None:
     out.print(shown)
 
 
-def print_plan(plan: RestorePlan) -> None:
-    """What a restore is about to do, a table a line."""
-    shown = table(
-        f"restore {plan.manifest.id} ({plan.manifest.created_at:%Y-%m-%d %H:%M:%S} UTC) into {plan.target.where}",
-        "table", ">rows now", ">rows in the backup", ">COPY text", "what is done",
-    )  # fmt: skip
-    for one in _planned(plan):
-        shown.add_row(
-            Text(one["table"]), _known(one["rows_now"]), f"{one['rows']:,}", as_bytes(one["bytes_raw"]), one["does"]
-        )
-    err.print(shown)
-    err.print(f"  it will take about {_estimate(plan)}")
-    for warning in plan.warnings:
-        err.print(Text("  note: ", style="yellow") + Text(warning))
-
-
-def _known(number: int | None) -> str:
-    return "?" if number is None else f"{number:,}"
-
-
-_BYTES_A_SECOND = 40e6  # of COPY text read, verified, loaded, indexed and compared, on a small machine
-
-
-def _estimate(plan: RestorePlan) -> str:
-    found = isinstance(plan, ChangePlan) and plan.rows is not None
-    seconds = 0 if found else sum(one["bytes_raw"] for one in _planned(plan)) / _BYTES_A_SECOND
-    return f"{max(1, round(seconds))} s" if seconds < 120 else f"{round(seconds / 60)} min"
-
-
-def _planned(plan: RestorePlan) -> list[dict[str, Any]]:
-    """A line for each table: what is there, what the backup has, what is done."""
-    if isinstance(plan, ChangePlan):
-        return [
-            {
-                "table": str(one.into),
-                "schema": one.stored.schema_name,
-                "name": one.stored.name,
-                "how": one.how,
-                "does": SAYS[one.how],
-                "rows_now": one.rows_now,
-                "rows": plan.rows.number if plan.rows else one.stored.rows,
-                "bytes_raw": one.stored.bytes_raw,
-                "children": [str(key.table) for key in one.children],
-            }
-            for one in plan.changes
-        ]
-    return [
-        {
-            "table": str(TableName(one.schema_name, one.name)),
-            "schema": one.schema_name,
-            "name": one.name,
-            "how": "create",
-            "does": SAYS["create"],
-            "rows_now": 0,
-            "rows": one.rows,
-            "bytes_raw": one.bytes_raw,
-            "children": [],
-        }
-        for one in plan.manifest.tables
-    ]
-
-
-def plan_document(plan: RestorePlan) -> dict[str, Any]:
-    """What a restore would do, as JSON shows it."""
-    return {
-        "id": plan.manifest.id,
-        "target": plan.target.where,
-        "dry_run": True,
-        "tables": _planned(plan),
-        "warnings": list(plan.warnings),
-    }
-
-
 def print_manifest(manifest: Manifest) -> None:
     """One backup for people; `--json` shows everything."""
     source, snapshot = manifest.source, manifest.snapshot
@@ -279,53 +203,9 @@ def print_settings(described: Sequence[SettingDescription]) -> None:
     out.print(shown)
 
 
-def print_restore(result: RestoreResult) -> None:
-    """What a restore came to."""
-    shown = table("", "table", ">added", ">changed", ">removed")
-    for one in result.touched:
-        shown.add_row(Text(one.table), f"{one.inserted:,}", f"{one.updated:,}", f"{one.deleted:,}")
-    out.print(shown)
-    out.print(f"restored {result.id} into {result.target} in {result.duration_seconds:.1f} s")
-    for check in result.checks:
-        said = Text(f": {check.message}" if check.message else "")
-        out.print(Text("  ") + styled(check.state) + Text(f"  {check.name}") + said)
-    print_warnings(result.warnings)
-
-
-def restore_document(result: RestoreResult) -> dict[str, Any]:
-    """A restore's result as JSON shows it."""
-    document = asdict(result)
-    if not result.as_it_should_be:
-        document["error"] = {"message": "restored, but a check failed", "hint": "see checks"}
-    return document
-
-
-def print_drill(result: DrillResult) -> None:
-    """What a drill came to."""
-    shown = table(f"drill of {result.id} on {result.server or 'no server'}", "", "check", "found")
-    for check in result.checks:
-        shown.add_row(styled(check.state), Text(check.name), Text(check.message))
-    out.print(shown)
-    for unproved in result.not_proved:
-        out.print(Text("  not proved: ", style="yellow") + Text(unproved))
-    for place in result.places:
-        if place.error:
-            out.print(Text(f"  the report is not in {place.name}: {place.error}"))
-    out.print(Text("drill: ") + styled(result.state) + Text(f" in {result.duration_seconds:.1f} s"))
-
-
-def drill_document(result: DrillResult) -> dict[str, Any]:
-    """A drill's result as JSON shows it."""
-    document = asdict(result)
-    if result.failures:
-        what = "; ".join(f"{check.name}: {check.message}" for check in result.failures)
-        document["error"] = {"message": f"the drill failed: {what}", "hint": "see checks"}
-    return document
-
-
-def print_report(report: Report) -> None:
+def print_findings(findings: Sequence[Finding]) -> None:
     """What the doctor found."""
-    for finding in report.findings:
+    for finding in findings:
         out.print(styled(finding.state) + Text(f"  {finding.check}: {finding.message}"))
         if finding.state != "ok" and finding.hint:
             out.print(Text("      to do: ", style="bold") + Text(finding.hint))

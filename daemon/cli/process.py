@@ -13,7 +13,6 @@ from daemon.command import finish, with_app
 from daemon.logs import configure_logs
 from daemon.outcomes import DONE, FAILED
 from daemon.settings import describe_settings
-from jobs.doctor import examine
 
 
 @cli.command()
@@ -58,6 +57,7 @@ def doctor(as_json: Json = False) -> None:
 
     Example: rowvault doctor
     """
+    from jobs.doctor import examine  # likewise
 
     async def work(app: App) -> int:
         report = await examine(
@@ -66,7 +66,7 @@ def doctor(as_json: Json = False) -> None:
         if as_json:
             output.print_json(report)
         else:
-            output.print_report(report)
+            output.print_findings(report.findings)
         return DONE if report.healthy else FAILED
 
     with_app(work, as_json=as_json)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from daemon import output, recorded
+from daemon import output, recorded, restore_output
 from daemon.app import App
 from daemon.cli.shared import Backup, Json, cli, recorder, say
 from daemon.command import with_app
@@ -54,18 +54,18 @@ def restore(
         with output.progress(quiet=as_json) as on_progress:
             plan = await plan_restore(app.repositories, manifest, target, scope, options, on_progress)
         if not as_json:
-            output.print_plan(plan)
+            restore_output.print_plan(plan)
         if dry_run:
-            say(as_json, output.plan_document(plan), "dry run: nothing was done")
+            say(as_json, restore_output.plan_document(plan), "dry run: nothing was done")
             return DONE
         if not yes and not _confirmed(as_json):
             return REFUSED
         with output.progress(quiet=as_json) as on_progress:
             result = await recorded.restore(app, recorder(app), plan, scope, options, on_progress)
         if as_json:
-            output.print_json(output.restore_document(result))
+            output.print_json(restore_output.restore_document(result))
         else:
-            output.print_restore(result)
+            restore_output.print_restore(result)
         return DONE if result.as_it_should_be else DIFFERENCE
 
     with_app(work, as_json=as_json)
@@ -107,9 +107,9 @@ def drill(as_json: Json = False) -> None:
         with output.progress(quiet=as_json) as on_progress:
             result = await recorded.drill(app, recorder(app), on_progress)
         if as_json:
-            output.print_json(output.drill_document(result))
+            output.print_json(restore_output.drill_document(result))
         else:
-            output.print_drill(result)
+            restore_output.print_drill(result)
         return DIFFERENCE if result.state == "failed" else DONE
 
     with_app(work, as_json=as_json)

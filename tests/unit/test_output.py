@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from daemon import output
+from daemon import output, restore_output
 from jobs.catalogue import ListedBackup
-from jobs.findings import Finding, report_on
+from jobs.findings import Finding
 from jobs.progress import Progress
 from jobs.results import BackupResult, PlaceOutcome, Problem, RestoreResult, TableOutcome, TableTouched, VerifyResult
 from tests.manifests import made_up
@@ -99,7 +99,7 @@ def test_a_manifest_shows_what_when_and_of_which_database(capsys: Captured) -> N
 
 def test_a_restore_names_its_target_literally(capsys: Captured) -> None:
     touched = (TableTouched("public.orders", "replace", inserted=1_234_567, deleted=5),)
-    output.print_restore(RestoreResult("b1", f"db:5432/{HOSTILE}", result().tables, touched, 2.0))
+    restore_output.print_restore(RestoreResult("b1", f"db:5432/{HOSTILE}", result().tables, touched, 2.0))
     shown = capsys.readouterr().out
     assert shown.endswith(f"restored b1 into db:5432/{HOSTILE} in 2.0 s\n")
     assert "1,234,567" in shown
@@ -119,7 +119,7 @@ def test_an_error_without_a_hint_is_one_line(capsys: Captured) -> None:
 
 def test_the_doctor_says_what_to_do_only_where_something_is_wrong(capsys: Captured) -> None:
     findings = [Finding("reach", "ok", "it answers", "nothing"), Finding("room", "problem", "full", "buy a disk")]
-    output.print_report(report_on(findings))
+    output.print_findings(findings)
     assert capsys.readouterr().out == "ok  reach: it answers\nproblem  room: full\n      to do: buy a disk\n"
 
 
