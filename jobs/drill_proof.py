@@ -18,6 +18,7 @@ from jobs.postgres.identifiers import TableName, qualified
 from jobs.postgres.stand_ins import alive, extension_versions, versions_differ
 from jobs.restore_empty import FillPlan
 from jobs.restore_entries import wanted_entries
+from jobs.restore_refusals import lacking_tablespaces
 from jobs.results import Check
 from jobs.scratch import Scratch, World, fresh_database
 from storage.manifest import Manifest
@@ -108,9 +109,10 @@ async def _restored_alone(plan: FillPlan, second: Source, archive: Path) -> Defi
         plan.state.existing_extensions,
         plan.left_out,
     )
+    tablespaces = not lacking_tablespaces(plan.manifest, plan.state)
     for some in (entries.making, entries.rights, entries.settling):
         if some:
-            await restore_section(plan.tools, second, plan.state.major, archive, None, some, 1)
+            await restore_section(plan.tools, second, plan.state.major, archive, None, some, 1, tablespaces=tablespaces)
     return await _dumped(plan, second)
 
 

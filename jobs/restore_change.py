@@ -27,6 +27,7 @@ from jobs.restore_refusals import (
     refuse_part_of_a_whole,
     refuse_unless_fit,
     refuse_what_is_beside,
+    without_tablespaces,
 )
 from jobs.restore_scope import Mode, Scope, chosen_tables
 from storage.manifest import Manifest, Table
@@ -70,7 +71,7 @@ async def plan_change(
         keys=keys,
         missing=missing,
         rows=rows,
-        lasting=_lasting(changes, publications),
+        lasting=_lasting(changes, publications) + (without_tablespaces(manifest, state) if missing else ()),
         meanwhile=_meanwhile(changes),
     )
 

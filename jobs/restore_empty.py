@@ -25,6 +25,7 @@ from jobs.postgres.target import TargetState, empty_again, mark_finished, mark_u
 from jobs.postgres.tools import Tools
 from jobs.progress import OnProgress, Progress
 from jobs.restore_entries import Entries, wanted_entries
+from jobs.restore_refusals import lacking_tablespaces, without_tablespaces
 from jobs.results import RestoreResult, TableOutcome, TableTouched
 from jobs.table_load import Bags, load_tables
 from storage.manifest import ForeignKeyOutside, Manifest
@@ -47,10 +48,10 @@ class FillPlan:
 def plan_fill(manifest: Manifest, target: Source, state: TargetState, tools: Tools) -> FillPlan:
     """What will be left out, and what a person should know."""
     left_out = tuple(key for key in manifest.not_covered.foreign_keys if key.references not in map(str, state.tables))
-    return FillPlan(manifest, target, state, tools, left_out, _warnings(manifest, left_out))
+    return FillPlan(manifest, target, state, tools, left_out, _warnings(manifest, state, left_out))
 
 
-def _warnings(manifest: Manifest, left_out: tuple[ForeignKeyOutside, ...]) -> tuple[str, ...]:
+def _warnings(manifest: Manifest, state: TargetState, left_out: tuple[ForeignKeyOutside, ...]) -> tuple[str, ...]:
     warnings = [
         f"foreign key {key.name} of {key.schema_name}.{key.table} is left out: {key.references} is not in this backup"
         for key in left_out
@@ -60,7 +61,7 @@ def _warnings(manifest: Manifest, left_out: tuple[ForeignKeyOutside, ...]) -> tu
         for table in manifest.schema_only
         if table.kind == "table"
     ]
-    return tuple(warnings)
+    return (*warnings, *without_tablespaces(manifest, state))
 
 
 async def fill(plan: FillPlan, repository: Repository, streams: int, on_progress: OnProgress) -> RestoreResult:
@@ -164,7 +165,10 @@ async def _grant(plan: FillPlan, archive: Path, entries: Entries, before: frozen
 async def _restore_definitions(
     plan: FillPlan, archive: Path, section: str | None, entries: Sequence[ArchiveEntry], jobs: int
 ) -> None:
-    await restore_section(plan.tools, plan.target, plan.state.major, archive, section, entries, jobs)
+    tablespaces = not lacking_tablespaces(plan.manifest, plan.state)
+    await restore_section(
+        plan.tools, plan.target, plan.state.major, archive, section, entries, jobs, tablespaces=tablespaces
+    )
 
 
 async def _entries(plan: FillPlan, archive: Path) -> Entries:

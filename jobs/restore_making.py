@@ -10,6 +10,7 @@ from jobs.postgres.identifiers import qualified, quote
 from jobs.postgres.rights import forget_default_privileges, objects_with_rights
 from jobs.restore_entries import makes_table
 from jobs.restore_plan import ChangePlan
+from jobs.restore_refusals import lacking_tablespaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,10 @@ async def definitions_to_make(plan: ChangePlan, archive: Path) -> Definitions:
     indexes = [entry for entry in rest if late and entry.text.startswith(("INDEX ", "CONSTRAINT "))]
     indexes = [entry for entry in indexes if not entry.text.startswith("INDEX ATTACH ")]
 
+    tablespaces = not lacking_tablespaces(plan.manifest, plan.state)
+
     async def sql(section: str | None, entries: list[ArchiveEntry]) -> str:
-        return await entries_as_sql(plan.tools, archive, section, entries)
+        return await entries_as_sql(plan.tools, archive, section, entries, tablespaces=tablespaces)
 
     return Definitions(
         before=await sql("pre-data", rest),

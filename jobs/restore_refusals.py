@@ -50,6 +50,17 @@ def refuse_what_is_lacking(manifest: Manifest, target: Source, state: TargetStat
         )
 
 
+def lacking_tablespaces(manifest: Manifest, state: TargetState) -> list[str]:
+    """Tablespaces of the backup that the target's server has not; then none is used."""
+    return sorted(set(manifest.dump.tablespaces) - state.tablespaces)
+
+
+def without_tablespaces(manifest: Manifest, state: TargetState) -> tuple[str, ...]:
+    """What a person should know where tablespaces are lacking."""
+    lacking = ", ".join(lacking_tablespaces(manifest, state))
+    return (f"all goes to the database's own tablespace, for its server lacks {lacking}",) if lacking else ()
+
+
 ROOM = 1.5
 """Bytes on a server's disk for each byte of COPY text: rows with their headers, indexes, the write-ahead log."""
 

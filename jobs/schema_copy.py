@@ -83,6 +83,7 @@ async def store_dump(
         ),
         roles=inventory.roles,
         servers=inventory.servers,
+        tablespaces=inventory.tablespaces,
         archive=files.archive,
         sql=files.sql,
         roles_sql=files.roles_sql,

@@ -172,7 +172,8 @@ class Extension(_Record):
 class Dump(_Record):
     """The schema, and who may use it. `schemas` were dumped whole.
 
-    `roles` and foreign `servers` are those that the dump names: they must be there before a restore.
+    `roles` and foreign `servers` are those that the dump names: they must be there before a restore. Of `tablespaces`
+    that are not there, all that lies in them goes to the database's own.
     """
 
     tool: str
@@ -180,6 +181,7 @@ class Dump(_Record):
     extensions: tuple[Extension, ...]
     roles: tuple[str, ...]
     servers: tuple[str, ...] = ()
+    tablespaces: tuple[str, ...] = ()
     archive: StoredFile
     sql: StoredFile
     roles_sql: StoredFile

@@ -87,22 +87,32 @@ async def archive_entries(tools: Tools, archive: Path) -> list[ArchiveEntry]:
 _NEEDS = ";\tdepends on:"
 
 
-async def entries_as_sql(tools: Tools, archive: Path, section: str | None, entries: Sequence[ArchiveEntry]) -> str:
-    """Some entries of an archive as SQL text, to be run in a session whose settings are its own."""
+async def entries_as_sql(
+    tools: Tools, archive: Path, section: str | None, entries: Sequence[ArchiveEntry], *, tablespaces: bool
+) -> str:
+    """Some entries of an archive as SQL text, to be run in a session whose settings are its own.
+
+    Without `tablespaces`, all goes to the database's own.
+    """
     if not entries:
         return ""
     with tempfile.TemporaryDirectory(prefix="rowvault-") as folder:
         chosen = _use_list(Path(folder), entries)
-        arguments = [f"--section={section}"] if section else []
-        arguments += [f"--use-list={chosen}", "--file=-", str(archive)]
+        arguments = [*_scope(section, tablespaces=tablespaces), f"--use-list={chosen}", "--file=-", str(archive)]
         text = (await run_tool(tools.folder / "pg_restore", arguments, {"LC_ALL": "C"})).decode()
-    # What comes before the first object are settings of a session, and commands of psql.
-    _, begins, objects = text.partition("\n--\n-- Name: ")
-    return begins + _LAST_WORD.sub("", objects)
+    # What comes before the first object are settings of a session, and commands of psql; and where it is to lie.
+    head, begins, objects = text.partition("\n--\n-- Name: ")
+    return "\n".join(_PLACE.findall(head)) + begins + _LAST_WORD.sub("", objects)
 
+
+_PLACE = re.compile(r"^SET default_table.*;$", re.MULTILINE)
 
 # For psql. A line like it may also stand in a comment or a function, where it stays.
 _LAST_WORD = re.compile(r"^\\unrestrict \w+\s*\Z", re.MULTILINE)
+
+
+def _scope(section: str | None, *, tablespaces: bool) -> list[str]:
+    return [*([f"--section={section}"] if section else []), *([] if tablespaces else ["--no-tablespaces"])]
 
 
 def _use_list(folder: Path, entries: Sequence[ArchiveEntry]) -> Path:
@@ -119,13 +129,15 @@ async def restore_section(
     section: str | None,
     entries: Sequence[ArchiveEntry],
     jobs: int,
+    *,
+    tablespaces: bool,
 ) -> None:
     """Carry out those entries of an archive that are of one section (`pre-data`, `post-data`; None: of any).
 
-    Raises `ToolTrouble`.
+    Without `tablespaces`, all goes to the database's own. Raises `ToolTrouble`.
     """
     with tempfile.TemporaryDirectory(prefix="rowvault-") as folder, tool_environment(target) as environment:
-        arguments = [f"--section={section}"] if section else []
+        arguments = _scope(section, tablespaces=tablespaces)
         arguments += [f"--use-list={_use_list(Path(folder), entries)}", f"--jobs={jobs}", "--no-password"]
         if target_major >= 17 or tools.major < 17:  # else its first words to the server are an error, though harmless
             arguments.append("--exit-on-error")

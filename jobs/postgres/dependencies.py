@@ -55,6 +55,20 @@ _SCHEMA_DEPENDENCIES = f"""
 """
 
 
+async def tablespaces_named_by(connection: Connection, schemas: list[str]) -> tuple[str, ...]:
+    """The tablespaces, but for the database's own, in which tables and indexes of these schemas lie."""
+    rows = await connection.fetch(_TABLESPACES_NAMED, schemas)
+    return tuple(row["spcname"] for row in rows)
+
+
+_TABLESPACES_NAMED = """
+    SELECT spcname FROM pg_tablespace WHERE oid IN (
+        SELECT reltablespace FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+         WHERE n.nspname = ANY ($1::text[])
+    ) ORDER BY spcname
+"""
+
+
 async def roles_named_by(connection: Connection, schemas: list[str]) -> tuple[str, ...]:
     """The roles that a dump of these schemas names: owners, grantees, and those of policies."""
     rows = await connection.fetch(_ROLES_NAMED, schemas)

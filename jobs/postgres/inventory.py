@@ -18,7 +18,13 @@ from jobs.postgres.catalogue import (
 )
 from jobs.postgres.connection import Connection
 from jobs.postgres.copying import PartPlan, largest_first, plan_parts
-from jobs.postgres.dependencies import objects_outside_schemas, roles_named_by, schemas_needed_by, servers_named_by
+from jobs.postgres.dependencies import (
+    objects_outside_schemas,
+    roles_named_by,
+    schemas_needed_by,
+    servers_named_by,
+    tablespaces_named_by,
+)
 from jobs.postgres.errors import translated
 from jobs.postgres.snapshot import SnapshotSession
 
@@ -28,7 +34,7 @@ class Inventory:
     """The database as the snapshot sees it.
 
     `schemas` are those to dump, with all that they depend on; `other_schemas` the rest. `outside_schemas` names objects
-    that belong to no schema; `roles` and `servers` are those that the dump names.
+    that belong to no schema; `roles`, `servers` and `tablespaces` are those that the dump names.
     """
 
     relations: tuple[Relation, ...]
@@ -39,6 +45,7 @@ class Inventory:
     extensions: tuple[Extension, ...]
     roles: tuple[str, ...]
     servers: tuple[str, ...]
+    tablespaces: tuple[str, ...]
     outside_schemas: tuple[str, ...]
     sequences: tuple[SequenceState, ...]
     foreign_keys: tuple[ForeignKey, ...]
@@ -70,6 +77,7 @@ async def read_inventory(session: SnapshotSession) -> Inventory:
             extensions=extensions,
             roles=await roles_named_by(connection, schemas),
             servers=await servers_named_by(connection, schemas),
+            tablespaces=await tablespaces_named_by(connection, schemas),
             outside_schemas=await objects_outside_schemas(connection),
             sequences=await read_sequences(connection, sequences),
             foreign_keys=await read_foreign_keys(connection),

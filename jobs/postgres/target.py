@@ -27,6 +27,7 @@ class TargetState:
     available_extensions: frozenset[str]
     roles: frozenset[str]
     servers: frozenset[str]
+    tablespaces: frozenset[str]
     tables: frozenset[TableName]
     objects: tuple[str, ...]
     unfinished: str | None
@@ -64,6 +65,7 @@ async def read_target(connection: Connection, schemas: Sequence[str]) -> TargetS
             available_extensions=await _names(connection, "SELECT name FROM pg_catalog.pg_available_extensions"),
             roles=await _names(connection, "SELECT rolname FROM pg_catalog.pg_roles"),
             servers=await _names(connection, "SELECT srvname FROM pg_catalog.pg_foreign_server"),
+            tablespaces=await _names(connection, "SELECT spcname FROM pg_catalog.pg_tablespace"),
             tables=frozenset(TableName(row["nspname"], row["relname"]) for row in tables),
             objects=tuple(f"{row['type']} {row['identity']}" for row in objects),
             unfinished=await _unfinished(connection),
