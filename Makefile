@@ -21,7 +21,7 @@ run: $(INSTALLED)
 	@exec deploy/run $(BIN)/rowvault
 
 test: $(INSTALLED)
-	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)
 	$(BIN)/ruff check
