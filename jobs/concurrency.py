@@ -57,10 +57,8 @@ class Worker:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        ended = asyncio.run_coroutine_threadsafe(_end_everything(), self._loop)
+        ended = asyncio.run_coroutine_threadsafe(self._end_everything(), self._loop)
         await asyncio.shield(asyncio.wrap_future(ended))
-        for close in self._opened:
-            self._loop.call_soon_threadsafe(close)
         self._loop.call_soon_threadsafe(self._loop.stop)
         await asyncio.shield(asyncio.to_thread(self._thread.join))
 
@@ -86,6 +84,17 @@ class Worker:
 
         return await self.run(opened())
 
+    async def _end_everything(self) -> None:
+        # What is cancelled may begin something in turn: asyncpg, a request to the server to cancel the query.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                if not task.cancelling():  # a second time would cut short what it does to end
+                    task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+        for close in self._opened:
+            close()
+        await asyncio.sleep(0)  # the loop closes what was aborted in its next round
+
 
 async def _heard(work: Coroutine[Any, Any, T]) -> T:
     """The same work. What it raises while it is being cancelled, nobody waits for: it is no unheard error then."""
@@ -93,14 +102,6 @@ async def _heard(work: Coroutine[Any, Any, T]) -> T:
     assert task is not None
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     return await work
-
-
-async def _end_everything() -> None:
-    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in others:
-        if not task.cancelling():  # a second time would cut short what it does to end
-            task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
 
 
 class Handoff(Generic[T]):

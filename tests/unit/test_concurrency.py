@@ -216,3 +216,39 @@ async def test_what_was_opened_just_as_the_caller_was_cancelled_is_closed() -> N
     with pytest.raises(asyncio.CancelledError):
         await task
     assert closed == ["a session"]
+
+
+async def test_leaving_a_worker_ends_what_is_begun_by_what_it_cancels() -> None:
+    ended: list[str] = []
+
+    async def request(begun: asyncio.Event) -> None:
+        begun.set()
+        try:
+            await forever()
+        finally:
+            ended.append("a request to cancel the query")
+
+    async def query() -> None:
+        under_way.set()
+        requests = []
+        try:
+            await forever()
+        finally:
+            while len(asyncio.all_tasks()) == 1:  # noqa: ASYNC110 - until the worker is being left, which sets nothing
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            begun = asyncio.Event()
+            requests.append(asyncio.create_task(request(begun)))
+            await begun.wait()
+
+    async def use() -> None:
+        async with Worker("w") as worker:
+            await worker.run(query())
+
+    under_way = threading.Event()
+    task = asyncio.create_task(use())
+    await asyncio.to_thread(under_way.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == ["a request to cancel the query"]
