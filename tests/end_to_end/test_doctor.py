@@ -47,11 +47,14 @@ async def reader(database: Database) -> AsyncIterator[Reader]:
 
 
 async def test_all_is_well_with_a_healthy_database_and_two_places(
-    demo_database: Database, local: Repository, bucket: Bucket
+    database: Database, local: Repository, bucket: Bucket
 ) -> None:
+    await database.execute("CREATE TABLE parents (id int PRIMARY KEY); INSERT INTO parents VALUES (1)")
+    await database.execute("CREATE TABLE children (id int PRIMARY KEY, parent int REFERENCES parents, name text)")
+    await database.execute("ALTER TABLE children ENABLE ROW LEVEL SECURITY; ANALYZE")
     off_site = Repository("s3", await open_s3(s3_options(bucket)))
     try:
-        report = await look(demo_database, local, off_site)
+        report = await look(database, local, off_site)
     finally:
         await off_site.backend.close()
     assert worse_than_ok(report) == []

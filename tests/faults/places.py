@@ -7,8 +7,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import aioboto3
-
 from jobs.catalogue import list_backups
 from jobs.verify import verify_backup
 from storage.errors import Corrupt
@@ -17,7 +15,7 @@ from storage.names import REPOSITORY, VERIFICATIONS
 from storage.objects import get, put
 from storage.repository import Repository
 from storage.trail import Link
-from tests.conftest import Bucket
+from tests.conftest import Bucket, s3_clients
 from tests.faults.commands import Settings, opened
 
 LONG_AGO = datetime.now(UTC) - timedelta(minutes=2)
@@ -70,7 +68,7 @@ class Objects:
 @asynccontextmanager
 async def looking_into(bucket: Bucket) -> AsyncIterator[Objects]:
     """A way to look into a bucket for as long as the block runs."""
-    async with aioboto3.Session().client(
+    async with s3_clients().client(
         "s3",
         endpoint_url=bucket.endpoint_url,
         aws_access_key_id=bucket.access_key,
