@@ -34,6 +34,18 @@ async def test_two_replicas_started_together_take_one_full(settings: dict[str, s
         assert len(await listed(settings)) == 1
 
 
+async def test_a_replica_that_was_held_up_takes_no_backup_when_the_other_has_taken_it(settings: dict[str, str]) -> None:
+    async with running_daemon(settings | {"RATE_LIMIT": "150kB"}) as first:
+        await first.logged("backup begins")
+        async with running_daemon(settings) as second:
+            await second.logged("backup has to wait for another process")
+            await first.logged("backup committed")
+            await second.logged("another replica has taken this backup already")
+            await second.run_ended()
+            assert second.all_logged("backup begins") == []
+            assert len(await listed(settings)) == 1
+
+
 async def test_a_replica_held_up_says_by_whom_and_takes_over_when_that_one_is_killed(settings: dict[str, str]) -> None:
     async with running_daemon(settings | SLOW) as first:
         await first.logged("backup begins")
