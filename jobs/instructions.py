@@ -69,6 +69,7 @@ In this folder, with PGHOST, PGPORT, PGUSER and PGPASSWORD set (pg_restore {tool
 Connect to the server itself, not through a pooler. Should a step fail, drop the database and begin again.
 Step 3 says that schema "public" exists already: that is as it should be. Materialized views are empty until they are
 refreshed; foreign keys to tables outside this backup cannot be made where those tables are missing.
+Where the server lacks a tablespace, add --no-tablespaces to steps 3 and 5.
 
 One table alone: zstd -dc data/SCHEMA/TABLE/*.copy.zst | psql -c 'COPY schema.table (columns…) FROM STDIN'
 (the columns are in load.sh). One row: zstd -dc data/SCHEMA/TABLE/*.copy.zst | grep …
