@@ -42,7 +42,8 @@ from jobs.sweep import discard, sweep
 from jobs.table_copy import CopyOptions, copy_tables, parts_by_table
 from jobs.verify import verify_backup
 from storage.errors import OutOfSpace, StorageError
-from storage.manifest import Manifest, Part, TrailHead
+from storage.manifest import Dump, Manifest, Part, Table, TrailHead
+from storage.manifest import Sequence as StoredSequence
 from storage.names import check_label, new_backup_id
 from storage.repository import OtherSource, Repository
 from storage.trail import read_head
@@ -232,39 +233,53 @@ async def _store_everything(
     backup_id: str,
     mirrors: list[Mirror],
 ) -> Manifest:
-    backend, options = taking.primary.backend, taking.options
-    plans = inventory.parts(options.copying.pages_per_part)
-    total = sum(plan.weight for plan in plans)
-    done = 0
-    copied: list[tuple[PartPlan, Part]] = []
-
-    def on_part(plan: PartPlan, part: Part) -> None:
-        copied.append((plan, part))
-        for mirror in mirrors:
-            mirror.offer(part.objects)
-        nonlocal done
-        done += plan.weight
-        taking.on_progress(Progress("copied", done, total, backup_id, str(plan.table), plan.number))
-
+    """Store schema and rows side by side, then what is made of both. Mirrors are offered each object that is there."""
+    backend, lock_timeout = taking.primary.backend, taking.options.locks.lock_timeout
     async with task_group() as group:
         schema = group.create_task(
             copy_schema(
-                taking.tools,
-                taking.source,
-                snapshot.id,
-                inventory,
-                settings_sql,
-                backup_id,
-                backend,
-                options.locks.lock_timeout,
+                taking.tools, taking.source, snapshot.id, inventory, settings_sql, backup_id, backend, lock_timeout
             )
         )
-        await copy_tables(taking.source, snapshot.id, backup_id, plans, backend, options.copying, on_part)
-    tables = describe_tables(inventory, parts_by_table(copied))
+        parts = await _store_rows(taking, snapshot, inventory, backup_id, mirrors)
+    tables = describe_tables(inventory, parts_by_table(parts))
     sequences = describe_sequences(inventory.sequences)
     dump = await store_dump(backend, backup_id, taking.tools, inventory, schema.result(), tables, sequences)
     for mirror in mirrors:
         mirror.offer(dump.files())
+    return _manifest(taking, snapshot, inventory, backup_id, tables, sequences, dump)
+
+
+async def _store_rows(
+    taking: _Taking, snapshot: Snapshot, inventory: Inventory, backup_id: str, mirrors: list[Mirror]
+) -> list[tuple[PartPlan, Part]]:
+    copying = taking.options.copying
+    plans = inventory.parts(copying.pages_per_part)
+    total = sum(plan.weight for plan in plans)
+    done = 0
+    stored: list[tuple[PartPlan, Part]] = []
+
+    def on_part(plan: PartPlan, part: Part) -> None:
+        nonlocal done
+        stored.append((plan, part))
+        for mirror in mirrors:
+            mirror.offer(part.objects)
+        done += plan.weight
+        taking.on_progress(Progress("copied", done, total, backup_id, str(plan.table), plan.number))
+
+    await copy_tables(taking.source, snapshot.id, backup_id, plans, taking.primary.backend, copying, on_part)
+    return stored
+
+
+def _manifest(
+    taking: _Taking,
+    snapshot: Snapshot,
+    inventory: Inventory,
+    backup_id: str,
+    tables: tuple[Table, ...],
+    sequences: tuple[StoredSequence, ...],
+    dump: Dump,
+) -> Manifest:
     missing = describe_not_covered(
         inventory.relations,
         inventory.chosen,
@@ -278,8 +293,8 @@ async def _store_everything(
         created_at=snapshot.moment,
         finished_at=datetime.now(UTC),
         base=None,
-        label=options.label,
-        reason=options.reason,
+        label=taking.options.label,
+        reason=taking.options.reason,
         program=f"rowvault {version('rowvault')}",
         source=describe_source(taking.lineage),
         snapshot=describe_snapshot(snapshot),
