@@ -32,27 +32,33 @@ class Needle:
         after = b"\n" if position == self.width - 1 else b"\t"
         return before + value + after
 
-    def lines(self, text: bytes) -> Iterator[bytes]:
-        """Whole lines that hold it. `text` begins with a line end, and ends with one."""
+    def lines_of(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Whole lines that hold it, of text that comes in chunks, cut anywhere; what follows the last line end is none.
+
+        Only lines that are cut are put together: to copy everything would take as long as to look through it.
+        """
+        cut = [b"\n"]
+        for chunk in chunks:
+            first, last = chunk.find(b"\n"), chunk.rfind(b"\n")
+            if first < 0:
+                cut.append(chunk)
+                continue
+            line = b"".join((*cut, chunk[: first + 1]))
+            yield from self._lines_between(line, 0, len(line) - 1)
+            yield from self._lines_between(chunk, first, last)
+            cut = [chunk[last:]]
+
+    def _lines_between(self, text: bytes, first: int, last: int) -> Iterator[bytes]:
+        """Those between two line ends, which are at `first` and `last`."""
         sought = self._sought
-        at = text.find(sought)
+        at = text.find(sought, first, last + 1)
         while at >= 0:
-            start = at + 1 if sought[0] == 10 else text.rfind(b"\n", 0, at + 1) + 1
+            start = at + 1 if sought[0] == 10 else text.rfind(b"\n", first, at + 1) + 1
             end = text.index(b"\n", start) + 1
             values = text[start : end - 1].split(b"\t")
             if all(values[position] == value for position, value in self.fields):
                 yield text[start:end]
-            at = text.find(sought, end - 1)
-
-    def lines_of(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same of text that comes in chunks, cut anywhere; what follows the last line end is no line."""
-        pending = [b"\n"]
-        for chunk in chunks:
-            cut = chunk.rfind(b"\n") + 1
-            if cut:
-                yield from self.lines(b"".join((*pending, chunk[:cut])))
-                pending = [b"\n"]
-            pending.append(chunk[cut:])
+            at = text.find(sought, end - 1, last + 1)
 
 
 def needle(table: Table, values: Mapping[str, str]) -> Needle:
