@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from jobs.aftercare import Statement, look_after
@@ -23,7 +24,7 @@ from jobs.progress import OnProgress, no_progress
 from jobs.restore_change import plan_change
 from jobs.restore_empty import FillPlan, fill, plan_fill
 from jobs.restore_existing import restore_existing
-from jobs.restore_key import find_key
+from jobs.restore_key import find_key, read_key
 from jobs.restore_plan import ChangePlan
 from jobs.restore_refusals import refuse_unfinished, refuse_what_is_lacking, refuse_without_room
 from jobs.restore_scope import Scope, chosen_tables
@@ -65,18 +66,20 @@ async def plan_restore(
     await refuse_transaction_pooling(target)
     async with session(target, "restore") as connection:
         state = await read_target(connection, manifest.dump.schemas)
-    refuse_unfinished(target, state)
-    tools = await asyncio.to_thread(find_tools, max(state.major, _dump_major(manifest)), options.pg_bin)
-    if scope.is_everything and not state.objects:
-        refuse_what_is_lacking(manifest, target, state)
-        refuse_without_room(target, state, sum(table.bytes_raw for table in manifest.tables))
-        return plan_fill(manifest, target, state, tools)
-    rows = await find_key(repositories, manifest, tables, target, scope, on_progress) if scope.key else None
-    async with schema_archive(repositories, manifest) as archive:
-        plan = await plan_change(manifest, target, state, scope, tools, archive, rows)
+        refuse_unfinished(target, state)
+        tools = partial(find_tools, max(state.major, _dump_major(manifest)), options.pg_bin)
+        if scope.is_everything and not state.objects:
+            refuse_what_is_lacking(manifest, target, state)
+            refuse_without_room(target, state, sum(table.bytes_raw for table in manifest.tables))
+            return plan_fill(manifest, target, state, await asyncio.to_thread(tools))
+        wanted = await read_key(connection, tables, scope.key) if scope.key else None
+        archive = schema_archive(repositories, manifest)
+        plan = await plan_change(manifest, target, connection, state, scope, archive, tools)
     if plan.missing:
         refuse_what_is_lacking(manifest, target, state)
-    refuse_without_room(target, state, len(rows.text) if rows else plan.bytes_raw)
+    if wanted is not None:
+        plan = replace(plan, rows=await find_key(repositories, manifest, wanted, on_progress))
+    refuse_without_room(target, state, plan.bytes_raw)
     return plan
 
 
@@ -141,5 +144,5 @@ async def _carry_out(
     else:
         tables = {change.stored.oid for change in plan.changes}
         repository, _ = await choose_whole(repositories, plan.manifest.id, on_progress, tables)
-    async with schema_archive(repositories, plan.manifest) as archive:
-        return await restore_existing(plan, repository, archive, options.lock_timeout, on_progress)
+    archive = schema_archive(repositories, plan.manifest)
+    return await restore_existing(plan, repository, archive, options.lock_timeout, on_progress)

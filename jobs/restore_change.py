@@ -3,12 +3,14 @@
 Making a plan changes nothing. Whoever carries it out (`restore_existing`) looks again once the tables are locked.
 """
 
+import asyncio
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from jobs.postgres.changing import count_rows
-from jobs.postgres.connection import Connection, Source, session
+from jobs.postgres.connection import Connection, Source
 from jobs.postgres.ddl import ArchiveEntry, archive_entries, dump_definitions
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.live_constraints import (
@@ -20,7 +22,7 @@ from jobs.postgres.live_tables import LiveTable, read_live_tables, read_publicat
 from jobs.postgres.target import TargetState
 from jobs.postgres.tools import Tools
 from jobs.restore_entries import absent, for_tables, wanted_entries
-from jobs.restore_key import FoundRows
+from jobs.restore_key import count_key
 from jobs.restore_plan import ChangePlan, How, TableChange
 from jobs.restore_refusals import (
     refuse_owners_out_of_reach,
@@ -36,30 +38,37 @@ from storage.manifest import Manifest, Table
 async def plan_change(
     manifest: Manifest,
     target: Source,
+    connection: Connection,
     state: TargetState,
     scope: Scope,
-    tools: Tools,
-    archive: Path,
-    rows: FoundRows | None,
+    archive: AbstractAsyncContextManager[Path],
+    find_tools: Callable[[], Tools],
 ) -> ChangePlan:
-    """Look at the target's tables and decide what happens to each; raises `UnsafeTarget` where it would do harm."""
+    """Look at the target's tables and decide what happens to each; raises `UnsafeTarget` where it would do harm.
+
+    The archive and the tools are needed only where definitions may be missing. The rows of a key are found later.
+    """
     tables = chosen_tables(manifest, scope.tables)
     names = [TableName(table.schema_name, table.name) for table in tables]
-    async with session(target, "restore") as connection:
-        live = await read_live_tables(connection, names)
-        keys = await read_live_foreign_keys(connection, [oid for one in live.values() for oid in one.line])
-        loose = await read_loose_constraints(connection, [one.oid for one in live.values()])
-        counts = rows.counts if rows else await _counts(connection, live.values())
-        publications = await read_publications(connection)
-        if scope.into_schema is not None:
-            await refuse_what_is_beside(connection, scope.into_schema, names)
+    live = await read_live_tables(connection, names)
+    keys = await read_live_foreign_keys(connection, [oid for one in live.values() for oid in one.line])
+    loose = await read_loose_constraints(connection, [one.oid for one in live.values()])
+    counts = await _counts(connection, live.values(), scope.key)
+    publications = await read_publications(connection)
+    if scope.into_schema is not None:
+        await refuse_what_is_beside(connection, scope.into_schema, names)
     inside, outside = _split(keys, live)
     changes = tuple(_change(table, scope, live, counts, outside) for table in tables)
     for change in changes:
         refuse_unless_fit(change, scope)
     refuse_part_of_a_whole(manifest, state, changes)
-    missing = await _missing(manifest, target, state, scope, tools, archive, changes)
-    await refuse_owners_out_of_reach(target, state, missing)
+    missing: tuple[ArchiveEntry, ...] = ()
+    tools: Tools | None = None
+    if scope.is_everything or any(change.how == "create" for change in changes):
+        tools = await asyncio.to_thread(find_tools)
+        async with archive as path:
+            missing = await _missing(manifest, target, state, scope, tools, path, changes)
+        await refuse_owners_out_of_reach(connection, state, missing)
     return ChangePlan(
         manifest=manifest,
         target=target,
@@ -70,15 +79,18 @@ async def plan_change(
         aside=() if scope.into_schema else (*loose, *(() if scope.key else inside)),
         keys=keys,
         missing=missing,
-        rows=rows,
+        rows=None,
         lasting=_lasting(changes, publications) + (without_tablespaces(manifest, state) if missing else ()),
         meanwhile=_meanwhile(changes),
     )
 
 
-async def _counts(connection: Connection, tables: Iterable[LiveTable]) -> dict[TableName, int]:
-    """The rows of each table, but of those that hide some from this role."""
-    return {one.table: await count_rows(connection, one.table) for one in tables if not one.filtered}
+async def _counts(connection: Connection, tables: Iterable[LiveTable], key: Mapping[str, str]) -> dict[TableName, int]:
+    """The rows of each table, or those of the key, but of tables that hide some from this role."""
+    seen = [one for one in tables if not one.filtered]
+    if key:
+        return {one.table: await count_key(connection, one, key) for one in seen}
+    return {one.table: await count_rows(connection, one.table) for one in seen}
 
 
 def _split(
@@ -134,8 +146,6 @@ async def _missing(
 ) -> tuple[ArchiveEntry, ...]:
     """The definitions to make: of tables that are gone and what belongs to them, or of all that is gone."""
     gone = [change.into for change in changes if change.how == "create"]
-    if not gone and not scope.is_everything:
-        return ()
     schemas = manifest.dump.schemas
     entries = wanted_entries(
         await archive_entries(tools, archive), schemas, state.existing_schemas, state.existing_extensions, ()

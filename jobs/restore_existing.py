@@ -6,7 +6,7 @@ compared with the backup inside the transaction.
 
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from jobs.concurrency import Worker, alongside
@@ -34,7 +34,7 @@ from storage.repository import Repository
 async def restore_existing(
     plan: ChangePlan,
     repository: Repository,
-    archive: Path,
+    archive: AbstractAsyncContextManager[Path],
     lock_timeout: float,
     on_progress: OnProgress,
 ) -> RestoreResult:
@@ -72,7 +72,9 @@ async def _session(target: Source) -> AsyncIterator[tuple[Worker, Connection]]:
         yield worker, await worker.open(connect(target, "restore"), Connection.terminate)
 
 
-async def _in_one_transaction(work: Changing, archive: Path, lock_timeout: float) -> tuple[TableTouched, ...]:
+async def _in_one_transaction(
+    work: Changing, archive: AbstractAsyncContextManager[Path], lock_timeout: float
+) -> tuple[TableTouched, ...]:
     plan, run, connection = work.plan, work.worker.run, work.connection
     definitions = await definitions_to_make(plan, archive)
     try:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import asyncpg
 
 from jobs.errors import NotThere, UnsafeTarget
-from jobs.postgres.connection import Connection, Source, session
+from jobs.postgres.connection import Connection
 from jobs.postgres.errors import translated
 from jobs.postgres.identifiers import BadName, TableName, qualified, quote
-from jobs.postgres.live_tables import LiveTable, read_live_tables
+from jobs.postgres.live_tables import LiveTable
 from jobs.progress import OnProgress
-from jobs.restore_scope import Scope
 from jobs.row_search import find_rows, needle
 from storage.errors import Corrupt, StorageError
 from storage.manifest import Manifest, Table
@@ -20,13 +19,10 @@ from storage.repository import Repository
 
 @dataclass(frozen=True, slots=True)
 class FoundRows:
-    """Rows of a table in a backup, as COPY text, the place they were read from, and the `counts` of such rows now,
-    where row security hides none.
-    """
+    """Rows of a table in a backup, as COPY text, and the place they were read from."""
 
     repository: Repository
     text: bytes
-    counts: Mapping[TableName, int]
 
     @property
     def number(self) -> int:
@@ -34,34 +30,36 @@ class FoundRows:
         return self.text.count(b"\n")
 
 
-async def find_key(
-    repositories: Sequence[Repository],
-    manifest: Manifest,
-    tables: Sequence[Table],
-    target: Source,
-    scope: Scope,
-    on_progress: OnProgress,
-) -> FoundRows:
-    """Look for the rows of a key in the first place where the table is whole, and count them in the target.
+@dataclass(frozen=True, slots=True)
+class WantedRows:
+    """The table that a key is of, and the key's values as the server writes them: any way to write one finds it."""
 
-    Raises `BadName` if the key is not the table's primary key, `NotThere` if the backup has no such row.
-    """
+    table: Table
+    values: Mapping[str, str]
+
+
+async def read_key(connection: Connection, tables: Sequence[Table], key: Mapping[str, str]) -> WantedRows:
+    """What a key means to the target; raises `BadName` if it is not the primary key of the one table."""
     if len(tables) != 1:
         raise BadName("--key is of one table alone", "name it: --table TABLE --key COL=VALUE")
     (table,) = tables
-    name = TableName(table.schema_name, table.name)
-    _check_columns(table, name, scope.key)
-    async with session(target, "restore") as connection:
-        values = await _as_written(connection, table, scope.key)
-        live = (await read_live_tables(connection, [name])).get(name)
-        counts = {name: await _count(connection, live, scope.key)} if live and not live.filtered else {}
-    repository, text = await _find(repositories, table, values, on_progress)
+    _check_columns(table, TableName(table.schema_name, table.name), key)
+    types = {column.name: column.type for column in table.columns}
+    return WantedRows(table, {name: await _written(connection, name, types[name], key[name]) for name in key})
+
+
+async def find_key(
+    repositories: Sequence[Repository], manifest: Manifest, wanted: WantedRows, on_progress: OnProgress
+) -> FoundRows:
+    """Look for the rows in the first place where the table is whole; `NotThere` if the backup has none."""
+    repository, text = await _find(repositories, wanted, on_progress)
     if not text:
+        name = TableName(wanted.table.schema_name, wanted.table.name)
         raise NotThere(
             f"backup {manifest.id} has no row of {name} with that key",
             "it may be in an older or newer one: rowvault list",
         )
-    return FoundRows(repository, text, counts)
+    return FoundRows(repository, text)
 
 
 def _check_columns(table: Table, name: TableName, key: Mapping[str, str]) -> None:
@@ -111,12 +109,6 @@ async def _is_exact(connection: Connection, kind: str) -> bool:
     return exact
 
 
-async def _as_written(connection: Connection, table: Table, key: Mapping[str, str]) -> dict[str, str]:
-    """The key's values as the server writes them, so that any way to write a value finds the same row."""
-    types = {column.name: column.type for column in table.columns}
-    return {column: await _written(connection, column, types[column], value) for column, value in key.items()}
-
-
 async def _written(connection: Connection, column: str, kind: str, value: str) -> str:
     try:
         exact = await _is_exact(connection, kind)
@@ -134,7 +126,7 @@ async def _written(connection: Connection, column: str, kind: str, value: str) -
     return str(text)
 
 
-async def _count(connection: Connection, live: LiveTable, key: Mapping[str, str]) -> int:
+async def count_key(connection: Connection, live: LiveTable, key: Mapping[str, str]) -> int:
     """How many rows with that key the target has."""
     equals = {column.name: column.equals for column in live.key}
     types = {column.name: column.type for column in live.columns}
@@ -151,12 +143,13 @@ async def _count(connection: Connection, live: LiveTable, key: Mapping[str, str]
 
 
 async def _find(
-    repositories: Sequence[Repository], table: Table, values: Mapping[str, str], on_progress: OnProgress
+    repositories: Sequence[Repository], wanted: WantedRows, on_progress: OnProgress
 ) -> tuple[Repository, bytes]:
+    sought = needle(wanted.table, wanted.values)
     failures: list[StorageError] = []
     for repository in repositories:
         try:
-            return repository, await find_rows(repository, table, needle(table, values), on_progress)
+            return repository, await find_rows(repository, wanted.table, sought, on_progress)
         except StorageError as error:
             failures.append(error)
     raise next((one for one in failures if isinstance(one, Corrupt)), failures[0])

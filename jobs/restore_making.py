@@ -1,5 +1,6 @@
 """Definitions that a database in use lacks: in which order they are made. Others begin and end the transaction."""
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from jobs.postgres.ddl import ArchiveEntry, entries_as_sql
 from jobs.postgres.errors import translated
 from jobs.postgres.identifiers import qualified, quote
 from jobs.postgres.rights import forget_default_privileges, objects_with_rights
+from jobs.postgres.tools import Tools
 from jobs.restore_entries import makes_table
 from jobs.restore_plan import ChangePlan
 from jobs.restore_refusals import lacking_tablespaces
@@ -22,11 +24,18 @@ class Definitions:
     after: tuple[str, ...]
 
 
-async def definitions_to_make(plan: ChangePlan, archive: Path) -> Definitions:
-    """Read them from the archive.
+async def definitions_to_make(plan: ChangePlan, archive: AbstractAsyncContextManager[Path]) -> Definitions:
+    """Read them from the archive, if there are any."""
+    if plan.tools is None:
+        return Definitions("", "", ())
+    async with archive as path:
+        return await _read_definitions(plan, plan.tools, path)
 
-    A partition joins a parent that is there only with its own indexes made: else the parent's would make others. It
-    joins before its triggers are set, which it has from the parent.
+
+async def _read_definitions(plan: ChangePlan, tools: Tools, archive: Path) -> Definitions:
+    """A partition joins a parent that is there only with its own indexes made: else the parent's would make others.
+
+    It joins before its triggers are set, which it has from the parent.
     """
     by_number = {entry.number: entry for entry in plan.missing}
 
@@ -43,7 +52,7 @@ async def definitions_to_make(plan: ChangePlan, archive: Path) -> Definitions:
     tablespaces = not lacking_tablespaces(plan.manifest, plan.state)
 
     async def sql(section: str | None, entries: list[ArchiveEntry]) -> str:
-        return await entries_as_sql(plan.tools, archive, section, entries, tablespaces=tablespaces)
+        return await entries_as_sql(tools, archive, section, entries, tablespaces=tablespaces)
 
     return Definitions(
         before=await sql("pre-data", rest),

@@ -67,14 +67,14 @@ class ChangePlan:
 
     `aside` are constraints that are taken away for the time of it: foreign keys whose both ends are restored, and what
     is NOT VALID; `keys` all foreign keys from and to the tables. `missing` are definitions that the target lacks,
-    `rows` those of the one key that is wanted.
+    `tools` what makes them (None: nothing is to be made), `rows` those of the one key that is wanted.
     """
 
     manifest: Manifest
     target: Source
     scope: Scope
     state: TargetState
-    tools: Tools
+    tools: Tools | None
     changes: tuple[TableChange, ...]
     aside: tuple[LiveConstraint, ...]
     keys: tuple[LiveForeignKey, ...]
@@ -91,4 +91,6 @@ class ChangePlan:
     @property
     def bytes_raw(self) -> int:
         """Bytes of COPY text that have to be read."""
+        if self.rows is not None:
+            return len(self.rows.text)
         return sum(change.stored.bytes_raw for change in self.changes)

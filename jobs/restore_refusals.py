@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from jobs.errors import UnsafeTarget
-from jobs.postgres.connection import Connection, Source, session
+from jobs.postgres.connection import Connection, Source
 from jobs.postgres.ddl import ArchiveEntry
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.live_tables import LiveTable, read_live_tables
@@ -139,17 +139,16 @@ def _refuse_other_shape(change: TableChange, live: LiveTable) -> None:
             )
 
 
-async def refuse_owners_out_of_reach(target: Source, state: TargetState, missing: Sequence[ArchiveEntry]) -> None:
+async def refuse_owners_out_of_reach(
+    connection: Connection, state: TargetState, missing: Sequence[ArchiveEntry]
+) -> None:
     """What is made must be given to who owned it, which takes a membership in that role."""
     owners = {owner_of(entry.text, state.roles) for entry in missing} - {""}
-    if owners:
-        async with session(target, "restore") as connection:
-            beyond = await roles_out_of_reach(connection, sorted(owners))
-        if beyond:
-            raise UnsafeTarget(
-                f"the role may not give what is made again to its owners: {', '.join(beyond)}",
-                "GRANT these roles to it, or connect as a superuser",
-            )
+    if owners and (beyond := await roles_out_of_reach(connection, sorted(owners))):
+        raise UnsafeTarget(
+            f"the role may not give what is made again to its owners: {', '.join(beyond)}",
+            "GRANT these roles to it, or connect as a superuser",
+        )
 
 
 async def refuse_what_is_beside(connection: Connection, schema: str, names: Sequence[TableName]) -> None:

@@ -38,7 +38,7 @@ class Changing:
 async def load(work: Changing) -> tuple[TableTouched, ...]:
     """Bring the rows of every table; what is to be replaced is emptied first."""
     emptied = await work.worker.run(_empty(work.connection, work.plan))
-    total = work.plan.bytes_raw if work.plan.rows is None else len(work.plan.rows.text)
+    total = work.plan.bytes_raw
     done = 0
     touched = []
     for number, change in enumerate(work.plan.changes):

@@ -1,9 +1,13 @@
 """Restoring single rows: keys of every kind, however they are written, wherever in the table they lie."""
 
+from pathlib import Path
+
 import pytest
 
 from jobs.errors import UnsafeTarget
+from jobs.postgres.connection import Source
 from jobs.postgres.identifiers import BadName
+from jobs.restore import RestoreOptions, plan_restore, restore
 from jobs.restore_scope import Scope
 from tests.conftest import CreateDatabase
 from tests.round_trip import SMALL_PIECES, Taken, back_up, bring_back
@@ -67,6 +71,14 @@ async def test_rows_at_the_ends_of_parts_are_found(pages: Database) -> None:
     for number in ends[:6]:
         await bring_back(taken, pages, Scope(("paged",), {"id": str(number)}))
     assert await pages.fetch("SELECT id FROM paged ORDER BY id") == [(number,) for number in sorted(ends[:6])]
+
+
+async def test_a_row_comes_back_where_there_are_no_client_programs(pages: Database, tmp_path: Path) -> None:
+    taken = await taken_of(pages)
+    await pages.execute("DELETE FROM paged WHERE id = 7")
+    options, places = RestoreOptions(pg_bin=tmp_path), [taken.repository]
+    plan = await plan_restore(places, taken.manifest, Source(pages.dsn), Scope(("paged",), {"id": "7"}), options)
+    assert (await restore(plan, places, options)).touched[0].inserted == 1
 
 
 @pytest.mark.parametrize(("column", "value"), [("n", "12345678901234567123.4"), ("v", "abcd"), ("c.c", "abcd")])
