@@ -4,6 +4,8 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from pydantic import SecretStr
 
@@ -13,6 +15,7 @@ from jobs.aftercare import Statement
 from jobs.diff import DiffOptions
 from jobs.drill import DrillOptions, drill, objectives
 from jobs.full_backup import BackupOptions, full_backup
+from jobs.incremental import CaptureOptions, incremental_backup
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
 from jobs.postgres.identifiers import parse_pattern
@@ -28,6 +31,7 @@ from storage.backends.s3_options import S3Options
 from storage.repository import Repository
 
 LOCAL, OFF_SITE = "local", "s3"
+Kind = Literal["full", "incremental"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,16 @@ class App:
         )
 
     @property
+    def capture_options(self) -> CaptureOptions:
+        """How changes are captured."""
+        settings = self.settings
+        return CaptureOptions(
+            copying=CopyOptions(level=settings.compression_level),
+            patience=settings.incremental.patience.total_seconds(),
+            lag_limit=settings.incremental.slot_lag_limit,
+        )
+
+    @property
     def restore_options(self) -> RestoreOptions:
         """How a restore is carried out."""
         settings = self.settings
@@ -118,10 +132,15 @@ class App:
         return self.source if wanted else None
 
     def diff_options(self, tables: Sequence[str], *, keys: bool) -> DiffOptions:
-        """How a comparison is made: its temporary files go where backups rest, for /tmp may be memory."""
+        """How a comparison is made."""
+        return DiffOptions(tuple(tables), keys=keys, scratch=self.scratch)
+
+    @property
+    def scratch(self) -> Path | None:
+        """Where large temporary files go, None for the system's choice: where backups rest, for /tmp may be memory."""
         folder = self.settings.local_path
         usable = folder is not None and os.access(folder, os.W_OK) and "TMPDIR" not in os.environ
-        return DiffOptions(tuple(tables), keys=keys, scratch=folder if usable else None)
+        return folder if usable else None
 
     @property
     def drill_options(self) -> DrillOptions:
@@ -141,6 +160,17 @@ class App:
         """Take a full backup; the caller holds the job lock (`daemon.runner.job_run`)."""
         return await full_backup(
             self.source, self.selection, self.repositories, self.backup_options(request), on_progress
+        )
+
+    async def incremental_backup(self, request: Request, on_progress: OnProgress = no_progress) -> BackupResult:
+        """Store what changed since the last backup; the caller holds the job lock."""
+        return await incremental_backup(
+            self.source,
+            self.selection,
+            self.repositories,
+            self.capture_options,
+            self.backup_options(request),
+            on_progress,
         )
 
 

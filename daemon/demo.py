@@ -23,7 +23,7 @@ from daemon.outcomes import DIFFERENCE, DONE
 from daemon.recording import person
 from daemon.service import Service
 from daemon.settings import Settings, load_settings
-from jobs.catalogue import read_manifest
+from jobs.as_of import opened
 from jobs.errors import JobError
 from jobs.postgres.connection import Connection, Source, session
 from jobs.postgres.embedded import EmbeddedServer, find_servers
@@ -138,11 +138,14 @@ async def _run_jobs(app: App, server: EmbeddedServer, say: Callable[[str], objec
     with output.progress(quiet=as_json) as on_progress:
         say("taking a full backup into local and S3 storage, and verifying both …")
         recorder = app.recorder(person(), output.warn)
-        backup = await recorded.backup(app, recorder, "full backup", Request(label="demo"), on_progress)
+        backup = await recorded.backup(app, recorder, "full", Request(label="demo"), on_progress)
         say("restoring it into a fresh database …")
-        manifest, options = await read_manifest(app.repositories, backup.id), app.restore_options
-        plan = await plan_restore(app.repositories, manifest, _database(server, RESTORED), Scope(), options)
-        restored = await recorded.restore(app, recorder, plan, Scope(), options, on_progress)
+        options = app.restore_options
+        async with opened(app.repositories, backup.id) as found:
+            plan = await plan_restore(
+                found.repositories, found.manifest, _database(server, RESTORED), Scope(), options, on_progress
+            )
+            restored = await recorded.restore(found.repositories, recorder, plan, Scope(), options, on_progress)
         say("holding a recovery drill on a server of its own …")
         drilled = await recorded.drill(app, recorder, on_progress)
     compared = await _compare(server, backup.tables)

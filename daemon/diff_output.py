@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 from rich.text import Text
@@ -9,7 +10,7 @@ from rich.text import Text
 from daemon.app import App
 from daemon.outcomes import DIFFERENCE, DONE
 from daemon.output import out, print_json, progress, styled, table
-from jobs.catalogue import read_resolved
+from jobs.as_of import opened
 from jobs.diff import DiffResult, Key, Keys, TableDiff, diff_backups, diff_live
 from jobs.diff_sides import LIVE
 from jobs.postgres.identifiers import TableName, readable
@@ -19,14 +20,19 @@ async def show_diff(app: App, wanted: str, against: str, tables: Sequence[str], 
     """Compare what a person means, show what was found, and say the exit code."""
     source = app.source if against == LIVE else None  # that there is none is said first
     options = app.diff_options(tables, keys=keys)
-    manifest = await read_resolved(app.repositories, wanted)
-    with progress(quiet=as_json) as on_progress:
-        if source is not None:
-            limits = app.lock_limits
-            result = await diff_live(app.repositories, manifest, source, app.selection, limits, options, on_progress)
-        else:
-            other = await read_resolved(app.repositories, against)
-            result = await diff_backups(app.repositories, manifest, other, options, on_progress)
+    async with AsyncExitStack() as stack:
+        with progress(quiet=as_json) as on_progress:
+            opening = opened(app.repositories, wanted, None, tables, app.scratch, on_progress)
+            one = await stack.enter_async_context(opening)
+            if source is not None:
+                limits = app.lock_limits
+                result = await diff_live(
+                    one.repositories, one.manifest, source, app.selection, limits, options, on_progress
+                )
+            else:
+                opening = opened(app.repositories, against, None, tables, app.scratch, on_progress)
+                other = await stack.enter_async_context(opening)
+                result = await diff_backups(one, other, options, on_progress)
     if as_json:
         print_json(diff_document(result))
     else:

@@ -1,10 +1,11 @@
 """What commands do with backups, each carried out and remembered."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 from pydantic import JsonValue
 
-from daemon.app import App, Request
+from daemon.app import App, Kind, Request
 from daemon.recording import Recorder
 from daemon.runner import job_run
 from jobs import catalogue
@@ -22,14 +23,16 @@ from jobs.restore import restore as carry_out
 from jobs.restore_scope import Scope
 from jobs.results import BackupResult, DrillResult, RestoreResult, VerifyResult
 from jobs.verify import verify_backup
+from storage.repository import Repository
 
 
-async def backup(app: App, recorder: Recorder, job: str, request: Request, on_progress: OnProgress) -> BackupResult:
-    """Take a full backup under the job lock."""
+async def backup(app: App, recorder: Recorder, kind: Kind, request: Request, on_progress: OnProgress) -> BackupResult:
+    """Take a backup under the job lock."""
+    take = app.full_backup if kind == "full" else app.incremental_backup
 
     async def taken() -> BackupResult:
-        async with job_run(app.source, job, app.time_limit):
-            return await app.full_backup(request, on_progress)
+        async with job_run(app.source, f"{kind} backup", app.time_limit):
+            return await take(request, on_progress)
 
     said: dict[str, JsonValue] = {"label": request.label, "reason": request.reason, "keep": request.keep}
     return await recorder.carry_out("backup", taken(), account_of_backup, said)
@@ -42,11 +45,16 @@ async def verify(app: App, recorder: Recorder, backup_id: str, share: float, on_
 
 
 async def restore(
-    app: App, recorder: Recorder, plan: RestorePlan, scope: Scope, options: RestoreOptions, on_progress: OnProgress
+    repositories: Sequence[Repository],
+    recorder: Recorder,
+    plan: RestorePlan,
+    scope: Scope,
+    options: RestoreOptions,
+    on_progress: OnProgress,
 ) -> RestoreResult:
-    """Carry out what was planned for that scope."""
-    restored = carry_out(plan, app.repositories, options, on_progress)
-    said = scope_details(scope, plan.target.where)
+    """Carry out what was planned for that scope, out of these repositories."""
+    restored = carry_out(plan, repositories, options, on_progress)
+    said = scope_details(scope, plan.target.where) | {"as_of": plan.manifest.created_at.isoformat()}
     return await recorder.carry_out("restore", restored, account_of_restore, said, plan.manifest.id)
 
 

@@ -108,6 +108,19 @@ class ScheduleSettings(_Group):
     drill: Schedule = Field("0 4 1 * *", description="When to prove recovery in a drill, likewise.")
 
 
+class IncrementalSettings(_Group):
+    """How changes are captured for incremental backups."""
+
+    patience: Duration = Field(
+        timedelta(minutes=1),
+        description="How long to wait for transactions that are at work when changes begin to be captured.",
+    )
+    slot_lag_limit: Size = Field(
+        10 * 1000**3,
+        description="Most WAL that the replication slot may hold back; past it, it is dropped and a new chain begins.",
+    )
+
+
 class DrillSettings(_Group):
     """Where recovery is drilled."""
 
@@ -152,6 +165,7 @@ class Settings(BaseSettings):
     local_path: Path | None = Field(None, description="Folder for local backups. Unset: none are kept.")
     s3: S3Settings = S3Settings()
     schedule: ScheduleSettings = ScheduleSettings()
+    incremental: IncrementalSettings = IncrementalSettings()
     drill: DrillSettings = DrillSettings()
     timezone: ZoneName = Field("UTC", description="Time zone in which schedules are meant, such as Europe/Berlin.")
     copy_jobs: Annotated[int, whole(1, 64)] = Field(

@@ -8,7 +8,7 @@ from datetime import datetime
 from jobs.errors import NotThere
 from jobs.results import PlaceOutcome, PlaceState, State
 from storage.errors import NotFound, StorageError, Unavailable
-from storage.manifest import Manifest
+from storage.manifest import Increment, Manifest
 from storage.repository import Catalogue, Entry, Repository
 
 
@@ -155,21 +155,21 @@ async def _having(repositories: Sequence[Repository], backup_id: str) -> list[Re
     return [repository for repository in repositories if states[repository.place] in {"committed", "failed"}]
 
 
-async def read_manifest(repositories: Sequence[Repository], backup_id: str) -> Manifest:
-    """A backup's manifest from the first place where it can be read.
+async def read_backup(repositories: Sequence[Repository], backup_id: str) -> Manifest | Increment:
+    """The manifest of a backup of any kind from the first place where it can be read.
 
     Raises the first failure that is not an absence, `NotFound` if it is absent everywhere.
     """
     failure: StorageError | None = None
     for repository in repositories:
         try:
-            return await repository.manifest(backup_id)
+            return await repository.backup(backup_id)
         except StorageError as error:
             failure = error if failure is None or isinstance(failure, NotFound) else failure
     assert failure is not None
     raise failure
 
 
-async def read_resolved(repositories: Sequence[Repository], wanted: str) -> Manifest:
-    """The manifest of the backup that a person means. Raises what `resolve` and `read_manifest` raise."""
-    return await read_manifest(repositories, await resolve(repositories, wanted))
+async def read_resolved(repositories: Sequence[Repository], wanted: str) -> Manifest | Increment:
+    """The manifest of the backup that a person means. Raises what `resolve` and `read_backup` raise."""
+    return await read_backup(repositories, await resolve(repositories, wanted))

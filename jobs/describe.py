@@ -2,10 +2,13 @@
 
 from collections.abc import Collection
 
-from jobs.postgres.catalogue import Chosen, ForeignKey, Relation, SequenceState, TableShape, ancestry
+from jobs.log_position import LogPosition
+from jobs.postgres.catalogue import Chosen, ForeignKey, Relation, SequenceState, ancestry
+from jobs.postgres.change_log import is_visible
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.inventory import Inventory
 from jobs.postgres.lineage import Lineage
+from jobs.postgres.pgoutput import lsn_text
 from jobs.postgres.snapshot import Snapshot
 from storage import manifest as stored
 
@@ -28,18 +31,21 @@ def describe_snapshot(snapshot: Snapshot) -> stored.Snapshot:
     return stored.Snapshot(xmin=snapshot.xmin, xmax=snapshot.xmax, in_progress=snapshot.in_progress, lsn=snapshot.lsn)
 
 
-def describe_tables(inventory: Inventory, parts: dict[TableName, list[stored.Part]]) -> tuple[stored.Table, ...]:
-    """The tables with the parts that were stored of them."""
+def describe_tables(
+    inventory: Inventory, parts: dict[TableName, list[stored.Part]], in_log: Collection[int]
+) -> tuple[stored.Table, ...]:
+    """The tables with the parts that were stored of them. `in_log` are the oids of those in the change log."""
     by_oid = {relation.oid: relation for relation in inventory.relations}
     return tuple(
-        _describe_table(relation, inventory.shapes[relation.oid], parts[relation.table], by_oid)
+        _describe_table(relation, inventory, parts[relation.table], by_oid, logged=relation.oid in in_log)
         for relation in inventory.chosen.relations
     )
 
 
 def _describe_table(
-    relation: Relation, shape: TableShape, parts: list[stored.Part], by_oid: dict[int, Relation]
+    relation: Relation, inventory: Inventory, parts: list[stored.Part], by_oid: dict[int, Relation], *, logged: bool
 ) -> stored.Table:
+    shape, log = inventory.shapes[relation.oid], inventory.logs[relation.oid]
     parent = by_oid[relation.partition_of].table if relation.partition_of else None
     above = ancestry(relation, by_oid)
     root = above[-1].table if any(one.hashes_oids for one in above) else None
@@ -52,6 +58,8 @@ def _describe_table(
         persistence="unlogged" if relation.unlogged else "permanent",
         row_security=relation.row_security,
         primary_key=shape.primary_key,
+        identity=log.identity if logged else (),
+        fingerprint=log.fingerprint,
         columns=tuple(
             stored.Column(name=column.name, type=column.type, generated=column.generated, identity=column.identity)
             for column in shape.columns
@@ -70,6 +78,14 @@ def describe_sequences(states: tuple[SequenceState, ...]) -> tuple[stored.Sequen
             is_called=state.is_called,
         )
         for state in states
+    )
+
+
+def describe_capture(log: LogPosition, snapshot: Snapshot) -> stored.Capture:
+    """From where on the log holds what the snapshot does not see."""
+    missing = [lsn for xid, lsn in log.unseen if not is_visible(xid, snapshot.xmax, snapshot.in_progress)]
+    return stored.Capture(
+        slot=log.capture.slot, publication=log.capture.publication, since=lsn_text(min([log.end, *missing]))
     )
 
 

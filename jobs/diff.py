@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.as_of import AsOf
 from jobs.concurrency import task_group
 from jobs.diff_sides import (
     LIVE,
@@ -118,14 +119,13 @@ async def diff_live(
 
 
 async def diff_backups(
-    repositories: Sequence[Repository],
-    manifest: Manifest,
-    other: Manifest,
-    options: DiffOptions,
-    on_progress: OnProgress = no_progress,
+    one: AsOf, other: AsOf, options: DiffOptions, on_progress: OnProgress = no_progress
 ) -> DiffResult:
     """Compare two backups. Raises `NotThere` for a table that neither has, `Corrupt`."""
-    async with backup_side(repositories, manifest) as backup, backup_side(repositories, other) as against:
+    async with (
+        backup_side(one.repositories, one.manifest) as backup,
+        backup_side(other.repositories, other.manifest) as against,
+    ):
         return await _diff(backup, against, options, on_progress)
 
 

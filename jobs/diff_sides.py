@@ -212,7 +212,7 @@ class LiveSide:
     async def _copy(self, table: TableName, columns: Sequence[str], part: Part, sink: Sink) -> int:
         await lock_nowait(self._connection, [table], _LOST_AFTER)
         plan = PartPlan(table, part.number, tuple(columns), part.first_page, part.end_page, part.bytes)
-        return await copy_out(self._connection, plan, sink, _LOST_AFTER)
+        return await copy_out(self._connection, plan.query, str(plan), sink, _LOST_AFTER)
 
 
 @asynccontextmanager

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
-from jobs.catalogue import read_manifest, resolve
+from jobs.as_of import opened
+from jobs.catalogue import resolve
 from jobs.drill_proof import not_proved, prove_contents, prove_definitions
 from jobs.drill_scenarios import Ground, Recovery, lose_a_row, lose_a_table
 from jobs.errors import Difference, UnsafeTarget
@@ -71,8 +72,8 @@ async def drill(
     began, started_at = time.monotonic(), datetime.now(UTC)
     backup_id = await resolve(repositories, "latest")
     try:
-        manifest = await read_manifest(repositories, backup_id)
-        found = await _carry_out(repositories, manifest, options, on_progress)
+        async with opened(repositories, backup_id, on_progress=on_progress) as newest:
+            found = await _carry_out(newest.repositories, newest.manifest, options, on_progress)
     except Exception as error:
         if not _is_of_the_backup(error):
             raise

@@ -8,13 +8,14 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from jobs.concurrency import alongside, task_group
 from jobs.describe import (
+    describe_capture,
     describe_not_covered,
     describe_schema_only,
     describe_sequences,
@@ -24,29 +25,28 @@ from jobs.describe import (
     describe_warnings,
 )
 from jobs.leasing import leased
+from jobs.log_position import LogPosition, log_position
 from jobs.offsite import Mirror, mirrored
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source, session
 from jobs.postgres.copying import PartPlan
 from jobs.postgres.errors import Contended
 from jobs.postgres.inventory import Inventory, read_inventory
-from jobs.postgres.lineage import Lineage, read_lineage
-from jobs.postgres.pooling import refuse_transaction_pooling
 from jobs.postgres.role_settings import read_role_settings
 from jobs.postgres.snapshot import LockLimits, Snapshot, SnapshotSession, open_snapshot
 from jobs.postgres.tools import Tools, find_tools
+from jobs.preparing import Ready, make_ready
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome, VerifyResult
 from jobs.schema_copy import copy_schema, store_dump
-from jobs.sweep import discard, sweep
+from jobs.sweep import discard
 from jobs.table_copy import CopyOptions, copy_tables, parts_by_table
 from jobs.verify import verify_backup
 from storage.errors import OutOfSpace, StorageError
-from storage.manifest import Dump, Manifest, Part, Table, TrailHead
+from storage.manifest import Dump, Manifest, Part, Table
 from storage.manifest import Sequence as StoredSequence
 from storage.names import check_label, new_backup_id
-from storage.repository import OtherSource, Repository
-from storage.trail import read_head
+from storage.repository import Repository
 
 RETRY_SECONDS = 2.0
 
@@ -79,13 +79,10 @@ async def full_backup(
     """
     check_label(options.label)
     started = time.monotonic()
-    primary, *others = repositories
-    taking = await _prepare(source, selection, primary, options, on_progress)
-    ready, outcomes = await _bind_others(others, taking.lineage, options.adopt)
-    suspicions = await _unmounted(primary, ready)
-    taking = replace(taking, trail_head=await _trail_head([primary, *ready]))
-    manifest, committed = await _with_attempts(taking, ready)
-    outcomes = [*committed, *outcomes]
+    ready = await make_ready(source, repositories, adopt=options.adopt)
+    taking = await _prepare(source, selection, ready, options, on_progress)
+    manifest, committed = await _with_attempts(taking)
+    outcomes = [*committed, *ready.pending]
     committed_at = time.monotonic()
     there = [repository for repository in repositories if _committed(repository, outcomes)]
     if options.keep:
@@ -102,7 +99,7 @@ async def full_backup(
         duration_seconds=committed_at - started,
         verify_seconds=time.monotonic() - committed_at,
         verification=verification,
-        warnings=suspicions + manifest.warnings,
+        warnings=ready.suspicions + manifest.warnings,
         uncovered_tables=len(manifest.not_covered.tables),
         checksums=tuple(table.checksum for table in manifest.tables),
     )
@@ -110,86 +107,53 @@ async def full_backup(
 
 @dataclass(frozen=True, slots=True)
 class _Taking:
-    """What every attempt at one backup needs."""
+    """What every attempt at one backup needs. `log` is how far the change log has come, if there is one."""
 
     source: Source
     selection: Selection
-    primary: Repository
-    lineage: Lineage
+    ready: Ready
     tools: Tools
     options: BackupOptions
     on_progress: OnProgress
-    trail_head: TrailHead | None = None
+    log: LogPosition | None
+
+    @property
+    def primary(self) -> Repository:
+        return self.ready.primary
 
 
 async def _prepare(
-    source: Source, selection: Selection, primary: Repository, options: BackupOptions, on_progress: OnProgress
+    source: Source, selection: Selection, ready: Ready, options: BackupOptions, on_progress: OnProgress
 ) -> _Taking:
-    """Look at both ends before anything is locked or written; sweep what interrupted runs left."""
-    await refuse_transaction_pooling(source)
-    async with session(source, "identity") as connection:
-        lineage = await read_lineage(connection)
-    tools = await asyncio.to_thread(find_tools, lineage.major, options.pg_bin)
-    await primary.bind(lineage.system_identifier, lineage.database, adopt=options.adopt)
-    await sweep(primary)
-    return _Taking(source, selection, primary, lineage, tools, options, on_progress)
+    """Look at all that is needed before anything is locked."""
+    tools = await asyncio.to_thread(find_tools, ready.lineage.major, options.pg_bin)
+    async with session(source, "change log") as connection:
+        log = await log_position(connection, ready.primary)
+    return _Taking(source, selection, ready, tools, options, on_progress, log)
 
 
-async def _bind_others(
-    others: list[Repository], lineage: Lineage, adopt: bool
-) -> tuple[list[Repository], list[PlaceOutcome]]:
-    """Which of the other places can take a copy now, and why the rest cannot."""
-    ready: list[Repository] = []
-    outcomes: list[PlaceOutcome] = []
-    for other in others:
-        try:
-            await other.bind(lineage.system_identifier, lineage.database, adopt=adopt)
-            await sweep(other)
-            ready.append(other)
-        except OtherSource:
-            raise
-        except StorageError as error:
-            outcomes.append(PlaceOutcome(other.place, "pending", str(error)))
-    return ready, outcomes
-
-
-async def _unmounted(primary: Repository, others: list[Repository]) -> tuple[str, ...]:
-    """A first place that is empty beside one that is not is most likely a volume that is not mounted."""
-    if (await primary.catalogue()).entries:
-        return ()
-    warnings = []
-    for other in others:
-        with suppress(StorageError):  # a place that falls silent now is found out by its copy
-            if (await other.catalogue()).entries:
-                warnings.append(f"{primary.place} held no backup, and {other.place} some: is a volume not mounted?")
-    return tuple(warnings)
-
-
-async def _trail_head(repositories: list[Repository]) -> TrailHead | None:
-    """The newest entry of the audit trail, which the manifest will remember."""
-    newest = await read_head(repositories)
-    return TrailHead(number=newest.number, sha256=newest.sha256) if newest else None
-
-
-async def _with_attempts(taking: _Taking, others: list[Repository]) -> tuple[Manifest, list[PlaceOutcome]]:
+async def _with_attempts(taking: _Taking) -> tuple[Manifest, list[PlaceOutcome]]:
     """Give way and begin again, from the locks on, as often as the options say."""
     for attempt in range(1, taking.options.attempts):
         try:
-            return await _attempt(taking, others)
+            return await _attempt(taking)
         except Contended as error:
             taking.on_progress(Progress(f"beginning again after attempt {attempt}: {error.message}"))
             await asyncio.sleep(RETRY_SECONDS)
-    return await _attempt(taking, others)
+    return await _attempt(taking)
 
 
-async def _attempt(taking: _Taking, others: list[Repository]) -> tuple[Manifest, list[PlaceOutcome]]:
-    primary = taking.primary
+async def _attempt(taking: _Taking) -> tuple[Manifest, list[PlaceOutcome]]:
+    primary, others = taking.primary, taking.ready.others
     async with AsyncExitStack() as snapshot_scope:
         session = await snapshot_scope.enter_async_context(
             open_snapshot(taking.source, taking.selection, taking.options.locks)
         )
         backup_id = new_backup_id("full", session.snapshot.moment)
-        async with leased(primary, backup_id, "full backup"), mirrored(primary, others, backup_id) as mirrors:
+        async with (
+            leased(primary, backup_id, "full backup"),
+            mirrored(primary, others, backup_id) as mirrors,
+        ):
             manifest = await _copy(taking, session, backup_id, mirrors)
             await snapshot_scope.aclose()  # nobody waits on our locks for what storage still has to do
             await _commit(primary, manifest)
@@ -242,7 +206,7 @@ async def _store_everything(
             )
         )
         parts = await _store_rows(taking, snapshot, inventory, backup_id, mirrors)
-    tables = describe_tables(inventory, parts_by_table(parts))
+    tables = describe_tables(inventory, parts_by_table(parts), taking.log.capture.tables if taking.log else ())
     sequences = describe_sequences(inventory.sequences)
     dump = await store_dump(backend, backup_id, taking.tools, inventory, schema.result(), tables, sequences)
     for mirror in mirrors:
@@ -296,15 +260,16 @@ def _manifest(
         label=taking.options.label,
         reason=taking.options.reason,
         program=f"rowvault {version('rowvault')}",
-        source=describe_source(taking.lineage),
+        source=describe_source(taking.ready.lineage),
         snapshot=describe_snapshot(snapshot),
         dump=dump,
         tables=tables,
         sequences=sequences,
         schema_only=describe_schema_only(inventory),
         not_covered=missing,
-        trail_head=taking.trail_head,
-        warnings=describe_warnings(taking.lineage, inventory, missing),
+        capture=describe_capture(taking.log, snapshot) if taking.log else None,
+        trail_head=taking.ready.trail_head,
+        warnings=describe_warnings(taking.ready.lineage, inventory, missing),
     )
 
 

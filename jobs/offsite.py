@@ -9,7 +9,7 @@ from jobs.leasing import leased, leased_for_reading
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import PlaceOutcome
 from storage.errors import StorageError
-from storage.manifest import Manifest, StoredFile
+from storage.manifest import Increment, Manifest, StoredFile
 from storage.objects import transfer
 from storage.repository import Repository
 
@@ -42,7 +42,7 @@ class Mirror:
         self._primary = primary
         self._other = other
         self._backup_id = backup_id
-        self._offered: asyncio.Queue[StoredFile | Manifest] = asyncio.Queue()
+        self._offered: asyncio.Queue[StoredFile | Manifest | Increment] = asyncio.Queue()
         self._outcome: asyncio.Future[PlaceOutcome] = asyncio.get_running_loop().create_future()
 
     def offer(self, files: Iterable[StoredFile]) -> None:
@@ -50,7 +50,7 @@ class Mirror:
         for stored in files:
             self._offered.put_nowait(stored)
 
-    async def finish(self, manifest: Manifest) -> PlaceOutcome:
+    async def finish(self, manifest: Manifest | Increment) -> PlaceOutcome:
         """All objects were offered: wait for their copies and the commit."""
         self._offered.put_nowait(manifest)
         return await self._outcome
@@ -64,7 +64,7 @@ class Mirror:
         except StorageError as error:
             self._outcome.set_result(PlaceOutcome(self._other.place, "pending", str(error)))
 
-    async def _copy_offered(self) -> Manifest:
+    async def _copy_offered(self) -> Manifest | Increment:
         lanes = _Lanes()
         async with task_group() as uploads:
             while isinstance(offered := await self._offered.get(), StoredFile):
@@ -101,7 +101,7 @@ async def make_up(
 
     Raises `OtherSource` if the other place belongs to another database, `Corrupt` if the primary one is damaged.
     """
-    manifest = await primary.manifest(backup_id)
+    manifest = await primary.backup(backup_id)
     await _bind_alike(primary, other)
     purpose = "off-site copy"
     async with leased_for_reading(primary, backup_id, purpose), leased(other, backup_id, purpose):

@@ -6,15 +6,15 @@ from typing import TypeVar
 
 from storage.codecs import Tally, decompressed
 from storage.errors import Corrupt
-from storage.manifest import Part
+from storage.manifest import Log, Part
 from storage.objects import BlockingReader
 from storage.repository import Repository
 
 T = TypeVar("T")
 
 
-async def read_part(repository: Repository, part: Part, take: Callable[[Iterator[bytes]], T]) -> T:
-    """What `take`, which runs in a thread, makes of a part's COPY text; it must go through all of it.
+async def read_part(repository: Repository, part: Part | Log, take: Callable[[Iterator[bytes]], T]) -> T:
+    """What `take`, which runs in a thread, makes of a part's plain bytes; it must go through all of it.
 
     Raises `Corrupt` if an object of the part is not what was backed up, `NotFound` if one is missing.
     """
@@ -26,7 +26,7 @@ async def read_part(repository: Repository, part: Part, take: Callable[[Iterator
             reader.close()
 
 
-def _text(part: Part, readers: Sequence[BlockingReader]) -> Iterator[bytes]:
+def _text(part: Part | Log, readers: Sequence[BlockingReader]) -> Iterator[bytes]:
     """In the thread. What is stored was hashed, so what it decompresses to need not be."""
     for stored, reader in zip(part.objects, readers, strict=True):
         tally = Tally()

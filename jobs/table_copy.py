@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from jobs.concurrency import Handoff, Worker, task_group
+from jobs.object_stream import Encoded, store_encoded, stored_file
 from jobs.postgres.connection import Connection, Source
 from jobs.postgres.copying import PAGES_PER_PART, PartPlan, RateLimit, batches, copy_out, lock_nowait
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.snapshot import join_snapshot
 from storage.backends.protocol import Backend
-from storage.codecs import ROLL_AT, Block, Digest, Encoder
+from storage.codecs import ROLL_AT, Encoder
 from storage.manifest import Part, StoredFile
 from storage.names import data_object
 
@@ -36,12 +37,10 @@ OnPart = Callable[[PartPlan, Part], None]
 
 @dataclass(frozen=True, slots=True)
 class _Copied:
-    """What a worker hands over: the next block of a part, and with the part's last block its rows and plain digest."""
+    """What a worker hands over: the next block of a part."""
 
     part: PartPlan
-    block: Block
-    rows: int = 0
-    plain: Digest | None = None
+    encoded: Encoded
 
 
 # Small parts come finished, many at a time; of others come the blocks; None ends a stream.
@@ -99,7 +98,7 @@ async def _encode_all(
             copied = await _encode(connection, part, options, limit, handoff)
             if copied is not None:
                 small.append(copied)
-            if sum(len(one.block.data) for one in small) >= SMALL_BYTES:
+            if sum(len(one.encoded.block.data) for one in small) >= SMALL_BYTES:
                 await handoff.put(small)
                 small = []
         if small:
@@ -122,13 +121,12 @@ async def _encode(
         block = encoder.feed(chunk)
         if block is not None:
             single = False
-            await handoff.put(_Copied(part, block))
+            await handoff.put(_Copied(part, Encoded(block)))
         if limit is not None:
             await limit.spend(len(chunk))
 
-    rows = await copy_out(connection, part, sink, options.lost_after)
-    block, plain = encoder.finish()
-    last = _Copied(part, block, rows, plain)
+    rows = await copy_out(connection, part.query, str(part), sink, options.lost_after)
+    last = _Copied(part, Encoded(*encoder.finish(), rows))
     if single:
         return last
     await handoff.put(last)
@@ -138,61 +136,40 @@ async def _encode(
 async def _store_small(backend: Backend, backup_id: str, copied: list[_Copied]) -> list[tuple[PartPlan, Part]]:
     """Write parts that are one block each."""
     names = [data_object(backup_id, one.part.table.schema, one.part.table.name, one.part.number, 0) for one in copied]
-    await backend.store({name: one.block.data for name, one in zip(names, copied, strict=True)})
-    return [(one.part, _stored_part(one, [_stored_file(name, one)])) for name, one in zip(names, copied, strict=True)]
+    await backend.store({name: one.encoded.block.data for name, one in zip(names, copied, strict=True)})
+    return [
+        (one.part, _stored_part(one.part, one.encoded, [stored_file(name, one.encoded)]))
+        for name, one in zip(names, copied, strict=True)
+    ]
 
 
 async def _store_part(backend: Backend, backup_id: str, first: _Copied, handoff: _Stream) -> Part:
     """Write a part, whose first block came already, as one object, or several where it rolls over."""
     part = first.part
-    objects: list[StoredFile] = []
-    copied = first
-    while True:
-        name = data_object(backup_id, part.table.schema, part.table.name, part.number, len(objects))
-        last = await _store_object(backend, name, copied, handoff)
-        objects.append(_stored_file(name, last))
-        if last.plain is not None:
-            return _stored_part(last, objects)
-        copied = await _next_block(handoff)
+
+    async def next_encoded() -> Encoded:
+        copied = await handoff.get()
+        assert isinstance(copied, _Copied)
+        return copied.encoded
+
+    def name(piece: int) -> str:
+        return data_object(backup_id, part.table.schema, part.table.name, part.number, piece)
+
+    last, objects = await store_encoded(backend, name, first.encoded, next_encoded)
+    return _stored_part(part, last, objects)
 
 
-def _stored_file(name: str, last: _Copied) -> StoredFile:
-    assert last.block.ends is not None
-    return StoredFile(name=name, bytes=last.block.ends.bytes, sha256=last.block.ends.sha256)
-
-
-def _stored_part(last: _Copied, objects: list[StoredFile]) -> Part:
+def _stored_part(plan: PartPlan, last: Encoded, objects: list[StoredFile]) -> Part:
     assert last.plain is not None
     return Part(
-        number=last.part.number,
-        first_page=last.part.first_page,
-        end_page=last.part.end_page,
+        number=plan.number,
+        first_page=plan.first_page,
+        end_page=plan.end_page,
         rows=last.rows,
         bytes=last.plain.bytes,
         sha256=last.plain.sha256,
         objects=tuple(objects),
     )
-
-
-async def _next_block(handoff: _Stream) -> _Copied:
-    copied = await handoff.get()
-    assert isinstance(copied, _Copied)
-    return copied
-
-
-async def _store_object(backend: Backend, name: str, first: _Copied, handoff: _Stream) -> _Copied:
-    """Write one object; return what ended it."""
-    upload = await backend.begin(name)
-    try:
-        copied = first
-        await upload.append(copied.block.data)
-        while copied.block.ends is None:
-            copied = await _next_block(handoff)
-            await upload.append(copied.block.data)
-        await upload.commit()
-        return copied
-    finally:
-        await upload.abort()
 
 
 def parts_by_table(copied: list[tuple[PartPlan, Part]]) -> dict[TableName, list[Part]]:

@@ -139,7 +139,7 @@ async def _heads_in_manifests(repository: Repository) -> tuple[list[RecordedHead
     try:
         for entry in (await repository.catalogue()).entries:
             try:
-                head = (await repository.manifest(entry.id)).trail_head
+                head = (await repository.backup(entry.id)).trail_head
             except NotFound:
                 continue  # deleted meanwhile
             except Corrupt as error:

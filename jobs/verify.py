@@ -12,7 +12,7 @@ from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import PlaceOutcome, Problem, ProblemKind, State, VerifyResult
 from storage.codecs import Decoder, Tally
 from storage.errors import Corrupt, Misplaced, NotFound, Refused, StorageError
-from storage.manifest import Manifest, Part, StoredFile, Table
+from storage.manifest import Increment, Log, Manifest, Part, StoredFile, Table
 from storage.objects import BlockingReader
 from storage.repository import Repository
 
@@ -21,10 +21,10 @@ STREAMS = 2
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """What one worker verifies: a part of a table, or a single file (`part` is None)."""
+    """What one worker verifies: a part of a table, a window of changes, or a single file (`part` is None)."""
 
     table: str | None
-    part: Part | None
+    part: Part | Log | None
     objects: tuple[StoredFile, ...]
 
     @property
@@ -68,7 +68,7 @@ async def verify_backup(
 
 
 async def problems_of(
-    repository: Repository, manifest: Manifest, on_progress: OnProgress = no_progress
+    repository: Repository, manifest: Manifest | Increment, on_progress: OnProgress = no_progress
 ) -> list[Problem]:
     """Everything that is wrong with one backup in one place."""
     found: list[Problem] = []
@@ -101,7 +101,7 @@ async def _read_manifest(
 ) -> list[_Piece]:
     """What is to be verified; nothing if the manifest itself is a problem."""
     try:
-        return _sampled(list(_pieces(await repository.manifest(backup_id))), sample)
+        return _sampled(list(_pieces(await repository.backup(backup_id))), sample)
     except Corrupt as error:
         kind: ProblemKind = "identity" if isinstance(error, Misplaced) else "altered"
         found.append(Problem(repository.place, name, None, kind, "the manifest that was written", error.message))
@@ -130,7 +130,10 @@ def _state(places: tuple[PlaceOutcome, ...]) -> State:
     return "warning" if any(place.error for place in places) else "success"
 
 
-def _pieces(manifest: Manifest) -> Iterator[_Piece]:
+def _pieces(manifest: Manifest | Increment) -> Iterator[_Piece]:
+    if isinstance(manifest, Increment):
+        yield _Piece(None, manifest.log, manifest.log.objects)
+        return
     for stored in manifest.dump.files():
         yield _Piece(None, None, (stored,))
     for table in manifest.tables:
@@ -213,10 +216,10 @@ def _read_through(reader: BlockingReader, name: str, tally: Tally, decoder: Deco
             tally.add(block)
 
 
-def _compare_plain(place: str, piece: _Piece, part: Part, decoder: Decoder) -> Iterator[Problem]:
+def _compare_plain(place: str, piece: _Piece, part: Part | Log, decoder: Decoder) -> Iterator[Problem]:
     name = piece.objects[0].name
     plain = decoder.plain.digest()
     if plain.sha256 != part.sha256 or plain.bytes != part.bytes:
         yield Problem(place, name, piece.table, "sha256_raw", part.sha256, plain.sha256)
-    if decoder.rows != part.rows:
+    if isinstance(part, Part) and decoder.rows != part.rows:
         yield Problem(place, name, piece.table, "rows", str(part.rows), str(decoder.rows))

@@ -1,18 +1,16 @@
-"""The description of one backup: typed, versioned, written last, carrying its own hash. FORMAT.md gives its meaning.
+"""The description of one backup: typed, versioned, written last. FORMAT.md gives its meaning.
 
-The file is JSON whose last two lines are the hash and the closing brace, so that anybody can check it:
-`head -n -2 MANIFEST | sha256sum`.
+How it becomes a file is in `manifest_file.py`.
 """
 
 import hashlib
-import json
+from abc import abstractmethod
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from storage.errors import Corrupt, Misplaced
 from storage.names import ManifestName
 
 
@@ -63,7 +61,8 @@ class Table(_Record):
     """One table with rows of its own: its shape and its data. `oid` is the source's, for the change log.
 
     `load_into` is the partitioned table through which its rows go in, where they may belong to another partition then.
-    `primary_key` are its columns in order; empty where the table has none.
+    `primary_key` are its columns in order; empty where the table has none. `identity` are those that tell rows apart in
+    the change log; empty where the table is not in it. `fingerprint` changes with what changes rows beside the log.
     """
 
     schema_name: str = Field(alias="schema")
@@ -74,6 +73,8 @@ class Table(_Record):
     persistence: Literal["permanent", "unlogged"]
     row_security: bool
     primary_key: tuple[str, ...]
+    identity: tuple[str, ...] = ()
+    fingerprint: str = ""
     columns: tuple[Column, ...]
     parts: tuple[Part, ...]
 
@@ -200,12 +201,19 @@ class TrailHead(_Record):
     sha256: str
 
 
-class Manifest(_Record):
-    """One backup. Times are UTC; `created_at` is the moment of the snapshot by the database's clock."""
+class Capture(_Record):
+    """How a full backup stands to the change log: whose slot, and from which LSN on the log holds what it lacks."""
+
+    slot: str
+    publication: int
+    since: str
+
+
+class Backup(_Record):
+    """What every kind of backup has. Times are UTC; `created_at` is the moment by the database's clock."""
 
     format: Literal[1] = 1
     id: str
-    kind: Literal["full"]
     created_at: datetime
     finished_at: datetime
     base: str | None
@@ -213,24 +221,44 @@ class Manifest(_Record):
     reason: str
     program: str
     source: Source
+    trail_head: TrailHead | None = None
+    warnings: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def rows(self) -> int:
+        """Rows, or changes of rows, of all tables."""
+
+    @abstractmethod
+    def objects(self) -> Iterator[StoredFile]:
+        """Every object of the backup but the manifest itself."""
+
+    @property
+    def bytes_stored(self) -> int:
+        """Bytes of all objects, as stored."""
+        return sum(stored.bytes for stored in self.objects())
+
+    def name(self) -> ManifestName:
+        """The name under which the manifest is stored, and listed."""
+        return ManifestName(self.id, self.base, self.rows, self.bytes_stored, self.label)
+
+
+class Manifest(Backup):
+    """A full backup: every row of its tables as of one snapshot."""
+
+    kind: Literal["full"]
     snapshot: Snapshot
     dump: Dump
     tables: tuple[Table, ...]
     sequences: tuple[Sequence, ...]
     schema_only: tuple[SchemaOnly, ...]
     not_covered: NotCovered
-    trail_head: TrailHead | None = None
-    warnings: tuple[str, ...]
+    capture: Capture | None = None
 
     @property
     def rows(self) -> int:
         """Rows of all tables."""
         return sum(table.rows for table in self.tables)
-
-    @property
-    def bytes_stored(self) -> int:
-        """Bytes of all objects, as stored."""
-        return sum(stored.bytes for stored in self.objects())
 
     def objects(self) -> Iterator[StoredFile]:
         """Every object of the backup but the manifest itself."""
@@ -239,35 +267,56 @@ class Manifest(_Record):
             for part in table.parts:
                 yield from part.objects
 
-    def name(self) -> ManifestName:
-        """The name under which the manifest is stored, and listed."""
-        return ManifestName(self.id, self.base, self.rows, self.bytes_stored, self.label)
+
+class TableChanges(_Record):
+    """How many rows of one table a window changes."""
+
+    schema_name: str = Field(alias="schema")
+    name: str
+    oid: int
+    changes: int
 
 
-def dump_manifest(manifest: Manifest) -> bytes:
-    """The manifest as it is stored."""
-    text = manifest.model_dump_json(by_alias=True, indent=1)
-    body = text.removesuffix("\n}").encode() + b",\n"
-    return body + f' "sha256": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
+class Unseen(_Record):
+    """A transaction in the log that a snapshot taken just after it was read did not see: its xid, its commit's LSN."""
+
+    xid: int
+    lsn: str
 
 
-def load_manifest(name: str, data: bytes) -> Manifest:
-    """Read a stored manifest; raises `Corrupt` if it was altered, `Misplaced` if it is another than its name says."""
-    hint = "check the other place with: rowvault verify --all"
-    body, _, trailer = data.removesuffix(b"\n}\n").rpartition(b"\n")
-    body += b"\n"
-    if trailer != f' "sha256": "{hashlib.sha256(body).hexdigest()}"'.encode():
-        raise Corrupt(f"manifest {name} was altered: its own hash does not match", hint)
-    try:
-        fields = json.loads(data)
-        del fields["sha256"]
-        manifest = Manifest.model_validate_json(json.dumps(fields))
-    except (ValueError, ValidationError, TypeError, KeyError, RecursionError) as error:
-        raise Corrupt(f"manifest {name} cannot be read by this version: {_first_line(error)}", hint) from error
-    if str(manifest.name()) != name:
-        raise Misplaced(f"manifest {name} belongs to another backup: {manifest.id}", hint)
-    return manifest
+class Log(_Record):
+    """The bytes of a window: `messages` by COPY's own count, in one object or several."""
+
+    messages: int
+    bytes: int
+    sha256: str
+    objects: tuple[StoredFile, ...]
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+class Increment(Backup):
+    """A window of the change log: every transaction whose commit record lies from `start` up to but not at `end`.
+
+    `last_commit` is the time of the last of them. `unseen` may be missing from a full backup that is taken after it.
+    `sequences` are as of its end or later.
+    """
+
+    kind: Literal["incremental"]
+    slot: str
+    publication: int
+    start: str
+    end: str
+    commits: int
+    last_commit: datetime | None
+    unseen: tuple[Unseen, ...]
+    changes: tuple[TableChanges, ...]
+    sequences: tuple[Sequence, ...]
+    log: Log
+
+    @property
+    def rows(self) -> int:
+        """Rows that were changed, counted as often as they were."""
+        return sum(table.changes for table in self.changes)
+
+    def objects(self) -> Iterator[StoredFile]:
+        """Every object of the backup but the manifest itself."""
+        yield from self.log.objects

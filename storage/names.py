@@ -86,6 +86,11 @@ def data_object(backup_id: str, schema: str, table: str, part: int, piece: int) 
     return f"{folder}/{part:05d}-{piece:03d}.copy.zst"
 
 
+def log_object(backup_id: str, piece: int) -> str:
+    """One object of a window of the change log."""
+    return f"{backup_prefix(backup_id)}changes/{piece:03d}.pgcopy.zst"
+
+
 @dataclass(frozen=True, slots=True)
 class ManifestName:
     """What a manifest's name says, so that ten thousand backups are listed without reading one."""

@@ -19,6 +19,7 @@ class Kind(StrEnum):
     """The kinds of backup that can be taken now."""
 
     full = "full"
+    incremental = "incremental"
 
 
 @cli.command()
@@ -32,6 +33,9 @@ def backup(
 ) -> None:
     """Take a backup now and verify it in every place.
 
+    A full one holds every row. An incremental one holds what was committed since the backup before it; where there is
+    none that it could continue, a full one is taken.
+
     Example: rowvault backup --label before-2.0 --reason "migration 41" --keep
     """
 
@@ -39,7 +43,7 @@ def backup(
         request = Request(check_label(label), reason, keep, adopt)
         _ = app.selection  # what cannot be meant is said before anybody is asked
         with output.progress(quiet=as_json) as on_progress:
-            result = await recorded.backup(app, recorder(app), f"{kind.value} backup", request, on_progress)
+            result = await recorded.backup(app, recorder(app), kind.value, request, on_progress)
         if as_json:
             document = output.backup_document(result)
             if result.state == "failed":

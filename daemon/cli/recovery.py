@@ -1,6 +1,7 @@
 """Commands for the day something is gone, and for being ready: restore, diff, drill, and what was done."""
 
 import sys
+from contextlib import AsyncExitStack
 from typing import Annotated
 
 import typer
@@ -11,9 +12,10 @@ from daemon.cli.shared import Backup, Json, cli, recorder, say
 from daemon.command import with_app
 from daemon.diff_output import show_diff
 from daemon.outcomes import DIFFERENCE, DONE, REFUSED, UsageError
+from daemon.points import read_point
 from daemon.targets import read_dsn
 from daemon.trail_output import show_trail
-from jobs import catalogue
+from jobs.as_of import opened
 from jobs.diff_sides import LIVE
 from jobs.postgres.identifiers import parse_key
 from jobs.restore import plan_restore
@@ -22,7 +24,12 @@ from jobs.restore_scope import Mode, Scope
 
 @cli.command()
 def restore(
-    backup_id: Annotated[str, typer.Argument(metavar="[BACKUP]", help="An id; without one: latest.")] = "latest",
+    backup_id: Annotated[str | None, typer.Argument(metavar="[BACKUP]", help="An id; without one: latest.")] = None,
+    at: Annotated[str | None, typer.Option(metavar="TIME", help="As of this time, instead of a BACKUP.")] = None,
+    at_lsn: Annotated[str | None, typer.Option(metavar="LSN", help="As of this LSN, its commit included.")] = None,
+    before_xid: Annotated[
+        str | None, typer.Option(metavar="XID", help="As it was just before this transaction was committed.")
+    ] = None,
     table: Annotated[list[str] | None, typer.Option(metavar="TABLE", help="Only this table; repeatable.")] = None,
     key: Annotated[
         list[str] | None, typer.Option(metavar="COL=VALUE", help="Only the row with this primary key; repeatable.")
@@ -44,24 +51,31 @@ def restore(
     A database that has something in it is changed in one transaction or not at all.
 
     Examples: rowvault restore --to env:NEW_DSN --dry-run · rowvault restore --table orders --to env:APP_DSN ·
-    rowvault restore --table orders --key id=7 --to env:APP_DSN
+    rowvault restore --table orders --key id=7 --at 2026-01-31T14:05:00Z --to env:APP_DSN
     """
 
     async def work(app: App) -> int:
         target, options = app.database(read_dsn(to, output.err.print)), app.restore_options
         scope = Scope(tuple(table or ()), _key(key or []), mode, into_schema)
-        manifest = await catalogue.read_resolved(app.repositories, backup_id)
-        with output.progress(quiet=as_json) as on_progress:
-            plan = await plan_restore(app.repositories, manifest, target, scope, options, on_progress)
-        if not as_json:
-            restore_output.print_plan(plan)
-        if dry_run:
-            say(as_json, restore_output.plan_document(plan), "dry run: nothing was done")
-            return DONE
-        if not yes and not _confirmed(as_json):
-            return REFUSED
-        with output.progress(quiet=as_json) as on_progress:
-            result = await recorded.restore(app, recorder(app), plan, scope, options, on_progress)
+        point = read_point(at, at_lsn, before_xid, app.settings.zone)
+        if point is not None and backup_id is not None:
+            raise UsageError("name a BACKUP or a moment, not both")
+        async with AsyncExitStack() as stack:
+            with output.progress(quiet=as_json) as on_progress:
+                opening = opened(app.repositories, backup_id or "latest", point, scope.tables, app.scratch, on_progress)
+                found = await stack.enter_async_context(opening)
+                plan = await plan_restore(found.repositories, found.manifest, target, scope, options, on_progress)
+            for name in found.stale:
+                output.warn(f"{name} comes back as in full backup {found.manifest.id}: its changes are in no backup")
+            if not as_json:
+                restore_output.print_plan(plan)
+            if dry_run:
+                say(as_json, restore_output.plan_document(plan), "dry run: nothing was done")
+                return DONE
+            if not yes and not _confirmed(as_json):
+                return REFUSED
+            with output.progress(quiet=as_json) as on_progress:
+                result = await recorded.restore(found.repositories, recorder(app), plan, scope, options, on_progress)
         if as_json:
             output.print_json(restore_output.restore_document(result))
         else:

@@ -2,7 +2,7 @@
 
 import re
 
-_ESCAPES = {
+ESCAPES = {
     ord(b"\\"): b"\\\\",
     ord(b"\b"): b"\\b",
     ord(b"\f"): b"\\f",
@@ -15,10 +15,10 @@ _ESCAPES = {
 
 def escaped(text: str) -> bytes:
     """A value as COPY TO writes it, given the text that its type's output function makes."""
-    return b"".join(_ESCAPES.get(byte) or bytes((byte,)) for byte in text.encode())
+    return b"".join(ESCAPES.get(byte) or bytes((byte,)) for byte in text.encode())
 
 
-_UNESCAPED = {escape[1:]: bytes((byte,)) for byte, escape in _ESCAPES.items()}
+_UNESCAPED = {escape[1:]: bytes((byte,)) for byte, escape in ESCAPES.items()}
 
 
 def unescaped(field: bytes) -> str:

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from jobs.postgres.catalogue import Relation, TableShape
 from jobs.postgres.connection import Connection
@@ -16,6 +17,7 @@ from jobs.postgres.identifiers import TableName, column_list, qualified
 PAGES_PER_PART = 6_144  # 48 MiB of heap: small enough that the streams end at about the same time
 
 Sink = Callable[[bytes], Awaitable[None]]
+Form = Literal["text", "binary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,15 @@ async def lock_nowait(connection: Connection, tables: Sequence[TableName], lost_
         raise ConnectionLost(f"locking {tables[0]}: no answer for {lost_after:g} s", "look at the network") from error
 
 
-async def copy_out(connection: Connection, part: PartPlan, sink: Sink, lost_after: float) -> int:
-    """Stream a part's rows as COPY text into `sink`; return the number of rows that the server counted.
+async def copy_out(
+    connection: Connection,
+    query: str,
+    what: str,
+    sink: Sink,
+    lost_after: float,
+    form: Literal["text", "binary"] = "text",
+) -> int:
+    """Stream a query's rows as COPY writes them into `sink`; return the number of rows that the server counted.
 
     Raises `ConnectionLost` if the server sends nothing for so many seconds; how long `sink` takes does not count.
     """
@@ -107,15 +116,15 @@ async def copy_out(connection: Connection, part: PartPlan, sink: Sink, lost_afte
 
     try:
         async with asyncio.timeout(lost_after) as patience:
-            with translated(f"copying {part}"):
-                status = await connection.copy_from_query(part.query, output=take, format="text", encoding="UTF8")
+            with translated(f"copying {what}"):
+                status = await connection.copy_from_query(query, output=take, format=form, encoding="UTF8")
     except TimeoutError as error:
-        raise ConnectionLost(f"copying {part}: no data for {lost_after:g} s", "look at the network") from error
+        raise ConnectionLost(f"copying {what}: no data for {lost_after:g} s", "look at the network") from error
     except AttributeError as error:
         # What asyncpg says when it finds no transport after a sink has worked.
         if not connection.is_closed():
             raise
-        raise ConnectionLost(f"copying {part}: the session ended", "see the server's log") from error
+        raise ConnectionLost(f"copying {what}: the session ended", "see the server's log") from error
     return int(status.removeprefix("COPY "))
 
 

@@ -9,6 +9,7 @@ PostgresError
 ├── Violation             rows break a constraint
 ├── Contended             somebody needs a lock that conflicts with ours: we give way, and may try again
 ├── TransactionPooling    a pooler hands each transaction to another server session
+├── CannotCapture         server or role do not allow to capture changes from WAL
 ├── ToolTrouble           pg_dump or pg_restore is missing, too old, or failed
 └── Held                  another process holds the job lock
 """
@@ -64,6 +65,10 @@ class Contended(PostgresError):
 
 class TransactionPooling(PostgresError):
     """A transaction-mode pooler stands between: sessions, snapshots and locks do not hold through it."""
+
+
+class CannotCapture(PostgresError):
+    """The server, or the role, does not allow to capture changes from WAL; the hint says what would."""
 
 
 class ToolTrouble(PostgresError):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from jobs.postgres.capture import TableLog, read_table_logs
 from jobs.postgres.catalogue import (
     Chosen,
     Extension,
@@ -40,6 +41,7 @@ class Inventory:
     relations: tuple[Relation, ...]
     chosen: Chosen
     shapes: dict[int, TableShape]
+    logs: dict[int, TableLog]
     schemas: tuple[str, ...]
     other_schemas: tuple[str, ...]
     extensions: tuple[Extension, ...]
@@ -68,10 +70,12 @@ async def read_inventory(session: SnapshotSession) -> Inventory:
             for relation in session.relations
             if relation.kind == "S" and relation.table.schema in schemas and not relation.of_extension
         ]
+        oids = [relation.oid for relation in session.chosen.relations]
         return Inventory(
             relations=session.relations,
             chosen=session.chosen,
-            shapes=await read_shapes(connection, [relation.oid for relation in session.chosen.relations]),
+            shapes=await read_shapes(connection, oids),
+            logs=await read_table_logs(connection, oids),
             schemas=tuple(schemas),
             other_schemas=tuple(name for name in await read_schemas(connection) if name not in schemas),
             extensions=extensions,

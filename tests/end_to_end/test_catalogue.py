@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from jobs.catalogue import keep, list_backups, read_manifest, release, resolve
+from jobs.catalogue import keep, list_backups, read_backup, release, resolve
 from jobs.errors import NotThere
 from storage.backends.memory import MemoryBackend
 from storage.backends.protocol import StoredObject
@@ -218,17 +218,17 @@ class TestReadingAManifest:
     ) -> None:
         backup = made_up()
         await backup.commit(s3)
-        assert await read_manifest(places, ID) == backup.manifest
+        assert await read_backup(places, ID) == backup.manifest
         await put(local.backend, str(backup.manifest.name()), b"damaged")
-        assert await read_manifest(places, ID) == backup.manifest
+        assert await read_backup(places, ID) == backup.manifest
         turn_off(local)
-        assert await read_manifest(places, ID) == backup.manifest
+        assert await read_backup(places, ID) == backup.manifest
 
     async def test_if_none_can_the_reason_is_said(
         self, places: list[Repository], local: Repository, s3: Repository
     ) -> None:
         with pytest.raises(NotFound):
-            await read_manifest(places, ID)
+            await read_backup(places, ID)
         await put(s3.backend, str(made_up().manifest.name()), b"damaged")
         with pytest.raises(Corrupt):
-            await read_manifest(places, ID)
+            await read_backup(places, ID)

@@ -11,6 +11,7 @@ import pytest
 
 from daemon.app import open_app
 from daemon.settings import load_settings
+from jobs.as_of import AsOf
 from jobs.diff import KEYS_SHOWN, DiffOptions, DiffResult, TableDiff, diff_backups, diff_live
 from jobs.errors import NotThere
 from jobs.postgres.connection import Source
@@ -231,7 +232,8 @@ async def test_keys_are_bounded_and_it_is_said_that_there_are_more(shop: Databas
 async def test_two_backups_are_compared(shop: Database, taken: Taken) -> None:
     await shop.execute("DELETE FROM customers WHERE id = 1; DROP TABLE notes; CREATE TABLE fresh AS SELECT 1 AS one")
     later = await back_up(shop, repository=taken.repository)
-    result = await diff_backups([taken.repository], taken.manifest, later.manifest, DiffOptions(keys=True))
+    one, other = (AsOf((taken.repository,), manifest, ()) for manifest in (taken.manifest, later.manifest))
+    result = await diff_backups(one, other, DiffOptions(keys=True))
     found = by_name(result)
     assert counts(found["customers"]) == (1, 0, 0)
     assert found["notes"].note == f"exists only in the backup, not in {later.manifest.id}"

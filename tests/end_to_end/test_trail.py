@@ -88,7 +88,7 @@ class Desk:
 
     async def back_up(self) -> BackupResult:
         recorder = self.app.recorder("me@here", self.warnings.append)
-        return await take_backup(self.app, recorder, "full backup", Request(), no_progress)
+        return await take_backup(self.app, recorder, "full", Request(), no_progress)
 
     async def keep(self, backup: str) -> None:
         await keep(self.app, self.app.recorder("me@here", self.warnings.append), backup, "")

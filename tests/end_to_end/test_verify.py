@@ -7,7 +7,8 @@ import pytest
 from jobs.results import Problem, ProblemKind
 from jobs.verify import verify_backup
 from storage.errors import NotFound
-from storage.manifest import Part, dump_manifest
+from storage.manifest import Part
+from storage.manifest_file import dump_manifest
 from storage.objects import get
 from storage.repository import Repository
 from tests.end_to_end.conftest import DUMP_FILES, KINDS_OF_OBJECT, Backups

@@ -11,7 +11,7 @@ import pytest
 from storage.backends.local import LocalBackend
 from storage.backends.memory import MemoryBackend
 from storage.errors import AlreadyExists, Corrupt, NotFound
-from storage.manifest import dump_manifest
+from storage.manifest_file import dump_manifest
 from storage.names import KEPT, MANIFESTS, REPOSITORY, VERIFICATIONS, ManifestName
 from storage.objects import get, put
 from storage.repository import OtherSource, Repository

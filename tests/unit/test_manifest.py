@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 import storage.manifest
 from storage.errors import Corrupt, Misplaced
-from storage.manifest import Column, Manifest, NotCovered, dump_manifest, load_manifest
+from storage.manifest import Column, Increment, Manifest, NotCovered
+from storage.manifest_file import dump_manifest, load_manifest
 from storage.names import LABEL_BYTES, escape
 from tests.manifests import ID, OTHER_ID, made_up
 
@@ -142,7 +143,8 @@ def test_its_name_holds_the_sums_over_its_tables() -> None:
 
 
 def test_the_format_document_names_every_field() -> None:
-    missing = [f"{model.__name__}.{name}" for model, name in fields_of(Manifest) if f"`{name}`" not in FORMAT]
+    fields = [*fields_of(Manifest), *fields_of(Increment)]
+    missing = [f"{model.__name__}.{name}" for model, name in fields if f"`{name}`" not in FORMAT]
     assert missing == []
 
 

@@ -1,0 +1,226 @@
+"""A backup as of any moment that a chain reaches, made beside the repository: the base with the log's changes in it.
+
+What comes out looks like a full backup, so that everything which can be done with one can be done with it: its changed
+tables lie in temporary files, all else is still in its place.
+"""
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from jobs.catalogue import read_resolved
+from jobs.chain import Chain, Point, Through, chain_to
+from jobs.errors import NotThere
+from jobs.leasing import leased_for_reading
+from jobs.part_reading import read_part
+from jobs.postgres.pgoutput import changes, lsn_number
+from jobs.progress import OnProgress, Progress, no_progress
+from jobs.replay import Merge, TableStates
+from jobs.restore_scope import chosen_tables
+from storage.backends.local import LocalBackend
+from storage.backends.overlay import Overlay
+from storage.backends.protocol import Backend
+from storage.codecs import Encoder
+from storage.errors import Corrupt, StorageError
+from storage.manifest import Manifest, Part, StoredFile, Table
+from storage.manifest import Sequence as StoredSequence
+from storage.repository import Repository
+
+Change = Callable[[Iterator[bytes]], Iterator[bytes]]
+MADE = "as-of/"
+LEVEL = -3  # read once and thrown away: speed counts
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """A backup as of a moment. `repositories` are where it can be read; `stale` are tables that are older than it."""
+
+    repositories: tuple[Repository, ...]
+    manifest: Manifest
+    stale: tuple[str, ...]
+
+
+class _Made(Repository):
+    """A repository in which one backup's manifest is another than the stored one."""
+
+    def __init__(self, place: str, backend: Backend, made: Manifest) -> None:
+        super().__init__(place, backend)
+        self._made = made
+
+    async def manifest(self, backup_id: str) -> Manifest:
+        """See `Repository.manifest`."""
+        return self._made if backup_id == self._made.id else await super().manifest(backup_id)
+
+
+@asynccontextmanager
+async def opened(
+    repositories: Sequence[Repository],
+    wanted: str,
+    point: Point | None = None,
+    names: Sequence[str] = (),
+    scratch: Path | None = None,
+    on_progress: OnProgress = no_progress,
+) -> AsyncIterator[AsOf]:
+    """What a person means, for as long as the block runs: a backup of any kind by its id or `latest`, or a point.
+
+    `names` are the tables that are wanted (none: all). Temporary files go to `scratch`. Raises what `resolve`,
+    `chain_to` and `as_of` raise.
+    """
+    if point is None:
+        found = await read_resolved(repositories, wanted)
+        if isinstance(found, Manifest):
+            yield AsOf(tuple(repositories), found, ())
+            return
+        point = Through(found)
+    chain = await chain_to(repositories, point)
+    async with as_of(repositories, chain, point, names, scratch, on_progress) as made:
+        yield made
+
+
+@asynccontextmanager
+async def as_of(
+    repositories: Sequence[Repository],
+    chain: Chain,
+    point: Point,
+    names: Sequence[str] = (),
+    scratch: Path | None = None,
+    on_progress: OnProgress = no_progress,
+) -> AsyncIterator[AsOf]:
+    """Make the backup as of a point while the block runs, out of the first place where all it needs is whole.
+
+    The temporary files are about as large as the stored rows of the tables that changed. Raises `NotThere` if a table
+    that is wanted by name is not in the log, `Corrupt` and what else the last place raises if none will do.
+    """
+    wanted = chosen_tables(chain.base, names)
+    stale = tuple(f"{one.schema_name}.{one.name}" for one in wanted if not one.identity)
+    if names and stale:
+        raise NotThere(
+            f"the changes of {stale[0]} are in no backup: nothing tells its rows apart",
+            f"it is as it was in the full backup {chain.base.id}; a primary key lets its changes be kept",
+        )
+    with tempfile.TemporaryDirectory(prefix="rowvault-", dir=scratch) as name:
+        folder, failures = Path(name), list[StorageError]()
+        for repository in repositories:
+            async with AsyncExitStack() as lease:
+                try:
+                    await lease.enter_async_context(leased_for_reading(repository, chain.base.id, "as of a moment"))
+                    manifest = await _made(repository, chain, point, wanted, folder, on_progress)
+                except StorageError as error:
+                    failures.append(error)
+                    continue
+                backend = Overlay(repository.backend, LocalBackend(folder), MADE)
+                yield AsOf((_Made(repository.place, backend, manifest),), manifest, stale)
+                return
+        raise next((one for one in failures if isinstance(one, Corrupt)), failures[0])
+
+
+async def _made(
+    repository: Repository,
+    chain: Chain,
+    point: Point,
+    wanted: Sequence[Table],
+    folder: Path,
+    on_progress: OnProgress,
+) -> Manifest:
+    """Replay the log, then write each wanted table anew that it changed."""
+    logged = [table for table in wanted if table.identity]
+    with tempfile.TemporaryDirectory(dir=folder) as work, ExitStack() as stack:
+        states = {table.oid: stack.enter_context(closing(TableStates(table, Path(work)))) for table in logged}
+        await _replay(repository, chain, point, states, on_progress)
+        tables = {}
+        for table in wanted:
+            if (state := states.get(table.oid)) is not None and state.touched:
+                on_progress(Progress("applying changes", backup=chain.base.id, table=state.rows.name))
+                tables[table.oid] = await _rewritten(repository, table, state, folder)
+    return chain.base.model_copy(
+        update={
+            "tables": tuple(tables.get(table.oid, table) for table in chain.base.tables),
+            "sequences": _sequences(chain),
+            "created_at": point.moment(chain),
+            "id": chain.windows[-1].id if chain.windows else chain.base.id,
+        }
+    )
+
+
+async def _replay(
+    repository: Repository, chain: Chain, point: Point, states: Mapping[int, TableStates], on_progress: OnProgress
+) -> None:
+    """Apply what the base lacks, in the order of the log, up to the point; read every window to its end."""
+    since, ended = chain.since, False
+    total = sum(window.bytes_stored for window in chain.windows)
+    done = 0
+
+    def take(chunks: Iterator[bytes]) -> bool:
+        for change in changes(chunks, since):
+            if point.stops_before(change.commit):
+                break
+            state = states.get(change.oid)
+            if state is not None and chain.lacks(change.commit):
+                state.apply(change)
+        else:
+            return False
+        for _ in chunks:  # only what was read to its end is known to be what was stored
+            pass
+        return True
+
+    for window in chain.windows:
+        ended = await read_part(repository, window.log, take)
+        if ended:
+            return
+        since = max(since, lsn_number(window.end))
+        done += window.bytes_stored
+        on_progress(Progress("reading the change log", done, total, window.id))
+
+
+async def _rewritten(repository: Repository, table: Table, state: TableStates, folder: Path) -> Table:
+    """The table with its changes in it: each part of the base without what became of its rows, and what is new."""
+    merge = await asyncio.to_thread(Merge, state)
+    parts = [
+        await read_part(repository, part, partial(_write, merge.kept, folder, table, part.number))
+        for part in (() if state.truncated else table.parts)
+    ]
+    number = max((part.number for part in table.parts), default=0) + 1
+    parts.append(await asyncio.to_thread(_write, _as_it_is, folder, table, number, merge.left()))
+    return table.model_copy(update={"parts": tuple(parts)})
+
+
+def _as_it_is(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    return chunks
+
+
+def _write(
+    change: Callable[[Iterator[bytes]], Iterator[bytes]],
+    folder: Path,
+    table: Table,
+    number: int,
+    chunks: Iterator[bytes],
+) -> Part:
+    """In a thread: write what becomes of a part's text into a temporary file."""
+    name = f"{MADE}{table.oid}-{number:05d}.copy.zst"
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    encoder, rows = Encoder(LEVEL, sys.maxsize), 0
+    with path.open("wb") as file:
+        for chunk in change(chunks):
+            rows += chunk.count(b"\n")
+            if (block := encoder.feed(chunk)) is not None:
+                file.write(block.data)
+        block, plain = encoder.finish()
+        file.write(block.data)
+    assert block.ends is not None
+    stored = StoredFile(name=name, bytes=block.ends.bytes, sha256=block.ends.sha256)
+    return Part(
+        number=number, first_page=None, end_page=None, rows=rows, bytes=plain.bytes, sha256=plain.sha256,
+        objects=(stored,),
+    )  # fmt: skip
+
+
+def _sequences(chain: Chain) -> tuple[StoredSequence, ...]:
+    """Where each stood when it was first looked at after the moment, which is never behind the rows."""
+    later = {(one.schema_name, one.name): one for one in chain.windows[-1].sequences} if chain.windows else {}
+    return tuple(later.get((one.schema_name, one.name), one) for one in chain.base.sequences)

@@ -1,0 +1,237 @@
+"""Which backups together make a moment: a full one, and the windows of the change log from it on, without a gap."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from jobs.catalogue import ListedBackup, list_backups, read_backup
+from jobs.errors import NotThere
+from jobs.postgres.change_log import is_visible, widened
+from jobs.postgres.pgoutput import Commit, lsn_number
+from storage.manifest import Increment, Manifest
+from storage.repository import Repository
+
+AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """As of a time: every commit in the order of the log, up to the first that came after it."""
+
+    time: datetime
+
+    def stops_before(self, commit: Commit) -> bool:
+        """Whether this commit, and all after it, are not wanted."""
+        return commit.time > self.time
+
+    def begins_with(self, base: Manifest) -> bool:
+        """Whether a full backup may be the base."""
+        return base.created_at <= self.time
+
+    def reached_by(self, window: Increment) -> bool:
+        """Whether nothing after this window can be wanted."""
+        return window.created_at >= self.time
+
+    def moment(self, chain: "Chain") -> datetime:
+        """Which moment that is."""
+        return self.time
+
+    def __str__(self) -> str:
+        return self.time.isoformat()
+
+
+@dataclass(frozen=True, slots=True)
+class AtLsn:
+    """As of an LSN: every commit whose record begins there or before."""
+
+    lsn: int
+
+    def stops_before(self, commit: Commit) -> bool:
+        """Whether this commit, and all after it, are not wanted."""
+        return commit.lsn > self.lsn
+
+    def begins_with(self, base: Manifest) -> bool:
+        """Whether a full backup may be the base."""
+        return lsn_number(base.snapshot.lsn) <= self.lsn
+
+    def reached_by(self, window: Increment) -> bool:
+        """Whether nothing after this window can be wanted."""
+        return lsn_number(window.end) > self.lsn
+
+    def moment(self, chain: "Chain") -> datetime:
+        """Which moment that is, as near as the chain tells: it reaches no further."""
+        return chain.reaches
+
+    def __str__(self) -> str:
+        return f"LSN {self.lsn >> 32:X}/{self.lsn & 0xFFFFFFFF:X}"
+
+
+@dataclass(frozen=True, slots=True)
+class BeforeXid:
+    """Just before a transaction: every commit before its own. `xid` has 64 bits, or the lower 32 of them."""
+
+    xid: int
+
+    def stops_before(self, commit: Commit) -> bool:
+        """Whether this commit, and all after it, are not wanted."""
+        return commit.xid == self.xid & 0xFFFFFFFF
+
+    def begins_with(self, base: Manifest) -> bool:
+        """Whether a full backup may be the base."""
+        xid = self.xid if self.xid >> 32 else widened(self.xid, base.snapshot.xmax)
+        return not is_visible(xid, base.snapshot.xmax, base.snapshot.in_progress)
+
+    def reached_by(self, window: Increment) -> bool:
+        """Whether nothing after this window can be wanted: only its changes tell."""
+        return False
+
+    def moment(self, chain: "Chain") -> datetime:
+        """Which moment that is, as near as the chain tells: it reaches no further."""
+        return chain.reaches
+
+    def __str__(self) -> str:
+        return f"before transaction {self.xid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Through:
+    """Everything up to the end of one incremental backup."""
+
+    window: Increment
+
+    def stops_before(self, commit: Commit) -> bool:
+        """Whether this commit, and all after it, are not wanted."""
+        return False
+
+    def begins_with(self, base: Manifest) -> bool:
+        """Whether a full backup may be the base."""
+        return base.id == self.window.base
+
+    def reached_by(self, window: Increment) -> bool:
+        """Whether nothing after this window can be wanted."""
+        return window.id == self.window.id
+
+    def moment(self, chain: "Chain") -> datetime:
+        """Which moment that is."""
+        return self.window.created_at
+
+    def __str__(self) -> str:
+        return self.window.id
+
+
+Point = At | AtLsn | BeforeXid | Through
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A full backup, and windows in order that hold everything which it lacks, up to the end of the last one."""
+
+    base: Manifest
+    windows: tuple[Increment, ...]
+
+    @property
+    def since(self) -> int:
+        """The LSN from which on transactions may be missing from the base."""
+        assert self.base.capture is not None
+        return lsn_number(self.base.capture.since)
+
+    def lacks(self, commit: Commit) -> bool:
+        """Whether the base does not have a transaction: exactly if its snapshot does not see it."""
+        seen = self.base.snapshot
+        return not is_visible(widened(commit.xid, seen.xmax), seen.xmax, seen.in_progress)
+
+    @property
+    def reaches(self) -> datetime:
+        """The newest moment it can bring back."""
+        return max([self.base.created_at, *(window.created_at for window in self.windows)])
+
+
+def joined(base: Manifest, windows: Iterable[Increment]) -> Chain:
+    """The windows that continue a base without a gap, in the order of the log."""
+    if base.capture is None:
+        return Chain(base, ())
+    found: list[Increment] = []
+    end = lsn_number(base.capture.since)
+    for window in sorted(windows, key=lambda one: (lsn_number(one.start), lsn_number(one.end))):
+        if window.slot != base.capture.slot or lsn_number(window.end) <= end:
+            continue
+        if lsn_number(window.start) > end:
+            break
+        found.append(window)
+        end = lsn_number(window.end)
+    return Chain(base, tuple(found))
+
+
+async def chain_to(repositories: Sequence[Repository], point: Point) -> Chain:
+    """The chain that brings back a moment, with the newest base that can; raises `NotThere`, naming the nearest."""
+    listed = [backup for backup in (await list_backups(repositories)).backups if backup.whole_somewhere]
+    windows = _Windows(repositories, [backup for backup in listed if backup.kind == "incremental"])
+    reaches: list[datetime] = []
+    for backup in listed:
+        if backup.kind != "full":
+            continue
+        base = await read_backup(repositories, backup.id)
+        assert isinstance(base, Manifest)
+        if not point.begins_with(base):
+            reaches.append(base.created_at)
+            continue
+        if isinstance(point, At) and point.time == base.created_at:
+            return Chain(base, ())
+        chain = await windows.chain(base, point)
+        if chain.windows and (isinstance(point, BeforeXid) or point.reached_by(chain.windows[-1])):
+            return chain
+        reaches.append(chain.reaches)
+    raise _out_of_reach(point, reaches)
+
+
+def _out_of_reach(point: Point, reaches: list[datetime]) -> NotThere:
+    if not reaches:
+        return NotThere("there is no backup yet", "take one with: rowvault backup")
+    if not isinstance(point, At):
+        return NotThere(f"no chain of backups reaches {point}", "rowvault list shows which moments can be reached")
+    before = max((one for one in reaches if one <= point.time), default=None)
+    after = min((one for one in reaches if one > point.time), default=None)
+    nearest = " and ".join(one.isoformat() for one in (before, after) if one is not None)
+    return NotThere(f"no chain of backups reaches {point}", f"the nearest moments are {nearest}; see rowvault list")
+
+
+class _Windows:
+    """The manifests of incremental backups, each read once, and only as far as they are wanted."""
+
+    def __init__(self, repositories: Sequence[Repository], listed: Sequence[ListedBackup]) -> None:
+        self._repositories = repositories
+        self._listed = sorted(listed, key=lambda backup: backup.id)
+        self._read: dict[str, Increment] = {}
+
+    async def chain(self, base: Manifest, point: Point) -> Chain:
+        """The windows from a base on, until the point is reached or they end."""
+        if base.capture is None:
+            return Chain(base, ())
+        later = [backup.id for backup in self._listed if backup.created_at > base.created_at]
+        found = await self._before(base)
+        for begin in range(0, len(later), AT_ONCE):
+            found += await self._manifests(later[begin : begin + AT_ONCE])
+            chain = joined(base, found)
+            if chain.windows and point.reached_by(chain.windows[-1]):
+                break
+        chain = joined(base, found)
+        first = next((number for number, one in enumerate(chain.windows) if point.reached_by(one)), None)
+        return chain if first is None else Chain(base, chain.windows[: first + 1])
+
+    async def _before(self, base: Manifest) -> list[Increment]:
+        """Windows from before the base that hold what it does not see, newest first."""
+        assert base.capture is not None
+        found: list[Increment] = []
+        for backup in reversed([one for one in self._listed if one.created_at <= base.created_at]):
+            found += await self._manifests([backup.id])
+            if found[-1].slot != base.capture.slot or lsn_number(found[-1].start) <= lsn_number(base.capture.since):
+                break
+        return found
+
+    async def _manifests(self, ids: Sequence[str]) -> list[Increment]:
+        new = [one for one in ids if one not in self._read]
+        for read in await asyncio.gather(*(read_backup(self._repositories, one) for one in new)):
+            assert isinstance(read, Increment)
+            self._read[read.id] = read
+        return [self._read[one] for one in ids]

@@ -1,0 +1,354 @@
+"""An incremental backup: what was committed since the last one, out of the change log, a bounded window at a time.
+
+Each window is stored, committed and only then let go by the server, so that nothing is lost if the process dies in
+between; what is read twice then is told apart by its LSN. Where no chain can be continued, a full backup begins one.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+
+from jobs.describe import describe_sequences, describe_source
+from jobs.full_backup import BackupOptions, full_backup
+from jobs.leasing import leased
+from jobs.log_position import LogPosition, continued, log_position
+from jobs.offsite import mirrored
+from jobs.postgres.capture import Slot, TableLog, read_capture, read_slot, read_table_logs, require_capture, set_up
+from jobs.postgres.catalogue import Selection, SequenceState, choose, read_relations, read_sequences
+from jobs.postgres.change_log import LogEnd, WindowTally, advance, is_visible, read_log_end
+from jobs.postgres.connection import Connection, Source, session
+from jobs.postgres.errors import translated
+from jobs.postgres.identifiers import TableName
+from jobs.postgres.pgoutput import lsn_number, lsn_text
+from jobs.preparing import Ready, make_ready
+from jobs.progress import OnProgress, Progress, no_progress
+from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome
+from jobs.sweep import discard
+from jobs.table_copy import CopyOptions
+from jobs.verify import verify_backup
+from jobs.window_copy import copy_window
+from storage.errors import StorageError
+from storage.manifest import Increment, Log, Manifest, TableChanges, Unseen
+from storage.names import check_label, new_backup_id
+from storage.repository import Repository
+
+WINDOW_BYTES = 256 * 1024 * 1024
+TICK = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureOptions:
+    """How changes are captured. `patience`: seconds to wait for transactions that were at work when it begins.
+
+    `lag_limit`: bytes of WAL that the slot may hold back; past it the slot is dropped, and a full backup begins anew.
+    `window_bytes`: about how much WAL is read at a time.
+    """
+
+    copying: CopyOptions = field(default_factory=CopyOptions)
+    patience: float = 60.0
+    lag_limit: int = 10 * 1024**3
+    window_bytes: int = WINDOW_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """What can be continued: the full backup that it begins with, and how far the log has come since."""
+
+    base: Manifest
+    log: LogPosition
+
+    def next_stop(self, end: int, most: int) -> int:
+        """Up to where the next window goes: at most so many bytes of WAL on, but past the base if it is the first."""
+        at_least = lsn_number(self.base.snapshot.lsn) if self.log.newest is None else self.log.end
+        return min(end, max(self.log.end + most, at_least))
+
+    def known_at(self, stop: int) -> datetime:
+        """A moment up to which a window that stops there surely reaches, later than that of the window before."""
+        moments = [self.base.created_at] if stop >= lsn_number(self.base.snapshot.lsn) else []
+        return max(moments + ([self.log.newest.created_at] if self.log.newest else [])) + TICK
+
+
+async def incremental_backup(
+    source: Source,
+    selection: Selection,
+    repositories: Sequence[Repository],
+    capture: CaptureOptions,
+    options: BackupOptions,
+    on_progress: OnProgress = no_progress,
+) -> BackupResult:
+    """Store, commit and verify what was committed since the last backup; take a full one where that has no chain.
+
+    The job lock is the caller's to hold. What it stores is committed in the primary place before the server lets go of
+    it; a second place that fails is `pending`. Raises `CannotCapture` where changes cannot be captured at all.
+    """
+    check_label(options.label)
+    started = time.monotonic()
+    ready = await make_ready(source, repositories, adopt=options.adopt)
+    async with session(source, "capture") as connection:
+        await require_capture(connection)
+        taking = _Taking(source, selection, connection, ready, capture, options, on_progress)
+        found = await _chain(taking)
+        if isinstance(found, _Chain):
+            taken = await _take_windows(taking, found)
+            if not isinstance(taken, str):
+                return await _result(taken, taking, repositories, started)
+            found = taken
+        on_progress(Progress(f"a new chain begins: {found}"))
+        await _begin_anew(taking)
+    result = await full_backup(source, selection, repositories, options, on_progress)
+    return replace(result, warnings=(f"a full backup was taken: {found}", *result.warnings))
+
+
+@dataclass(frozen=True, slots=True)
+class _Taking:
+    """What every window needs; `connection` looks after slot and publication."""
+
+    source: Source
+    selection: Selection
+    connection: Connection
+    ready: Ready
+    capture: CaptureOptions
+    options: BackupOptions
+    on_progress: OnProgress
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """One window that was committed, and how each place took it."""
+
+    increment: Increment
+    outcomes: tuple[PlaceOutcome, ...]
+
+
+async def _chain(taking: _Taking) -> _Chain | str:
+    """The chain that can be continued without a gap, or why there is none."""
+    capture = await read_capture(taking.connection)
+    if capture is None:
+        return "changes were not captured before, or the publication is no longer what it was"
+    slot = await read_slot(taking.connection, capture.slot)
+    if reason := _lost(slot, taking.capture.lag_limit):
+        return reason
+    log = await log_position(taking.connection, taking.ready.primary)
+    if log is None:
+        return "changes were taken from the slot that no backup has"
+    base = await _base(taking.ready.primary, log)
+    if base is None:
+        return "no full backup was taken since changes are captured"
+    reason = await _changed(taking, base)
+    return reason or _Chain(base, log)
+
+
+def _lost(slot: Slot | None, limit: int) -> str:
+    if slot is None:
+        return "the replication slot is gone: dropped, or left behind by a failover or a restore"
+    if slot.lost:
+        return "the server threw away WAL that the replication slot needs (max_slot_wal_keep_size)"
+    if slot.lag_bytes > limit:
+        return f"the replication slot held back {slot.lag_bytes} bytes of WAL, {limit} is the limit"
+    return ""
+
+
+async def _base(primary: Repository, log: LogPosition) -> Manifest | None:
+    """The newest full backup that the log continues."""
+    for entry in (await primary.catalogue()).entries:
+        if entry.kind == "full":
+            manifest = await primary.manifest(entry.id)
+            if manifest.capture is not None and manifest.capture.slot == log.capture.slot:
+                return manifest
+            return None
+    return None
+
+
+async def _changed(taking: _Taking, base: Manifest) -> str:
+    """Why the tables, or the source, are no longer what they were when the base was taken; empty if they are."""
+    lineage = taking.ready.lineage
+    was = (base.source.system_identifier, base.source.timeline, base.source.token)
+    if was != (lineage.system_identifier, lineage.timeline, lineage.token):
+        return "the database is of another lineage: it was restored, failed over or cloned"
+    logs = await _table_logs(taking)
+    known = {table.oid: table for table in base.tables}
+    names = {oid: str(TableName(table.schema_name, table.name)) for oid, table in known.items()}
+    for oid in known.keys() ^ logs.keys():
+        return f"{names.get(oid) or logs[oid].table} came or went"
+    for oid, log in logs.items():
+        if log.fingerprint != known[oid].fingerprint:
+            return f"the definition of {log.table} changed"
+        if log.identity != known[oid].identity:
+            return f"{log.table} can be told apart by other columns than before"
+    return ""
+
+
+async def _table_logs(taking: _Taking) -> dict[int, TableLog]:
+    with translated("reading the catalogue"):
+        chosen = choose(await read_relations(taking.connection), taking.selection)
+    return await read_table_logs(taking.connection, [relation.oid for relation in chosen.relations])
+
+
+async def _begin_anew(taking: _Taking) -> None:
+    logs = await _table_logs(taking)
+    await set_up(taking.connection, list(logs.values()), taking.capture.patience)
+
+
+async def _take_windows(taking: _Taking, chain: _Chain) -> list[_Taken] | str:
+    """Store window after window up to the end of the log as it is now; return why not, if tables changed meanwhile."""
+    end = await read_log_end(taking.connection)
+    first, taken = chain.log.end, list[_Taken]()
+    while chain.log.end < end.lsn or not taken:
+        stop = chain.next_stop(end.lsn, taking.capture.window_bytes)
+        one = await _take_window(taking, chain, end, stop)
+        if isinstance(one, str):
+            return one
+        taken.append(one)
+        chain = replace(chain, log=continued(chain.log, one.increment))
+        taking.on_progress(Progress("reading the change log", stop - first, end.lsn - first, one.increment.id))
+    return taken
+
+
+async def _take_window(taking: _Taking, chain: _Chain, end: LogEnd, stop: int) -> _Taken | str:
+    """Store, commit and let go one window. The last one reaches the moment at which the log's end was read."""
+    primary = taking.ready.primary
+    moment = end.moment if stop == end.lsn else chain.known_at(stop)
+    backup_id = new_backup_id("incremental", moment)
+    tally = WindowTally(chain.log.end, end)
+    async with (
+        leased(primary, backup_id, "incremental backup"),
+        mirrored(primary, taking.ready.others, backup_id) as mirrors,
+    ):
+        try:
+            log = await copy_window(
+                taking.source, chain.log.capture.slot, stop, backup_id, primary.backend, taking.capture.copying, tally
+            )
+            sequences = await _sequences(taking.connection, chain.base)
+            if reason := await _changed_since(taking, chain):
+                await discard(primary, backup_id)
+                return reason
+        except Exception:
+            with suppress(StorageError):  # the next run's sweep removes what this could not
+                await discard(primary, backup_id)
+            raise
+        increment = _describe(taking, chain, backup_id, moment, end, stop, tally, log, sequences)
+        for mirror in mirrors:
+            mirror.offer(log.objects)
+        await primary.commit(increment)
+        await advance(taking.connection, chain.log.capture.slot, stop)
+        outcomes = [PlaceOutcome(primary.place, "committed")]
+        outcomes += [await mirror.finish(increment) for mirror in mirrors]
+    return _Taken(increment, (*outcomes, *taking.ready.pending))
+
+
+async def _changed_since(taking: _Taking, chain: _Chain) -> str:
+    """Looked at after the window was read: what it holds was committed before any change that is not seen now."""
+    if await read_capture(taking.connection) != chain.log.capture:
+        return "the publication was changed"
+    return await _changed(taking, chain.base)
+
+
+async def _sequences(connection: Connection, base: Manifest) -> tuple[SequenceState, ...]:
+    """Where the base's sequences stand; those that are gone since were changed with the definitions."""
+    names = [TableName(one.schema_name, one.name) for one in base.sequences]
+    there = {relation.table for relation in await read_relations(connection) if relation.kind == "S"}
+    return await read_sequences(connection, [name for name in names if name in there])
+
+
+def _describe(
+    taking: _Taking,
+    chain: _Chain,
+    backup_id: str,
+    moment: datetime,
+    end: LogEnd,
+    stop: int,
+    tally: WindowTally,
+    log: Log,
+    sequences: tuple[SequenceState, ...],
+) -> Increment:
+    unseen = [one for one in chain.log.unseen if not is_visible(one[0], end.xmax, end.in_progress)] + tally.unseen
+    return Increment(
+        id=backup_id,
+        kind="incremental",
+        created_at=moment,
+        finished_at=datetime.now(UTC),
+        base=chain.base.id,
+        label=taking.options.label,
+        reason=taking.options.reason,
+        program=f"rowvault {version('rowvault')}",
+        source=describe_source(taking.ready.lineage),
+        slot=chain.log.capture.slot,
+        publication=chain.log.capture.publication,
+        start=lsn_text(chain.log.end),
+        end=lsn_text(stop),
+        commits=tally.commits,
+        last_commit=tally.last.time if tally.last else None,
+        unseen=tuple(Unseen(xid=xid, lsn=lsn_text(lsn)) for xid, lsn in unseen),
+        changes=tuple(
+            TableChanges(
+                schema_name=table.schema_name, name=table.name, oid=table.oid, changes=tally.changes.get(table.oid, 0)
+            )
+            for table in chain.base.tables
+            if table.identity
+        ),
+        sequences=describe_sequences(sequences),
+        log=log,
+        trail_head=taking.ready.trail_head,
+        warnings=_warnings(chain.base),
+    )
+
+
+def _warnings(base: Manifest) -> tuple[str, ...]:
+    return tuple(
+        f"changes of {table.schema_name}.{table.name} are in no incremental backup: nothing tells its rows apart"
+        for table in base.tables
+        if not table.identity
+    )
+
+
+async def _result(
+    taken: list[_Taken], taking: _Taking, repositories: Sequence[Repository], started: float
+) -> BackupResult:
+    """Verify every window where it was committed, and tell of all as of one backup, the last."""
+    committed = time.monotonic()
+    last = taken[-1]
+    for one in taken:
+        there = [place for place in repositories if PlaceOutcome(place.place, "committed") in one.outcomes]
+        if taking.options.keep:
+            for place in there:
+                await place.keep(one.increment.id, taking.options.reason)
+        verification = await verify_backup(there, one.increment.id, on_progress=taking.on_progress)
+        if verification.state == "failed":
+            last = one
+            break
+    outcomes = [outcome for one in taken for outcome in one.outcomes]
+    return BackupResult(
+        id=last.increment.id,
+        kind="incremental",
+        state=_state(outcomes, verification.state),
+        created_at=last.increment.created_at,
+        places=last.outcomes,
+        tables=_table_outcomes([one.increment for one in taken]),
+        duration_seconds=committed - started,
+        verify_seconds=time.monotonic() - committed,
+        verification=verification,
+        warnings=taking.ready.suspicions + last.increment.warnings,
+    )
+
+
+def _state(outcomes: Sequence[PlaceOutcome], verified: State) -> State:
+    if verified == "failed":
+        return "failed"
+    return "success" if all(outcome.state == "committed" for outcome in outcomes) else "warning"
+
+
+def _table_outcomes(increments: Sequence[Increment]) -> tuple[TableOutcome, ...]:
+    """Changes by table. A window is one stream, so its bytes belong to no table; they stand with the first."""
+    raw, stored = sum(one.log.bytes for one in increments), sum(one.bytes_stored for one in increments)
+    totals: dict[TableName, int] = {}
+    for increment in increments:
+        for table in increment.changes:
+            name = TableName(table.schema_name, table.name)
+            totals[name] = totals.get(name, 0) + table.changes
+    return tuple(
+        TableOutcome(name.schema, name.name, changes, 0 if number else raw, 0 if number else stored)
+        for number, (name, changes) in enumerate(totals.items())
+    )

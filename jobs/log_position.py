@@ -1,0 +1,53 @@
+"""How far the change log has come: what the slot, the manifests and Rowvault's own schema say together."""
+
+from dataclasses import dataclass, replace
+
+from jobs.postgres.capture import Capture, Slot, read_capture, read_slot
+from jobs.postgres.connection import Connection
+from jobs.postgres.pgoutput import lsn_number
+from storage.manifest import Increment
+from storage.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class LogPosition:
+    """The log is stored up to `end`. `unseen` are transactions in it (xid, LSN) that were not yet visible then.
+
+    `newest` is the last window, None where none was stored of this slot yet.
+    """
+
+    capture: Capture
+    slot: Slot
+    end: int
+    unseen: tuple[tuple[int, int], ...]
+    newest: Increment | None
+
+
+async def log_position(connection: Connection, primary: Repository) -> LogPosition | None:
+    """Where the next window begins; None if there is no log, or nothing could continue it without a gap.
+
+    The manifests say where to go on, since the slot itself goes back after a crash of the server.
+    """
+    capture = await read_capture(connection)
+    slot = await read_slot(connection, capture.slot) if capture else None
+    if capture is None or slot is None or slot.lost:
+        return None
+    newest = await newest_window(primary, capture.slot)
+    begun = LogPosition(capture, slot, capture.since, (), None)
+    position = continued(begun, newest) if newest else begun
+    return position if slot.confirmed <= position.end else None
+
+
+def continued(position: LogPosition, newest: Increment) -> LogPosition:
+    """The same log once another window is stored."""
+    unseen = tuple((one.xid, lsn_number(one.lsn)) for one in newest.unseen)
+    return replace(position, end=lsn_number(newest.end), unseen=unseen, newest=newest)
+
+
+async def newest_window(primary: Repository, slot: str) -> Increment | None:
+    """The last window that was stored of a slot."""
+    for entry in (await primary.catalogue()).entries:
+        if entry.kind == "incremental":
+            newest = await primary.increment(entry.id)
+            return newest if newest.slot == slot else None
+    return None

@@ -1,0 +1,331 @@
+"""The source's side of change capture: a publication and a logical replication slot of Rowvault's own.
+
+A publication is made first, then the slot, then everybody who was at work is waited for: only what begins afterwards is
+sure to be in the log. https://www.postgresql.org/docs/current/logicaldecoding-explanation.html
+"""
+
+import asyncio
+import secrets
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from jobs.postgres.catalogue import OWN_SCHEMA
+from jobs.postgres.connection import Connection
+from jobs.postgres.errors import CannotCapture, Contended, translated
+from jobs.postgres.identifiers import TableName, qualified
+from jobs.postgres.lineage import make_own_schema
+from jobs.postgres.pgoutput import lsn_number, lsn_text
+
+PUBLICATION = "rowvault"
+_SLOTS = "rowvault_"
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class TableLog:
+    """How one table stands to the change log.
+
+    `identity` are the columns that tell its rows apart there; empty where it cannot be in the log, for `reason`.
+    `fingerprint` changes with everything that changes its rows or their shape without a trace in the log.
+    """
+
+    oid: int
+    table: TableName
+    identity: tuple[str, ...]
+    fingerprint: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Capture at work: the slot, the publication's oid, the tables in it, and from where on the log is complete."""
+
+    slot: str
+    publication: int
+    tables: frozenset[int]
+    since: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What the server says of a slot: where a reader goes on, whether WAL it needs is gone, bytes of WAL it holds."""
+
+    name: str
+    confirmed: int
+    lost: bool
+    active_pid: int | None
+    lag_bytes: int
+    safe_bytes: int | None
+
+
+async def require_capture(connection: Connection) -> None:
+    """Raise `CannotCapture`, with what to do, unless this server and role allow change capture from WAL."""
+    row = await connection.fetchrow(
+        """
+        SELECT pg_catalog.current_setting('wal_level') AS wal_level, pg_catalog.pg_is_in_recovery() AS standby,
+               r.rolreplication OR r.rolsuper AS replication, current_user::text AS role,
+               pg_catalog.current_database() AS database,
+               pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') AS may_create
+          FROM pg_catalog.pg_roles r WHERE r.rolname = current_user
+        """
+    )
+    if row["standby"]:
+        raise CannotCapture("the server is a standby", "let DATABASE_URL name the primary")
+    if row["wal_level"] != "logical":
+        raise CannotCapture(
+            f"wal_level is {row['wal_level']}",
+            "as superuser: ALTER SYSTEM SET wal_level = logical; then restart the server",
+        )
+    if not row["replication"]:
+        raise CannotCapture(
+            f"role {row['role']} has no REPLICATION", f"as superuser: ALTER ROLE {_quote(row['role'])} REPLICATION;"
+        )
+    if not row["may_create"]:
+        raise CannotCapture(
+            f"role {row['role']} may not create a publication in {row['database']}",
+            f"as its owner: GRANT CREATE ON DATABASE {_quote(row['database'])} TO {_quote(row['role'])};",
+        )
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+async def read_table_logs(connection: Connection, oids: Collection[int]) -> dict[int, TableLog]:
+    """How each table stands to the change log; reads the catalogue alone."""
+    with translated("reading how tables tell their rows apart"):
+        rows = await connection.fetch(_TABLE_LOGS, list(oids))
+    return {
+        row["oid"]: TableLog(
+            row["oid"],
+            TableName(row["nspname"], row["relname"]),
+            () if row["reason"] else tuple(row["identity"]),
+            row["fingerprint"],
+            row["reason"] or "",
+        )
+        for row in rows
+    }
+
+
+# A replica identity that is usable (https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-REPLICA-IDENTITY):
+# without one, the application's own UPDATEs of a published table fail. With FULL, the primary key tells rows apart.
+# What rewrites a table without a trace in the log shows in its attributes' rows; a swap of names in the names.
+_TABLE_LOGS = """
+    WITH identity AS (
+        SELECT c.oid, i.indexrelid, i.indimmediate AND i.indisvalid AND i.indisready AND i.indislive AS usable,
+               ARRAY(SELECT a.attname FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY u (attnum, position)
+                       JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.attnum
+                      WHERE u.position <= i.indnkeyatts ORDER BY u.position) AS columns,
+               EXISTS (SELECT FROM pg_catalog.unnest(i.indkey::int2[]) u (attnum)
+                         JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.attnum
+                        WHERE a.attgenerated <> '') AS generated
+          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_index i ON i.indrelid = c.oid
+         WHERE CASE c.relreplident WHEN 'i' THEN i.indisreplident WHEN 'n' THEN false ELSE i.indisprimary END
+    )
+    SELECT c.oid::bigint, n.nspname, c.relname, d.columns AS identity,
+           CASE WHEN c.relpersistence <> 'p' THEN 'it is unlogged'
+                WHEN c.relreplident = 'n' THEN 'its replica identity is NOTHING'
+                WHEN d.oid IS NULL THEN 'it has no primary key'
+                WHEN NOT d.usable THEN 'its key is deferrable or not valid'
+                WHEN d.generated OR c.relreplident = 'f' AND EXISTS (
+                    SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated <> '')
+                    THEN 'a generated column is part of its replica identity' END AS reason,
+           pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.concat_ws(' ', c.oid, n.nspname,
+               c.relname, c.relpersistence, c.relreplident, d.indexrelid,
+               (SELECT pg_catalog.string_agg(i.inhparent::text, ',' ORDER BY i.inhseqno)
+                  FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid),
+               (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', a.attnum, a.atttypid, a.atttypmod, a.xmin), ','
+                                             ORDER BY a.attnum)
+                  FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0)), 'UTF8')), 'hex')
+               AS fingerprint
+      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN identity d ON d.oid = c.oid
+     WHERE c.oid = ANY ($1::oid[])
+"""
+
+
+async def read_capture(connection: Connection) -> Capture | None:
+    """The capture that was set up and settled, if its publication is still the one it was set up with."""
+    with translated("reading how changes are captured"):
+        try:
+            row = await connection.fetchrow(
+                f"SELECT slot, publication::bigint, tables::bigint[], since::text FROM {OWN_SCHEMA}.capture"
+            )
+        except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
+            return None
+        if row is None:
+            return None
+        published = await _published(connection)
+    if published != (row["publication"], frozenset(row["tables"])):
+        return None
+    return Capture(row["slot"], row["publication"], frozenset(row["tables"]), lsn_number(row["since"]))
+
+
+async def _published(connection: Connection) -> tuple[int, frozenset[int]] | None:
+    """The publication's oid and the tables in it; None if there is none, or it leaves something out."""
+    row = await connection.fetchrow(
+        """
+        SELECT p.oid::bigint, ARRAY(SELECT r.prrelid::bigint FROM pg_catalog.pg_publication_rel r
+                                     WHERE r.prpubid = p.oid) AS tables
+          FROM pg_catalog.pg_publication p
+         WHERE p.pubname = $1 AND p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND NOT p.pubviaroot
+        """,
+        PUBLICATION,
+    )
+    return (row["oid"], frozenset(row["tables"])) if row else None
+
+
+async def read_slot(connection: Connection, name: str) -> Slot | None:
+    """What the server says of a slot of this database; None if it is not there."""
+    with translated("looking at the replication slot"):
+        row = await connection.fetchrow(
+            """
+            SELECT confirmed_flush_lsn::text AS confirmed, COALESCE(wal_status = 'lost', false) AS lost, active_pid,
+                   pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint AS lag,
+                   safe_wal_size
+              FROM pg_catalog.pg_replication_slots
+             WHERE slot_name = $1 AND database = pg_catalog.current_database() AND plugin = 'pgoutput'
+            """,
+            name,
+        )
+    if row is None:
+        return None
+    lost = row["lost"] or row["confirmed"] is None
+    confirmed = lsn_number(row["confirmed"]) if row["confirmed"] else 0
+    return Slot(name, confirmed, lost, row["active_pid"], row["lag"] or 0, row["safe_wal_size"])
+
+
+async def set_up(connection: Connection, tables: Sequence[TableLog], patience: float) -> Capture:
+    """Begin to capture the changes of these tables, anew; what was set up before is taken away.
+
+    Raises `CannotCapture`; `Contended` if transactions that were at work did not end within `patience` seconds.
+    """
+    await take_down(connection)
+    names = [one.table for one in tables if one.identity]
+    with translated("making the publication"):
+        try:
+            await connection.execute(f"SET lock_timeout = {round(patience * 1000)}")
+            await _publish(connection, names)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise CannotCapture(
+                f"the publication cannot be made: {error}",
+                "only a table's owner may publish it: GRANT its owner to the role, or back up as the owner",
+            ) from error
+        finally:
+            await connection.execute("SET lock_timeout = 0")
+    slot = f"{_SLOTS}{secrets.token_hex(4)}"
+    try:
+        since = await _make_slot(connection, slot, patience)
+        await _settle(connection, patience)
+        return await _remember(connection, slot, since)
+    except BaseException:
+        await asyncio.shield(_drop_slot(connection, slot))
+        raise
+
+
+async def _publish(connection: Connection, tables: Sequence[TableName]) -> None:
+    named = f"FOR TABLE {', '.join(f'ONLY {qualified(table)}' for table in tables)}" if tables else ""
+    await connection.execute(f"CREATE PUBLICATION {PUBLICATION} {named}")
+
+
+async def _make_slot(connection: Connection, slot: str, patience: float) -> int:
+    """Make the slot; return from where on it decodes. The server waits for whoever is at work."""
+    await connection.execute(f"SET statement_timeout = {round(patience * 1000)}")
+    try:
+        with translated("making the replication slot"):
+            lsn: str = await connection.fetchval(
+                "SELECT lsn::text FROM pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')", slot
+            )
+    except asyncpg.QueryCanceledError as error:
+        raise await _somebody_is_at_work(connection, patience) from error
+    finally:
+        await connection.execute("SET statement_timeout = 0")
+    return lsn_number(lsn)
+
+
+async def _settle(connection: Connection, patience: float) -> None:
+    """Wait until everybody who was at work when the slot was there has ended: the log may lack what they did."""
+    newest = await connection.fetchval(
+        "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint"
+    )
+    try:
+        async with asyncio.timeout(patience):
+            while True:
+                if await _oldest(connection) >= newest:
+                    return
+                await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError as error:
+        raise await _somebody_is_at_work(connection, patience) from error
+
+
+async def _oldest(connection: Connection) -> int:
+    oldest: int = await connection.fetchval(
+        "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint"
+    )
+    return oldest
+
+
+async def _somebody_is_at_work(connection: Connection, patience: float) -> Contended:
+    pid = await connection.fetchval(
+        """
+        SELECT 'server pid ' || pid FROM pg_catalog.pg_stat_activity
+         WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid()
+         UNION ALL SELECT 'the prepared transaction ' || gid FROM pg_catalog.pg_prepared_xacts LIMIT 1
+        """
+    )
+    return Contended(
+        f"capturing changes waited {patience:g} s for transactions that were at work: {pid or 'they ended just now'}",
+        "let it end, and try again; until then there are full backups",
+    )
+
+
+async def _remember(connection: Connection, slot: str, since: int) -> Capture:
+    """Write down, in Rowvault's own schema, what is complete now."""
+    published = await _published(connection)
+    if published is None:
+        raise Contended("the publication was dropped while it was being set up", "run it again")
+    with translated("writing down how changes are captured"):
+        async with connection.transaction():
+            await make_own_schema(connection)
+            await connection.execute(
+                f"CREATE TABLE IF NOT EXISTS {OWN_SCHEMA}.capture"
+                " (slot text PRIMARY KEY, publication oid NOT NULL, tables oid[] NOT NULL, since pg_lsn NOT NULL)"
+            )
+            await connection.execute(
+                f"INSERT INTO {OWN_SCHEMA}.capture VALUES ($1, $2::bigint::oid, $3::bigint[]::oid[], $4::text::pg_lsn)",
+                slot,
+                published[0],
+                sorted(published[1]),
+                lsn_text(since),
+            )
+    return Capture(slot, *published, since)
+
+
+async def take_down(connection: Connection) -> list[str]:
+    """Remove slot and publication, and what was written down of them; return what was there."""
+    gone = []
+    with translated("removing the replication slot"):
+        for row in await connection.fetch(
+            "SELECT slot_name FROM pg_catalog.pg_replication_slots"
+            " WHERE slot_name ~ ('^' || $1 || '[0-9a-f]{8}$') AND database = pg_catalog.current_database()",
+            _SLOTS,
+        ):
+            await _drop_slot(connection, row["slot_name"])
+            gone.append(f"replication slot {row['slot_name']}")
+    with translated("removing the publication"):
+        if await connection.fetchval("SELECT true FROM pg_catalog.pg_publication WHERE pubname = $1", PUBLICATION):
+            await connection.execute(f"DROP PUBLICATION {PUBLICATION}")
+            gone.append(f"publication {PUBLICATION}")
+        if await connection.fetchval(f"SELECT pg_catalog.to_regclass('{OWN_SCHEMA}.capture') IS NOT NULL"):
+            await connection.execute(f"DELETE FROM {OWN_SCHEMA}.capture")
+    return gone
+
+
+async def _drop_slot(connection: Connection, slot: str) -> None:
+    await connection.execute(
+        "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots"
+        " WHERE slot_name = $1",
+        slot,
+    )

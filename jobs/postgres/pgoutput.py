@@ -1,0 +1,186 @@
+"""Changes as the server's `pgoutput` plug-in says them, protocol version 1, read from a window of the change log.
+
+A window is what `COPY (SELECT lsn, xid, data FROM pg_logical_slot_peek_binary_changes(…)) TO STDOUT (FORMAT binary)`
+sends, byte for byte: a header, then a tuple of three fields for each message, then -1.
+https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
+https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS-BINARY
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from struct import Struct
+from typing import Literal
+
+from jobs.postgres.copy_text import ESCAPES
+
+UNCHANGED = b"\\U"
+"""A TOASTed value that an UPDATE did not touch, and that the log does not hold. COPY text never has such a field."""
+
+NULL = b"\\N"
+
+_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_ROW = Struct("!hiqiIi")  # three fields; lsn in 8 bytes, xid in 4, the length of the message
+_END = b"\xff\xff"
+_BEGIN = Struct("!qqI")
+_INT16, _INT32 = Struct("!h"), Struct("!i")
+_OID = Struct("!I")
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_SPECIAL = re.compile(rb"[\\\b\f\n\r\t\v]")
+
+Kind = Literal["insert", "update", "delete", "truncate"]
+
+
+class Garbled(ValueError):
+    """Bytes that are no window of changes; what they were read from was hashed, so this is a fault of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The transaction that a change belongs to: the LSN of its commit record, its commit time, its 32-bit xid."""
+
+    lsn: int
+    time: datetime
+    xid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of one table. `old` and `new` are fields as COPY text has them, in table order, generated ones aside.
+
+    `old` is there where the key changed or the row went: its key's fields, NULL elsewhere (all with REPLICA IDENTITY
+    FULL). A field of `new` may be `UNCHANGED`. A truncation has neither.
+    """
+
+    kind: Kind
+    oid: int
+    commit: Commit
+    old: list[bytes] | None = None
+    new: list[bytes] | None = None
+
+
+def lsn_number(text: str) -> int:
+    """An LSN as a number: `16/B374D848`."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) | int(low, 16)
+
+
+def lsn_text(number: int) -> str:
+    """A number as PostgreSQL writes an LSN."""
+    return f"{number >> 32:X}/{number & 0xFFFFFFFF:X}"
+
+
+class Messages:
+    """The plug-in's messages out of a window's bytes, which may be cut anywhere."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._begun = False
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """The messages that are whole once these bytes are there; all must be taken before the next chunk."""
+        buffer, at = self._rest + chunk, 0
+        if not self._begun:
+            if len(buffer) < len(_HEADER):
+                self._rest = buffer
+                return
+            if not buffer.startswith(_HEADER):
+                raise Garbled("a window does not begin as COPY's binary format does")
+            at, self._begun = len(_HEADER), True
+        while len(buffer) - at >= _ROW.size:
+            fields, lsn_length, _, xid_length, _, length = _ROW.unpack_from(buffer, at)
+            if (fields, lsn_length, xid_length) != (3, 8, 4):
+                raise Garbled("a window holds something else than changes")
+            start = at + _ROW.size
+            if len(buffer) < start + length:
+                break
+            yield buffer[start : start + length]
+            at = start + length
+        self._rest = buffer[at:]
+
+    def finish(self) -> None:
+        """Raise `Garbled` unless the window is complete."""
+        if self._rest != _END:
+            raise Garbled("a window ends too early")
+
+
+def changes(chunks: Iterable[bytes], since: int = 0) -> Iterator[Change]:
+    """Every change in a window, in commit order, but for transactions whose commit record lies before LSN `since`."""
+    reader = Messages()
+    commit: Commit | None = None
+    for chunk in chunks:
+        for message in reader.feed(chunk):
+            kind = message[0]
+            if kind == BEGIN:
+                commit = commit_of(message)
+                commit = commit if commit.lsn >= since else None
+            elif commit is not None and kind in _CHANGES:
+                yield from _CHANGES[kind](message, commit)
+    reader.finish()
+
+
+def commit_of(begin: bytes) -> Commit:
+    """The transaction that a Begin message announces."""
+    lsn, time, xid = _BEGIN.unpack_from(begin, 1)
+    return Commit(lsn, _EPOCH + timedelta(microseconds=time), xid)
+
+
+def table_of(change: bytes) -> int:
+    """The oid of the table that an Insert, Update or Delete message is about."""
+    oid: int = _OID.unpack_from(change, 1)[0]
+    return oid
+
+
+def _insert(message: bytes, commit: Commit) -> Iterator[Change]:
+    new, _ = _tuple(message, 6)
+    yield Change("insert", _OID.unpack_from(message, 1)[0], commit, None, new)
+
+
+def _update(message: bytes, commit: Commit) -> Iterator[Change]:
+    old, at = _tuple(message, 6) if message[5:6] in b"KO" else (None, 5)
+    new, _ = _tuple(message, at + 1)
+    yield Change("update", _OID.unpack_from(message, 1)[0], commit, old, new)
+
+
+def _delete(message: bytes, commit: Commit) -> Iterator[Change]:
+    old, _ = _tuple(message, 6)
+    yield Change("delete", _OID.unpack_from(message, 1)[0], commit, old, None)
+
+
+def _truncate(message: bytes, commit: Commit) -> Iterator[Change]:
+    (count,) = _INT32.unpack_from(message, 1)
+    for number in range(count):
+        yield Change("truncate", _OID.unpack_from(message, 6 + 4 * number)[0], commit)
+
+
+BEGIN = ord("B")
+ROWS = frozenset(b"IUD")
+_CHANGES = {ord("I"): _insert, ord("U"): _update, ord("D"): _delete, ord("T"): _truncate}
+
+
+def _tuple(message: bytes, at: int) -> tuple[list[bytes], int]:
+    """The fields of a tuple that begins there, and where it ends."""
+    (count,) = _INT16.unpack_from(message, at)
+    at += 2
+    fields: list[bytes] = []
+    for _ in range(count):
+        how = message[at]
+        at += 1
+        if how == _TEXT:
+            (length,) = _INT32.unpack_from(message, at)
+            value = message[at + 4 : at + 4 + length]
+            fields.append(_SPECIAL.sub(_escape, value) if _SPECIAL.search(value) else value)
+            at += 4 + length
+        elif how == _UNCHANGED:
+            fields.append(UNCHANGED)
+        else:
+            fields.append(NULL)
+    return fields, at
+
+
+_TEXT, _UNCHANGED = ord("t"), ord("u")
+
+
+def _escape(found: re.Match[bytes]) -> bytes:
+    return ESCAPES[found[0][0]]

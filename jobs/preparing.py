@@ -1,0 +1,86 @@
+"""What every backup begins with: who the source is, and which places can take a backup of it now."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from jobs.postgres.connection import Source, session
+from jobs.postgres.lineage import Lineage, read_lineage
+from jobs.postgres.pooling import refuse_transaction_pooling
+from jobs.results import PlaceOutcome
+from jobs.sweep import sweep
+from storage.errors import StorageError
+from storage.manifest import TrailHead
+from storage.repository import OtherSource, Repository
+from storage.trail import read_head
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The source, and the places that are bound to it and swept.
+
+    `others` can take a copy as the backup is taken; `pending` are those that cannot, and why. `suspicions` are what a
+    person should look into.
+    """
+
+    lineage: Lineage
+    primary: Repository
+    others: tuple[Repository, ...]
+    pending: tuple[PlaceOutcome, ...]
+    suspicions: tuple[str, ...]
+    trail_head: TrailHead | None
+
+
+async def make_ready(source: Source, repositories: Sequence[Repository], *, adopt: bool) -> Ready:
+    """Look at both ends, bind each place to the source, and sweep what interrupted runs left there.
+
+    `repositories` are the places, the primary one first. Raises what the database and the primary place raise, and
+    `OtherSource` for any of them.
+    """
+    await refuse_transaction_pooling(source)
+    async with session(source, "identity") as connection:
+        lineage = await read_lineage(connection)
+    primary, *rest = repositories
+    await primary.bind(lineage.system_identifier, lineage.database, adopt=adopt)
+    await sweep(primary)
+    others, pending = await _bind_others(rest, lineage, adopt)
+    return Ready(
+        lineage, primary, tuple(others), tuple(pending), await _unmounted(primary, others),
+        await _trail_head([primary, *others]),
+    )  # fmt: skip
+
+
+async def _bind_others(
+    others: list[Repository], lineage: Lineage, adopt: bool
+) -> tuple[list[Repository], list[PlaceOutcome]]:
+    """Which of the other places can take a copy now, and why the rest cannot."""
+    ready: list[Repository] = []
+    outcomes: list[PlaceOutcome] = []
+    for other in others:
+        try:
+            await other.bind(lineage.system_identifier, lineage.database, adopt=adopt)
+            await sweep(other)
+            ready.append(other)
+        except OtherSource:
+            raise
+        except StorageError as error:
+            outcomes.append(PlaceOutcome(other.place, "pending", str(error)))
+    return ready, outcomes
+
+
+async def _unmounted(primary: Repository, others: list[Repository]) -> tuple[str, ...]:
+    """A first place that is empty beside one that is not is most likely a volume that is not mounted."""
+    if (await primary.catalogue()).entries:
+        return ()
+    warnings = []
+    for other in others:
+        with suppress(StorageError):  # a place that falls silent now is found out by its copy
+            if (await other.catalogue()).entries:
+                warnings.append(f"{primary.place} held no backup, and {other.place} some: is a volume not mounted?")
+    return tuple(warnings)
+
+
+async def _trail_head(repositories: list[Repository]) -> TrailHead | None:
+    """The newest entry of the audit trail, which the manifest will remember."""
+    newest = await read_head(repositories)
+    return TrailHead(number=newest.number, sha256=newest.sha256) if newest else None

@@ -1,0 +1,245 @@
+"""The last state of every row that the change log touches, computed change by change, in bounded memory.
+
+It is kept by the text of a row's key: what was written under one text is found again under the same.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.postgres.pgoutput import UNCHANGED, Change
+from storage.errors import Corrupt
+from storage.manifest import Table
+
+RECENT = 20_000
+"""States that are kept in memory before they go to disk together."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowState:
+    """How a row ends: its line of COPY text, None if it is gone.
+
+    A line with `UNCHANGED` fields gets them from the base's row with the key `origin`. `in_base`: whether the base must
+    hold a row with this key, which then is no longer to be taken from there.
+    """
+
+    line: bytes | None
+    origin: bytes | None
+    in_base: bool
+
+
+class Rows:
+    """The rows of one table: which fields make a line's key, and how many a line has."""
+
+    def __init__(self, table: Table) -> None:
+        copied = [column.name for column in table.columns if not column.generated]
+        self._positions = [copied.index(name) for name in table.identity]
+        self.width = len(copied)
+        self.name = f"{table.schema_name}.{table.name}"
+
+    def key(self, fields: Sequence[bytes]) -> bytes:
+        """The key of a row, given its fields."""
+        if len(fields) != self.width:
+            raise _misfit(self.name, f"a change has {len(fields)} columns instead of {self.width}")
+        return b"\t".join([fields[position] for position in self._positions])
+
+    def keys(self, lines: Sequence[bytes]) -> list[bytes]:
+        """The keys of many lines of COPY text."""
+        if self._positions == [0]:
+            return [line.partition(b"\t")[0] for line in lines]
+        if len(self._positions) == 1:
+            at = self._positions[0]
+            return [line.split(b"\t", at + 1)[at] for line in lines]
+        return [self.key(line.split(b"\t")) for line in lines]
+
+
+class TableStates:
+    """What became of one table's rows. Raises `Corrupt` for a change that does not fit what was there before."""
+
+    def __init__(self, table: Table, folder: Path) -> None:
+        self.rows = Rows(table)
+        self.truncated = False
+        self._recent: dict[bytes, RowState] = {}
+        self._spilled = False
+        # Read and written by one thread at a time, though not always by the same.
+        self._disk = sqlite3.connect(folder / f"{table.oid}.states", isolation_level=None, check_same_thread=False)
+        self._disk.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -8000;"
+            "CREATE TABLE states (key BLOB PRIMARY KEY, line BLOB, origin BLOB, in_base INTEGER);"
+        )
+
+    @property
+    def touched(self) -> bool:
+        """Whether the log changes anything in the table."""
+        return self.truncated or self._spilled or bool(self._recent)
+
+    def close(self) -> None:
+        """Free what it takes."""
+        self._disk.close()
+
+    def apply(self, change: Change) -> None:
+        """Take the next change."""
+        if change.kind == "truncate":
+            self._truncate()
+        elif change.kind == "insert":
+            assert change.new is not None
+            self._put(self.rows.key(change.new), b"\t".join(change.new), None)
+        elif change.kind == "update":
+            self._update(change)
+        else:
+            assert change.old is not None
+            self._take(self.rows.key(change.old))
+
+    def get(self, key: bytes) -> RowState | None:
+        """What became of the row with a key; None if nothing is known of it."""
+        state = self._recent.get(key)
+        if state is not None or not self._spilled:
+            return state
+        row = self._disk.execute("SELECT line, origin, in_base FROM states WHERE key = ?", (key,)).fetchone()
+        return RowState(row[0], row[1], bool(row[2])) if row else None
+
+    def all(self) -> Iterator[tuple[bytes, RowState]]:
+        """Every row that something is known of."""
+        self._spill()
+        for key, line, origin, in_base in self._disk.execute("SELECT key, line, origin, in_base FROM states"):
+            yield key, RowState(line, origin, bool(in_base))
+
+    def _truncate(self) -> None:
+        self._recent.clear()
+        self._disk.execute("DELETE FROM states")
+        self.truncated = True
+
+    def _update(self, change: Change) -> None:
+        assert change.new is not None
+        fields, key = change.new, self.rows.key(change.new)
+        before = self.rows.key(change.old) if change.old is not None else key
+        line, origin = self._take(before)
+        if UNCHANGED in fields:
+            if line is not None:
+                earlier = line.split(b"\t")
+                fields = [was if now == UNCHANGED else now for was, now in zip(earlier, fields, strict=True)]
+            origin = origin if UNCHANGED in fields else None
+        else:
+            origin = None
+        self._put(key, b"\t".join(fields), origin)
+
+    def _take(self, key: bytes) -> tuple[bytes | None, bytes | None]:
+        """Take a row away that must be there; return its line and origin, a line of None if only the base has it."""
+        state = self.get(key)
+        if state is None:
+            if self.truncated:
+                raise _misfit(self.rows.name, "a row is changed that a TRUNCATE had taken")
+            self._set(key, RowState(None, None, in_base=True))
+            return None, key
+        if state.line is None:
+            raise _misfit(self.rows.name, "a row is changed that was deleted before")
+        self._set(key, RowState(None, None, state.in_base))
+        return state.line, state.origin
+
+    def _put(self, key: bytes, line: bytes, origin: bytes | None) -> None:
+        """Put a row where none may be."""
+        state = self.get(key)
+        if state is not None and state.line is not None:
+            raise _misfit(self.rows.name, "a row comes under a key that is taken")
+        self._set(key, RowState(line, origin, state.in_base if state else False))
+
+    def _set(self, key: bytes, state: RowState) -> None:
+        self._recent[key] = state
+        if len(self._recent) >= RECENT:
+            self._spill()
+
+    def _spill(self) -> None:
+        self._disk.execute("BEGIN")
+        self._disk.executemany(
+            "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?)",
+            ((key, state.line, state.origin, state.in_base) for key, state in self._recent.items()),
+        )
+        self._disk.execute("COMMIT")
+        self._recent.clear()
+        self._spilled = True
+
+
+def _misfit(table: str, what: str) -> Corrupt:
+    return Corrupt(
+        f"the change log does not fit the full backup: in {table}, {what}",
+        "restore the full backup itself, or another moment; and report this",
+    )
+
+
+class Merge:
+    """One table's rows as of the moment: the base's that nothing became of, and those that the log left.
+
+    The base's rows pass through `kept`; `left` comes last, and proves that the base had every row it had to have.
+    """
+
+    def __init__(self, states: TableStates) -> None:
+        self._states = states
+        self._rows = states.rows
+        self._filter = KeyFilter()
+        self._wanting: dict[bytes, bytes] = {}
+        self._expected = 0
+        for key, state in states.all():
+            self._filter.add(key)
+            self._expected += state.in_base
+            if state.line is not None and state.origin is not None:
+                self._wanting[state.origin] = state.line
+        self._found = 0
+
+    def kept(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The lines of a part of the base that are still so, with those that need a field of an earlier row."""
+        rest = b""
+        for chunk in chunks:
+            lines = (rest + chunk).split(b"\n")
+            rest = lines.pop()
+            if lines:
+                yield self._kept(lines)
+
+    def _kept(self, lines: list[bytes]) -> bytes:
+        keys = self._rows.keys(lines)
+        touched = {key: state for key in self._filter.hits(keys) if (state := self._states.get(key)) is not None}
+        if not touched:
+            return b"\n".join(lines) + b"\n"
+        for state in touched.values():
+            if not state.in_base:
+                raise _misfit(self._rows.name, "a row was inserted that the full backup has already")
+        self._found += len(touched)
+        kept = [line for line, key in zip(lines, keys, strict=True) if key not in touched]
+        if self._wanting:
+            kept += [
+                self._completed(line, key)
+                for line, key in zip(lines, keys, strict=True)
+                if key in touched and key in self._wanting
+            ]
+        return b"\n".join(kept) + b"\n" if kept else b""
+
+    def _completed(self, line: bytes, key: bytes) -> bytes:
+        fields = zip(line.split(b"\t"), self._wanting.pop(key).split(b"\t"), strict=True)
+        return b"\t".join([was if now == UNCHANGED else now for was, now in fields])
+
+    def left(self) -> Iterator[bytes]:
+        """The rows that the log made or changed wholly; raises `Corrupt` if the base lacked one that was changed."""
+        if self._found != self._expected or self._wanting:
+            raise _misfit(self._rows.name, f"{self._expected - self._found} rows were changed that are not in it")
+        for _, state in self._states.all():
+            if state.line is not None and state.origin is None:
+                yield state.line + b"\n"
+
+
+class KeyFilter:
+    """Tells most keys that are not in a set from those that may be, in eight megabytes."""
+
+    BITS = 1 << 26
+
+    def __init__(self) -> None:
+        self._bits = bytearray(self.BITS // 8)
+
+    def add(self, key: bytes) -> None:
+        """Put a key into the set."""
+        at = hash(key) % self.BITS
+        self._bits[at >> 3] |= 1 << (at & 7)
+
+    def hits(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Of these keys, those that may be in the set."""
+        bits, many = self._bits, self.BITS
+        return [key for key in keys if bits[(at := hash(key) % many) >> 3] >> (at & 7) & 1]
