@@ -6,6 +6,7 @@ line is not its own: a test of that, or of signals, starts a real one.
 """
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -13,7 +14,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -23,10 +26,33 @@ REQUEST_BYTES = 1 << 20
 PID_BYTES = 8
 
 
-def run_forked(
-    args: Sequence[str], environment: Mapping[str, str], folder: Path, stdin: str, within: float
-) -> CompletedProcess[str]:
-    """Run one command in that folder to its end, with that environment and no other. Kills it if it takes longer."""
+@dataclass(frozen=True)
+class Forked:
+    """A command that runs in a process of its own."""
+
+    args: Sequence[str]
+    pid: int
+    _answer: socket.socket
+    _out: int
+    _error: int
+
+    def ended(self, within: float) -> CompletedProcess[str]:
+        """What it came to. Raises `TimeoutError` if it takes longer, in seconds."""
+        self._answer.settimeout(within)
+        code = int(self._answer.recv(PID_BYTES))
+        return CompletedProcess(list(self.args), code, _text(self._out), _text(self._error))
+
+    def kill(self) -> None:
+        """End it at once, and wait until it has."""
+        with suppress(ProcessLookupError):  # it has ended by itself just now
+            os.kill(self.pid, signal.SIGKILL)
+        self._answer.settimeout(None)
+        self._answer.recv(PID_BYTES)
+
+
+@contextmanager
+def forked(args: Sequence[str], environment: Mapping[str, str], folder: Path, stdin: str = "") -> Iterator[Forked]:
+    """Start one command in that folder, with that environment and no other."""
     request = json.dumps([args, environment, str(folder)]).encode()
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
         given.write(stdin.encode())
@@ -37,13 +63,19 @@ def run_forked(
                 handed = [theirs.fileno(), given.fileno(), out.fileno(), error.fileno()]
                 socket.send_fds(_forking_process(), [request], handed)
             pid = int.from_bytes(ours.recv(PID_BYTES, socket.MSG_WAITALL), "big")
-            ours.settimeout(within)
-            try:
-                code = int(ours.recv(PID_BYTES))
-            except TimeoutError:
-                os.kill(pid, signal.SIGKILL)
-                raise
-        return CompletedProcess(list(args), code, _text(out.fileno()), _text(error.fileno()))
+            yield Forked(args, pid, ours, out.fileno(), error.fileno())
+
+
+def run_forked(
+    args: Sequence[str], environment: Mapping[str, str], folder: Path, stdin: str, within: float
+) -> CompletedProcess[str]:
+    """Run one command in that folder to its end, with that environment and no other. Kills it if it takes longer."""
+    with forked(args, environment, folder, stdin) as command:
+        try:
+            return command.ended(within)
+        except TimeoutError:
+            command.kill()
+            raise
 
 
 def _text(file: int) -> str:
@@ -57,7 +89,8 @@ def _forking_process() -> socket.socket:
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, REQUEST_BYTES)
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())],
+            # Without -P, `storage` would be the folder of that name beside this file.
+            [sys.executable, "-P", __file__, str(theirs.fileno())],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
             pass_fds=[theirs.fileno()],
         )
@@ -67,8 +100,12 @@ def _forking_process() -> socket.socket:
 
 
 def _serve(requests: socket.socket) -> None:
-    import daemon.cli  # noqa: F401 - what every command needs
+    import aioboto3.s3.inject  # noqa: F401 - what every command loads that has a place in S3
 
+    import daemon.cli  # noqa: F401
+    import storage.backends.s3  # noqa: F401
+
+    gc.freeze()  # as `python -m daemon` does
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         request, handed, _, _ = socket.recv_fds(requests, REQUEST_BYTES, 4)

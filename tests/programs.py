@@ -15,7 +15,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Literal
 
-from tests.forking import run_forked
+from tests.forking import Forked, forked, run_forked
 from tests.servers import Database, Server, program
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +83,13 @@ async def rowvault(
     with _folder("cwd") as folder:
         environment = command_environment({"TMPDIR": str(folder), **(env or {})})
         return await asyncio.to_thread(run_forked, args, environment, folder, stdin or "", within)
+
+
+@contextmanager
+def started_rowvault(*args: str, env: Mapping[str, str]) -> Iterator[Forked]:
+    """A command of ours that was started; whoever starts it sees it end, or kills it."""
+    with _folder("cwd") as folder, forked(args, command_environment({"TMPDIR": str(folder), **env}), folder) as command:
+        yield command
 
 
 @asynccontextmanager

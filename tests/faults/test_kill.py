@@ -8,7 +8,6 @@ import signal
 import time
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,11 +19,11 @@ from daemon.app import LOCAL
 from jobs.sweep import sweep
 from storage.repository import Repository
 from tests.conftest import Bucket
-from tests.daemons import until
+from tests.daemons import PATIENCE, until
 from tests.faults.commands import off_site, opened, settings_of, succeed
 from tests.faults.gate import Gate, is_manifest, is_part
 from tests.faults.places import Objects, accounted_for, expire_leases, files, matches, require_whole
-from tests.programs import running_rowvault
+from tests.programs import running_rowvault, started_rowvault
 from tests.servers import Database
 
 MOMENTS = 20
@@ -200,12 +199,13 @@ async def test_killed_at_twenty_moments_it_leaves_no_partial_backup_and_the_next
 
 async def _kill_after(scene: Scene, settings: dict[str, str], seconds: float) -> None:
     """Kill a run so many seconds after it took the job lock, if it has not ended by then."""
-    async with running_rowvault("backup", env=settings) as process:
+    with started_rowvault("backup", env=settings) as command:
         await _begins(scene)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), seconds)
-            return
-        process.kill()
+        try:
+            await asyncio.to_thread(command.ended, seconds)
+        except TimeoutError:
+            await asyncio.to_thread(command.kill)
+    await _released(scene)
 
 
 async def _begins(scene: Scene) -> None:
@@ -215,12 +215,21 @@ async def _begins(scene: Scene) -> None:
     await until(locked)
 
 
+async def _released(scene: Scene) -> None:
+    """Wait until the server has noticed that a run is no more."""
+
+    async def released() -> bool:
+        return await scene.locked_sessions("rowvault: %") == 0
+
+    await until(released)
+
+
 async def _duration(scene: Scene, settings: dict[str, str]) -> float:
     """How long a run takes from the job lock to its end."""
-    async with running_rowvault("backup", env=settings) as process:
+    with started_rowvault("backup", env=settings) as command:
         await _begins(scene)
         began = time.monotonic()
-        assert await process.wait() == 0
+        assert (await asyncio.to_thread(command.ended, PATIENCE)).returncode == 0
         return time.monotonic() - began
 
 
@@ -248,11 +257,7 @@ async def _suspend(scene: Scene, process: Process) -> None:
     process.send_signal(signal.SIGSTOP)
     ours = "FROM pg_stat_activity WHERE datname = $1 AND application_name LIKE 'rowvault: %'"
     await scene.source.execute(f"SELECT pg_terminate_backend(pid) {ours}", scene.source.name)
-
-    async def released() -> bool:
-        return await scene.locked_sessions("rowvault: %") == 0
-
-    await until(released)
+    await _released(scene)
 
 
 async def test_a_minute_after_its_lease_was_renewed_last_a_killed_upload_is_swept(scene: Scene) -> None:
