@@ -149,6 +149,9 @@ CREATE TABLE data_quality_log (
 
 -- Rows -------------------------------------------------------------------------------------------------------
 
+-- They refer to each other rightly by how they are made; to look each reference up would take as long again.
+SET session_replication_role = replica;
+
 INSERT INTO agent_states
 SELECT 'agent-' || to_char(n, 'FM00000'),
        jsonb_build_object('step', n % 12, 'mode', (ARRAY['idle', 'plan', 'act', 'wait'])[1 + n % 4],
@@ -220,10 +223,12 @@ SELECT (ARRAY['agent_states', 'agent_memories', 'AgentQuery'])[1 + n % 3],
        CASE WHEN n % 250 = 0 THEN jsonb_build_object('bad_rows', n % 17) END, demo_time(n)
 FROM generate_series(1, 30000) AS n;
 
+RESET session_replication_role;
+
 -- Indexes, triggers, views -----------------------------------------------------------------------------------
 
 CREATE INDEX agent_memories_nearest ON agent_memories USING hnsw (embedding vector_cosine_ops)
-    WITH (m = 12, ef_construction = 40);
+    WITH (m = 8, ef_construction = 20);
 CREATE INDEX agent_memories_by_tag ON agent_memories USING gin (tags);
 CREATE INDEX agent_approvals_open ON agent_approvals (created_at) WHERE status = 'pending';
 CREATE INDEX agent_approvals_by_payload ON agent_approvals USING gin (payload jsonb_path_ops);
