@@ -90,6 +90,10 @@ _LOGIN = (
 )
 _NOT_READY = (asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError)
 _GONE = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
+# The last is what asyncpg stumbles over where a session ends between two of its own steps.
+_NO_SESSION = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+SESSION_FAULTS = (*_NO_SESSION, asyncpg.PostgresError)
+"""Whatever asking a session can raise."""
 _CONTENTION = (
     asyncpg.LockNotAvailableError,
     asyncpg.DeadlockDetectedError,
@@ -108,7 +112,7 @@ def translated(doing: str) -> Iterator[None]:
         raise Contended(f"{doing}: {_text(error)}", "run it again when no schema change is under way") from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise MissingPrivilege(f"{doing}: {_text(error)}", _privilege_hint(_text(error))) from error
-    except (*_GONE, OSError, asyncpg.InterfaceError) as error:
+    except (*_GONE, *_NO_SESSION) as error:
         raise ConnectionLost(f"{doing}: the session ended: {_text(error)}", "see the server's log") from error
     except asyncpg.IntegrityConstraintViolationError as error:
         raise Violation(

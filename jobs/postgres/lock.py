@@ -6,10 +6,8 @@ Drills have a lock of their own: they touch nothing that other jobs touch, and b
 import asyncio
 from typing import Literal, NoReturn
 
-import asyncpg
-
 from jobs.postgres.connection import Connection, Source, connect
-from jobs.postgres.errors import ConnectionLost, Held, translated
+from jobs.postgres.errors import SESSION_FAULTS, ConnectionLost, Held, translated
 from jobs.postgres.pooling import refuse_transaction_pooling
 
 Among = Literal["jobs", "drills"]
@@ -56,7 +54,7 @@ class JobLock:
             await asyncio.sleep(_PING_SECONDS)
             try:
                 await self._connection.fetchval("SELECT 1", timeout=30)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except SESSION_FAULTS as error:
                 raise ConnectionLost(
                     f"the session that holds the job lock was lost: {str(error) or 'no answer'}",
                     "the job was given up, since another could start beside it; run it again",
@@ -66,7 +64,7 @@ class JobLock:
         """Give the lock up by ending its session."""
         try:
             await self._connection.close(timeout=5)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except SESSION_FAULTS:
             self._connection.terminate()
 
 

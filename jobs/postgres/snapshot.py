@@ -16,7 +16,7 @@ import asyncpg
 
 from jobs.postgres.catalogue import Chosen, Relation, Selection, ancestry, choose, read_relations
 from jobs.postgres.connection import Connection, Source, connect
-from jobs.postgres.errors import ConnectionLost, Contended, MissingPrivilege, translated
+from jobs.postgres.errors import SESSION_FAULTS, ConnectionLost, Contended, MissingPrivilege, translated
 from jobs.postgres.identifiers import TableName, qualified
 
 _WATCH_SECONDS = 0.5
@@ -87,7 +87,7 @@ class SnapshotSession:
                 # Without this, a transaction keeps seeing the sessions it saw first.
                 await self.connection.execute("SELECT pg_catalog.pg_stat_clear_snapshot()")
                 return await self.connection.fetchrow(_WAITERS, self.limits.give_way_after)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except SESSION_FAULTS as error:
             raise ConnectionLost(
                 f"the session that holds the snapshot was lost: {str(error) or 'no answer'}",
                 "nothing was committed; run the backup again, and see the server's log",
