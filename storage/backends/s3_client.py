@@ -247,6 +247,15 @@ def _new_client(options: S3Options) -> Any:
         aws_access_key_id=options.access_key_id,
         aws_secret_access_key=options.secret_access_key,
         aws_session_token=options.session_token,
-        verify=str(options.ca_file) if options.ca_file else None,
+        verify=_authorities(options),
         config=config,
     )
+
+
+def _authorities(options: S3Options) -> str | bool | None:
+    """Whom to believe who the server is: a file, None for the usual authorities. False without TLS, which has none:
+    to read the usual ones takes as long as a small command.
+    """
+    if (options.endpoint_url or "").startswith("http://"):
+        return False
+    return str(options.ca_file) if options.ca_file else None
