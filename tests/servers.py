@@ -24,6 +24,7 @@ PARTS = {15: "PostgreSQL 15 (Debian postgresql-15, postgresql-contrib)"}
 SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
+    "jit": "off",
     "wal_level": "logical",
     "max_connections": "200",
     "max_prepared_transactions": "10",

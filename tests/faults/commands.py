@@ -21,7 +21,7 @@ Document = dict[str, Any]
 
 DONE, FAILED, USAGE, DIFFERENCE, NOT_FOUND, REFUSED = range(6)
 
-IMPATIENT = {"ROWVAULT_S3__TIMEOUT": "3s", "ROWVAULT_S3__RETRY_FOR": "1s"}
+IMPATIENT = {"ROWVAULT_S3__TIMEOUT": "2s", "ROWVAULT_S3__RETRY_FOR": "1s"}
 """Gives up on S3 soon: what happens then need not be waited for long."""
 
 
