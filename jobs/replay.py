@@ -44,6 +44,13 @@ class Rows:
             raise _misfit(self.name, f"a change has {len(fields)} columns instead of {self.width}")
         return b"\t".join([fields[position] for position in self._positions])
 
+    def whole_key(self, new: list[bytes], old: list[bytes]) -> list[bytes]:
+        """The fields of `new`, those of its key never `UNCHANGED`: a TOASTed key is said in full in `old` alone."""
+        fields = list(new)
+        for position in self._positions:
+            fields[position] = old[position] if new[position] == UNCHANGED else new[position]
+        return fields
+
     def keys(self, lines: Sequence[bytes]) -> list[bytes]:
         """The keys of many lines of COPY text."""
         if self._positions == [0]:
@@ -112,8 +119,9 @@ class TableStates:
 
     def _update(self, change: Change) -> None:
         assert change.new is not None
-        fields, key = change.new, self.rows.key(change.new)
-        before = self.rows.key(change.old) if change.old is not None else key
+        fields = change.new if change.old is None else self.rows.whole_key(change.new, change.old)
+        key = self.rows.key(fields)
+        before = key if change.old is None else self.rows.key(change.old)
         line, origin = self._take(before)
         if UNCHANGED in fields:
             if line is not None:

@@ -5,8 +5,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from jobs.postgres.pgoutput import lsn_text
 from storage.backends.protocol import Backend
-from storage.manifest import Dump, Manifest, NotCovered, Part, Snapshot, Source, StoredFile, Table
+from storage.manifest import (
+    Capture,
+    Dump,
+    Increment,
+    Log,
+    Manifest,
+    NotCovered,
+    Part,
+    Snapshot,
+    Source,
+    StoredFile,
+    Table,
+)
 from storage.names import backup_prefix, data_object, id_moment
 from storage.objects import put
 from storage.repository import Repository
@@ -14,6 +27,7 @@ from storage.repository import Repository
 ID = "20260102T030405.678Z-full-0a1b2c"
 OTHER_ID = "20260103T030405.678Z-full-0a1b2c"
 SYSTEM = "7400000000000000001"
+SLOT = "rowvault_0a1b2c3d"
 DUMP_FILES = ("schema.dump", "schema.sql", "roles.sql", "load.sh", "RESTORE.txt")
 
 
@@ -110,3 +124,50 @@ def _table(stored: StoredFile) -> Table:
         columns=(),
         parts=(part,),
     )
+
+
+def made_up_full(seconds: int, *, since: int, lsn: int, slot: str = SLOT, in_progress: tuple[int, ...] = ()) -> MadeUp:
+    """A full backup that the change log continues from an LSN on. Its snapshot has xmax 1000 and its own LSN."""
+    plain = made_up(_id("full", seconds))
+    manifest = plain.manifest.model_copy(
+        update={
+            "snapshot": Snapshot(xmin=900, xmax=1000, in_progress=in_progress, lsn=lsn_text(lsn)),
+            "capture": Capture(slot=slot, publication=17000, since=lsn_text(since)),
+        }
+    )
+    return MadeUp(manifest, plain.objects)
+
+
+def made_up_window(seconds: int, start: int, end: int, *, base: str = ID, slot: str = SLOT) -> Increment:
+    """A window of the change log between two LSNs, without any change, and without an object."""
+    moment = _moment(seconds)
+    return Increment(
+        id=_id("incremental", seconds),
+        kind="incremental",
+        created_at=moment,
+        finished_at=moment,
+        base=base,
+        label="",
+        reason="",
+        program="rowvault 0",
+        source=made_up().manifest.source,
+        slot=slot,
+        publication=17000,
+        start=lsn_text(start),
+        end=lsn_text(end),
+        commits=0,
+        last_commit=None,
+        unseen=(),
+        changes=(),
+        sequences=(),
+        log=Log(messages=0, bytes=0, sha256="", objects=()),
+        warnings=(),
+    )
+
+
+def _moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(1_700_000_000 + seconds, UTC)
+
+
+def _id(kind: str, seconds: int) -> str:
+    return f"{_moment(seconds):%Y%m%dT%H%M%S}.000Z-{kind}-0a1b2c"
