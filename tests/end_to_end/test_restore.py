@@ -23,7 +23,7 @@ from tests.compare import differences
 from tests.conftest import CreateDatabase
 from tests.proxy import FaultProxy
 from tests.round_trip import Taken, back_up, bring_back, plan_to_bring_back
-from tests.servers import Database, Servers
+from tests.servers import DEFAULT_MAJOR, Database, Servers
 from tests.sessions import end_session, sessions, until
 
 SHOP = """
@@ -67,6 +67,16 @@ async def shop(create_database: CreateDatabase) -> Database:
     return await create_database(key="shop", build=SHOP)
 
 
+@pytest.fixture(scope="module")
+async def whole_shop(servers: Servers) -> Taken:
+    """A backup of the shop as it is built, for tests that change neither."""
+    server = await servers.get(DEFAULT_MAJOR)
+    source = await server.clone("shop", SHOP)
+    taken = await back_up(source)
+    await server.drop(source)
+    return taken
+
+
 @pytest.fixture
 async def target(create_database: CreateDatabase) -> Database:
     return await create_database()
@@ -76,8 +86,10 @@ async def is_empty_again(target: Database, create_database: CreateDatabase) -> N
     assert await differences(await create_database(target.server), target) == []
 
 
-async def test_rows_definitions_sequences_and_rights_come_back(shop: Database, target: Database) -> None:
-    result = await bring_back(await back_up(shop), target)
+async def test_rows_definitions_sequences_and_rights_come_back(
+    shop: Database, whole_shop: Taken, target: Database
+) -> None:
+    result = await bring_back(whole_shop, target)
     assert await differences(shop, target, ignore_schemas=["rowvault"]) == []
     assert {(table.schema, table.name): table.rows for table in result.tables} == {
         ("public", "computed"): 2,
@@ -88,10 +100,10 @@ async def test_rows_definitions_sequences_and_rights_come_back(shop: Database, t
 
 
 async def test_a_restored_database_can_be_backed_up_and_restored_again(
-    shop: Database, target: Database, create_database: CreateDatabase
+    shop: Database, whole_shop: Taken, target: Database, create_database: CreateDatabase
 ) -> None:
     again = await create_database()
-    await bring_back(await back_up(shop), target)
+    await bring_back(whole_shop, target)
     await bring_back(await back_up(target), again)
     assert await differences(shop, again, ignore_schemas=["rowvault"]) == []
 
@@ -148,10 +160,11 @@ async def test_an_older_server_is_refused(servers: Servers, create_database: Cre
         "CREATE SCHEMA shop; CREATE DOMAIN shop.d AS int",
     ],
 )
-async def test_what_a_target_holds_already_stays_there(shop: Database, target: Database, there: str) -> None:
-    taken = await back_up(shop)
+async def test_what_a_target_holds_already_stays_there(
+    shop: Database, whole_shop: Taken, target: Database, there: str
+) -> None:
     await target.execute(there)
-    await bring_back(taken, target)
+    await bring_back(whole_shop, target)
     await shop.execute(there.removeprefix("CREATE SCHEMA shop; "))
     found = await differences(shop, target, ignore_schemas=["rowvault"])
     # Rights on schemas that exist and on objects to come are the target's own; the rest is shown in another order.
@@ -160,10 +173,10 @@ async def test_what_a_target_holds_already_stays_there(shop: Database, target: D
 
 
 async def test_what_lies_in_other_schemas_and_members_of_extensions_are_not_in_the_way(
-    shop: Database, target: Database
+    shop: Database, whole_shop: Taken, target: Database
 ) -> None:
     await target.execute("CREATE EXTENSION vector; CREATE SCHEMA other; CREATE TABLE other.t (); CREATE SCHEMA shop")
-    await bring_back(await back_up(shop), target)
+    await bring_back(whole_shop, target)
     assert await differences(shop, target, ignore_schemas=["rowvault", "other"]) == []
 
 
@@ -363,16 +376,15 @@ async def test_cancelling_leaves_the_target_empty(
 
 
 async def test_a_target_that_cannot_be_emptied_stays_marked_and_is_refused_from_then_on(
-    shop: Database, target: Database
+    whole_shop: Taken, target: Database
 ) -> None:
-    taken = await back_up(shop)
     async with FaultProxy("127.0.0.1", target.server.port) as proxy:
         dsn = target.dsn.replace(f":{target.server.port}/", f":{proxy.port}/")
-        plan = await plan_to_bring_back(taken, Source(dsn, connect_timeout=1))
+        plan = await plan_to_bring_back(whole_shop, Source(dsn, connect_timeout=1))
         with pytest.raises(UnsafeTarget, match="could not be emptied again"):
-            await restore(plan, [taken.repository], RestoreOptions(), on_first("loaded", proxy.refuse))
-    with pytest.raises(UnsafeTarget, match=f"holds an unfinished restore of {taken.result.id}"):
-        await bring_back(taken, target)
+            await restore(plan, [whole_shop.repository], RestoreOptions(), on_first("loaded", proxy.refuse))
+    with pytest.raises(UnsafeTarget, match=f"holds an unfinished restore of {whole_shop.result.id}"):
+        await bring_back(whole_shop, target)
 
 
 async def test_an_object_that_changes_after_it_was_verified_is_not_restored(
@@ -409,32 +421,29 @@ async def test_a_damaged_backup_is_refused_before_the_target_is_touched(
     await is_empty_again(target, create_database)
 
 
-async def test_a_backup_that_is_nowhere_is_not_found(shop: Database) -> None:
-    taken: Taken = await back_up(shop)
+async def test_a_backup_that_is_nowhere_is_not_found(whole_shop: Taken) -> None:
     with pytest.raises(NotFound):
-        await choose_whole([taken.repository], "20200101T000000.000Z-full-abcdef")
+        await choose_whole([whole_shop.repository], "20200101T000000.000Z-full-abcdef")
 
 
-async def test_two_restores_into_one_database_never_run_at_once(shop: Database, target: Database) -> None:
-    taken = await back_up(shop)
+async def test_two_restores_into_one_database_never_run_at_once(whole_shop: Taken, target: Database) -> None:
     lock = await JobLock.take(Source(target.dsn), "somebody's job")
     try:
         with pytest.raises(Held, match="rowvault: somebody's job lock"):
-            await bring_back(taken, target)
+            await bring_back(whole_shop, target)
     finally:
         await lock.release()
-    await bring_back(taken, target)
+    await bring_back(whole_shop, target)
 
 
-async def test_a_stalled_network_ends_a_restore(shop: Database, target: Database) -> None:
-    taken = await back_up(shop)
+async def test_a_stalled_network_ends_a_restore(whole_shop: Taken, target: Database) -> None:
     async with FaultProxy("127.0.0.1", target.server.port) as proxy:
 
         async def stall() -> None:
             proxy.stall()
 
         dsn = target.dsn.replace(f":{target.server.port}/", f":{proxy.port}/")
-        plan = await plan_to_bring_back(taken, Source(dsn, connect_timeout=1))
+        plan = await plan_to_bring_back(whole_shop, Source(dsn, connect_timeout=1))
         async with asyncio.timeout(60):
             with pytest.raises((ConnectionLost, UnsafeTarget)):
-                await restore(plan, [taken.repository], RestoreOptions(), on_first("creating", stall))
+                await restore(plan, [whole_shop.repository], RestoreOptions(), on_first("creating", stall))
