@@ -16,8 +16,8 @@ from pathlib import Path
 
 from jobs.aftercare import Statement, look_after
 from jobs.choose_place import choose_whole
-from jobs.postgres.connection import Source, session
-from jobs.postgres.pooling import refuse_transaction_pooling
+from jobs.postgres.connection import Source
+from jobs.postgres.pooling import unpooled_session
 from jobs.postgres.target import read_target
 from jobs.postgres.tools import find_tools
 from jobs.progress import OnProgress, no_progress
@@ -63,8 +63,7 @@ async def plan_restore(
     With a key the rows are looked for in the backup, too: `NotThere` if there are none.
     """
     tables = chosen_tables(manifest, scope.tables)
-    await refuse_transaction_pooling(target)
-    async with session(target, "restore") as connection:
+    async with unpooled_session(target, "restore") as connection:
         state = await read_target(connection, manifest.dump.schemas)
         refuse_unfinished(target, state)
         tools = partial(find_tools, max(state.major, _dump_major(manifest)), options.pg_bin)

@@ -97,14 +97,15 @@ async def connect(source: Source, purpose: str) -> Connection:
         async with asyncio.timeout(source.connect_timeout):
             connection = await asyncpg.connect(source.dsn, timeout=None, statement_cache_size=0)
             try:
-                await _set_up(connection, purpose)
+                await set_up(connection, purpose)
             except BaseException:
                 connection.terminate()
                 raise
     return connection
 
 
-async def _set_up(connection: Connection, purpose: str) -> None:
+async def set_up(connection: Connection, purpose: str) -> None:
+    """Give a new session Rowvault's settings, and its name."""
     with translated("setting up the session"):
         await connection.execute(_SETTINGS)
         await connection.execute("SELECT pg_catalog.set_config('application_name', $1, false)", f"rowvault: {purpose}")

@@ -6,9 +6,9 @@ Drills have a lock of their own: they touch nothing that other jobs touch, and b
 import asyncio
 from typing import Literal, NoReturn
 
-from jobs.postgres.connection import Connection, Source, connect
+from jobs.postgres.connection import Connection, Source
 from jobs.postgres.errors import SESSION_FAULTS, ConnectionLost, Held, translated
-from jobs.postgres.pooling import refuse_transaction_pooling
+from jobs.postgres.pooling import connect_unpooled
 
 Among = Literal["jobs", "drills"]
 
@@ -37,8 +37,7 @@ class JobLock:
 
         Raises `TransactionPooling` where a pooler would give our session, and the lock with it, to somebody else.
         """
-        await refuse_transaction_pooling(source)
-        connection = await connect(source, f"{purpose} lock")
+        connection = await connect_unpooled(source, f"{purpose} lock")
         try:
             with translated("taking the job lock"):
                 async with asyncio.timeout(source.connect_timeout):

@@ -4,12 +4,13 @@ https://www.pgbouncer.org/features.html
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 
-from jobs.postgres.connection import Source
+from jobs.postgres.connection import Connection, Source, set_up
 from jobs.postgres.errors import TransactionPooling, Unreachable, translated_login
 
 _ROUNDS = 3
@@ -24,13 +25,44 @@ async def refuse_transaction_pooling(source: Source) -> None:
     with translated_login(source.where):
         first = await asyncpg.connect(source.dsn, timeout=source.connect_timeout, statement_cache_size=0)
         try:
-            second = await asyncpg.connect(source.dsn, timeout=source.connect_timeout, statement_cache_size=0)
-            try:
-                shared = await _answer_in_time(source, _share_a_server(first, second))
-            finally:
-                second.terminate()
+            await _refuse_to_share(source, first)
         finally:
             first.terminate()
+
+
+async def connect_unpooled(source: Source, purpose: str) -> Connection:
+    """As `connect`, but the session is one of those that were compared, before anything is set in it.
+
+    Raises what `connect` and `refuse_transaction_pooling` raise.
+    """
+    with translated_login(source.where):
+        connection = await asyncpg.connect(source.dsn, timeout=source.connect_timeout, statement_cache_size=0)
+        try:
+            await _refuse_to_share(source, connection)
+            async with asyncio.timeout(source.connect_timeout):
+                await set_up(connection, purpose)
+        except BaseException:
+            connection.terminate()
+            raise
+    return connection
+
+
+@asynccontextmanager
+async def unpooled_session(source: Source, purpose: str) -> AsyncIterator[Connection]:
+    """As `session`, of `connect_unpooled`."""
+    connection = await connect_unpooled(source, purpose)
+    try:
+        yield connection
+    finally:
+        connection.terminate()
+
+
+async def _refuse_to_share(source: Source, first: Connection) -> None:
+    second = await asyncpg.connect(source.dsn, timeout=source.connect_timeout, statement_cache_size=0)
+    try:
+        shared = await _answer_in_time(source, _share_a_server(first, second))
+    finally:
+        second.terminate()
     if shared:
         raise TransactionPooling(
             f"{source.where} is a pooler in transaction mode: a snapshot or a lock does not hold through it",
@@ -50,7 +82,7 @@ async def _answer_in_time(source: Source, asking: Coroutine[Any, Any, bool]) -> 
         ) from error
 
 
-async def _share_a_server(first: asyncpg.Connection, second: asyncpg.Connection) -> bool:
+async def _share_a_server(first: Connection, second: Connection) -> bool:
     for _ in range(_ROUNDS):
         async with first.transaction():
             before = await _server_pid(first)
@@ -63,6 +95,6 @@ async def _share_a_server(first: asyncpg.Connection, second: asyncpg.Connection)
     return False
 
 
-async def _server_pid(connection: asyncpg.Connection) -> int:
+async def _server_pid(connection: Connection) -> int:
     pid: int = await connection.fetchval("SELECT pg_catalog.pg_backend_pid()")
     return pid

@@ -10,10 +10,10 @@ from datetime import datetime
 import asyncpg
 
 from jobs.postgres.catalogue import OWN_SCHEMA
-from jobs.postgres.connection import Connection, Source, session
+from jobs.postgres.connection import Connection, Source
 from jobs.postgres.errors import MissingPrivilege, translated
 from jobs.postgres.lineage import make_own_schema
-from jobs.postgres.pooling import refuse_transaction_pooling
+from jobs.postgres.pooling import unpooled_session
 
 LOG = f"{OWN_SCHEMA}.backup_verification_log"
 HEADS = f"{OWN_SCHEMA}.trail_head"
@@ -70,8 +70,7 @@ async def write_log(source: Source, rows: Sequence[LogRow], head: tuple[int, str
 
     Raises `MissingPrivilege` where the role may not, or the server is a standby; else what connecting raises.
     """
-    await refuse_transaction_pooling(source)
-    async with session(source, "verification log") as connection:
+    async with unpooled_session(source, "verification log") as connection:
         with translated("writing the verification log"):
             try:
                 async with connection.transaction():
@@ -119,8 +118,7 @@ async def _insert(connection: Connection, rows: Sequence[LogRow], head: tuple[in
 
 async def read_heads(source: Source) -> list[tuple[int, str]]:
     """Every head of the trail that the source database remembers: number and hash. Raises what connecting raises."""
-    await refuse_transaction_pooling(source)
-    async with session(source, "trail") as connection:
+    async with unpooled_session(source, "trail") as connection:
         with translated("reading the trail's heads"):
             if await connection.fetchval("SELECT pg_catalog.to_regclass($1)", HEADS) is None:
                 return []
