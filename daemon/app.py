@@ -15,7 +15,7 @@ from jobs.aftercare import Statement
 from jobs.diff import DiffOptions
 from jobs.drill import DrillOptions, drill, objectives
 from jobs.full_backup import BackupOptions, full_backup
-from jobs.incremental import CaptureOptions, incremental_backup
+from jobs.incremental import CaptureOptions, begin_capture, incremental_backup
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
 from jobs.postgres.identifiers import parse_pattern
@@ -161,6 +161,10 @@ class App:
         return await full_backup(
             self.source, self.selection, self.repositories, self.backup_options(request), on_progress
         )
+
+    async def begin_capture(self) -> None:
+        """Let the next full backup be one that incremental ones can continue; the caller holds the job lock."""
+        await begin_capture(self.source, self.selection, self.repositories[0], self.capture_options)
 
     async def incremental_backup(self, request: Request, on_progress: OnProgress = no_progress) -> BackupResult:
         """Store what changed since the last backup; the caller holds the job lock."""

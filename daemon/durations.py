@@ -46,3 +46,11 @@ def parse_size(text: str) -> int:
     if match is None or int(match[1]) == 0:
         raise ValueError("must be a whole number above zero and a unit, such as 500kB, 50MB, 64MiB or 1GB")
     return int(match[1]) * _BYTES[match[2].upper()]
+
+
+def format_size(size: int) -> str:
+    """Write a number of bytes in the largest power of 1000 that says it exactly."""
+    for unit in ("TB", "GB", "MB"):
+        if size % _BYTES[unit] == 0:
+            return f"{size // _BYTES[unit]}{unit}"
+    return f"{size}B"

@@ -10,8 +10,8 @@ from jobs.status import Facts, JobFacts, PlaceFacts, Status, judge
 from storage.drill_reports import DrillRecord
 from storage.repository import Catalogue
 
-DRILL = "monthly-drill"
-JOB_KINDS = {"daily-full": "full", "hourly-incremental": "incremental", "weekly-archive": "archive"}
+INCREMENTAL, DRILL = "hourly-incremental", "monthly-drill"
+JOB_KINDS = {"daily-full": "full", INCREMENTAL: "incremental", "weekly-archive": "archive"}
 
 
 @dataclass(slots=True)
@@ -38,6 +38,7 @@ class DaemonKnowledge:
     places: dict[str, PlaceFacts] = field(default_factory=dict)
     catalogues: dict[str, Catalogue] = field(default_factory=dict)
     uncovered_tables: int = 0
+    slot_lag_bytes: int | None = None
     drill: DrillRecord | None = None
     runs: dict[str, LastRuns] = field(default_factory=dict)
     held_up: set[str] = field(default_factory=set)
@@ -70,6 +71,11 @@ class DaemonKnowledge:
             if entry.verified != "failed" and kind in {None, entry.kind}
         )
         return max(moments, default=None)
+
+    @property
+    def may_capture(self) -> bool:
+        """Whether changes may be captured: there are incremental backups, or a job of this process has looked."""
+        return self.newest("incremental") is not None or bool(self.runs)
 
     def last_run(self, job: str) -> datetime | None:
         """From when on a job's schedule counts: its newest backup; for drills the newest report or the first start."""
@@ -107,6 +113,7 @@ class DaemonKnowledge:
             places=self.places,
             offsite_backlog=len(self.backlog()),
             uncovered_tables=self.uncovered_tables,
+            slot_lag_bytes=self.slot_lag_bytes,
             rpo=self.rpo,
             rto=self.rto,
         )

@@ -173,6 +173,10 @@ class _Now(Collector):
             "Tables of the database that no backup covers.",
             value=status.facts.uncovered_tables,
         )
+        if (lag := status.facts.slot_lag_bytes) is not None:
+            yield GaugeMetricFamily(
+                "rowvault_replication_slot_lag_bytes", "WAL that Rowvault's replication slot holds back.", value=lag
+            )
 
 
 def _jobs(facts: Facts) -> Iterator[Metric]:

@@ -22,6 +22,7 @@ from jobs.restore import RestoreOptions, RestorePlan
 from jobs.restore import restore as carry_out
 from jobs.restore_scope import Scope
 from jobs.results import BackupResult, DrillResult, RestoreResult, VerifyResult
+from jobs.teardown import tear_down
 from jobs.verify import verify_backup
 from storage.repository import Repository
 
@@ -79,3 +80,16 @@ async def release(app: App, recorder: Recorder, backup_id: str) -> None:
     """Lift a keep mark."""
     released = catalogue.release(app.repositories, backup_id)
     await recorder.carry_out("release", released, lambda _: Account("success", backup_id), {}, backup_id)
+
+
+async def teardown(app: App, recorder: Recorder) -> tuple[str, ...]:
+    """Remove what Rowvault made in the source; the log there, which goes too, is not written to."""
+
+    async def removed() -> tuple[str, ...]:
+        async with job_run(app.source, "teardown", app.time_limit):
+            return await tear_down(app.source)
+
+    def account(gone: tuple[str, ...]) -> Account:
+        return Account("success", None, {"removed": [*gone]})
+
+    return await recorder.without_log().carry_out("teardown", removed(), account)

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 import structlog
 
 from daemon.app import App
-from daemon.knowledge import DaemonKnowledge
+from daemon.knowledge import INCREMENTAL, DaemonKnowledge
 from daemon.metrics import Metrics
 from daemon.runner import job_run
 from daemon.scheduler import Scheduler
+from jobs.capture_watch import watch_capture
 from jobs.offsite import make_up
 from jobs.postgres.connection import ping
 from jobs.postgres.errors import Held, PostgresError
@@ -52,6 +53,7 @@ class Rounds:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._again_and_again(self._round))
             tasks.create_task(self._again_and_again(self._make_up))
+            tasks.create_task(self._again_and_again(self._watch_capture))
 
     async def _again_and_again(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -98,6 +100,24 @@ class Rounds:
             self._knowledge.database_error = None
         except (PostgresError, TimeoutError) as error:
             self._knowledge.database_error = str(error) or "did not answer in time"
+
+    async def _watch_capture(self) -> None:
+        """Keep slot and publication from harming the application, and read the log before the server throws it away."""
+        if self._knowledge.database_error or not self._knowledge.may_capture:
+            return
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                seen = await watch_capture(self._app.source, self._app.capture_options.lag_limit)
+        except (PostgresError, TimeoutError) as error:
+            _log.warning("the replication slot could not be looked after", exc_info=error)
+            return
+        self._knowledge.slot_lag_bytes = seen.lag_bytes
+        if seen.dropped:
+            _log.error("changes are captured no longer; the next backup begins a new chain", reason=seen.dropped)
+        for table in seen.withdrawn:
+            _log.warning("a table was taken out of the publication", table=table)
+        if seen.urgent:
+            self._scheduler.run_now(INCREMENTAL)
 
     async def _ask_place(self, place: str) -> None:
         backend = self._app.impatient[place]
@@ -147,9 +167,13 @@ class Rounds:
         self._metrics.drills.show(scenarios, success=newest.state == "success")
 
     async def _show_newest(self, repositories: list[Repository]) -> None:
-        """Show the tables of the newest backup, wherever it is; a place may lag behind another."""
+        """Show the tables of the newest full backup, wherever it is; a place may lag behind another."""
         catalogues = self._knowledge.catalogues
-        newest = {one.place: catalogues[one.place].entries[:1] for one in repositories if one.place in catalogues}
+        newest = {
+            one.place: [entry for entry in catalogues[one.place].entries if entry.kind == "full"][:1]
+            for one in repositories
+            if one.place in catalogues
+        }
         backup_id = max((entry.id for entries in newest.values() for entry in entries), default=None)
         if backup_id is None or backup_id == self._shown:
             return

@@ -94,6 +94,11 @@ class Scheduler:
         if job in self._lines and job not in self._running:
             self._begin(job)
 
+    def unschedule(self, job: str) -> None:
+        """Run a job no more; a run that is going on goes on."""
+        if self._lines.pop(job, None) is not None:
+            self._timer.remove_job(job)
+
     async def wait(self, seconds: float) -> None:
         """Wait until no job runs, but no longer than so many seconds."""
         if self._running:

@@ -13,13 +13,13 @@ import structlog
 
 from daemon.app import App, Request
 from daemon.endpoints import make_endpoints, serving
-from daemon.knowledge import DRILL, DaemonKnowledge
+from daemon.knowledge import DRILL, INCREMENTAL, DaemonKnowledge
 from daemon.metrics import Metrics
 from daemon.outcomes import FAILED, Outcome, outcome_of
 from daemon.rounds import Rounds
 from daemon.runner import job_run
 from daemon.scheduler import Scheduler
-from jobs.postgres.errors import Held
+from jobs.postgres.errors import CannotCapture, Contended, Held
 from jobs.postgres.lock import Among
 from jobs.progress import Progress
 from jobs.remember import Account, account_of_backup, account_of_drill
@@ -39,10 +39,14 @@ class Service:
         settings = app.settings
         self._app = app
         self._request = request
-        self.scheduler = Scheduler(settings.schedules, {FULL: self._full, DRILL: self._drill}, settings.zone)
+        self.scheduler = Scheduler(
+            settings.schedules, {FULL: self._full, INCREMENTAL: self._incremental, DRILL: self._drill}, settings.zone
+        )
         self.knowledge = DaemonKnowledge(self.scheduler, settings.objectives.rpo, settings.objectives.rto)
         places = [repository.place for repository in app.repositories]
         self.metrics = Metrics(version("rowvault"), self.scheduler.registered, places, self.knowledge.status)
+        # Jobs of this process that fall due together wait for each other; those of others are refused.
+        self._turns: dict[Among, asyncio.Lock] = {"jobs": asyncio.Lock(), "drills": asyncio.Lock()}
         self._recorder = app.recorder("daemon", _log.warning)
         self._rounds = Rounds(app, self.knowledge, self.metrics, self.scheduler)
 
@@ -72,9 +76,32 @@ class Service:
         self.scheduler.cancel()
 
     async def _full(self) -> None:
-        work = self._alone(FULL, "backup", "jobs", lambda: self._app.full_backup(self._request, _log_progress))
+        work = self._alone(FULL, "backup", "jobs", self._take_full)
         recorded = self._recorder.carry_out("backup", work, _if_any(account_of_backup), {"job": FULL})
         await self._run(FULL, "backup", recorded, self._tell_of_backup)
+
+    async def _take_full(self) -> BackupResult:
+        """A full backup; where incremental ones are to follow, one that they can continue."""
+        if INCREMENTAL in self.scheduler.registered:
+            try:
+                await self._app.begin_capture()
+            except (CannotCapture, Contended) as error:
+                _log.info("no incremental backup will continue this one", exc_info=error)
+        return await self._app.full_backup(self._request, _log_progress)
+
+    async def _incremental(self) -> None:
+        work = self._alone(INCREMENTAL, "incremental backup", "jobs", self._take_incremental)
+        recorded = self._recorder.carry_out("backup", work, _if_any(account_of_backup), {"job": INCREMENTAL})
+        await self._run(INCREMENTAL, "incremental backup", recorded, self._tell_of_backup)
+
+    async def _take_incremental(self) -> BackupResult | None:
+        """An incremental backup, where the database allows it; else the job is no longer scheduled."""
+        try:
+            return await self._app.incremental_backup(self._request, _log_progress)
+        except CannotCapture as error:
+            self.scheduler.unschedule(INCREMENTAL)
+            _log.warning("incremental backups are off until the next start", exc_info=error)
+            return None
 
     async def _drill(self) -> None:
         work = self._alone(DRILL, "drill", "drills", lambda: self._app.drill(_log_progress))
@@ -109,9 +136,9 @@ class Service:
             self.knowledge.ended(job, outcome)
             await self._rounds.refresh()
 
-    async def _alone(self, job: str, word: str, among: Among, work: Callable[[], Awaitable[R]]) -> R | None:
+    async def _alone(self, job: str, word: str, among: Among, work: Callable[[], Awaitable[R | None]]) -> R | None:
         """The work under its lock, unless another replica has just done it."""
-        async with job_run(self._app.source, job, self._app.time_limit, among):
+        async with self._turns[among], job_run(self._app.source, job, self._app.time_limit, among):
             await self._rounds.refresh()
             if not self.scheduler.missed(job, self.knowledge.last_run(job), datetime.now(UTC)):
                 _log.info(f"another replica has taken this {word} already")

@@ -124,5 +124,6 @@ Prefix = Annotated[str, AfterValidator(lambda text: text.strip("/"))]
 QualityChecks = Annotated[tuple[str, ...], _from_text(_quality_checks)]
 RoleChecks = Annotated[tuple[tuple[str, str], ...], _from_text(_role_checks)]
 Schedule = Annotated[str, _from_text(_schedule)]
-Size = Annotated[int, _from_text(parse_size)]
+AS_SIZE = _from_text(parse_size)
+Size = Annotated[int, AS_SIZE]
 ZoneName = Annotated[str, AfterValidator(_zone)]

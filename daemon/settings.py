@@ -17,9 +17,10 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from daemon.cron import CronLine, parse_cron
-from daemon.durations import format_duration
+from daemon.durations import format_duration, format_size
 from daemon.environment import NESTED, PREFIX, full_name, gather
 from daemon.setting_types import (
+    AS_SIZE,
     DatabaseUrl,
     Duration,
     EndpointUrl,
@@ -279,7 +280,7 @@ def load_settings(environ: Mapping[str, str] | None = None, dotenv: Path | None 
 def describe_settings() -> tuple[SettingDescription, ...]:
     """Every setting with its default and meaning, in the order to read them."""
     return tuple(
-        SettingDescription(full_name(*path), _written(field.default), field.description or "")
+        SettingDescription(full_name(*path), _written(field), field.description or "")
         for path, field in _walk(Settings)
     )
 
@@ -293,7 +294,10 @@ def _walk(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple
             yield (*above, name), field
 
 
-def _written(default: object) -> str:
+def _written(field: FieldInfo) -> str:
+    default = field.default
+    if isinstance(default, int) and AS_SIZE in field.metadata:
+        return format_size(default)
     if isinstance(default, timedelta):
         return format_duration(default)
     if isinstance(default, bool):

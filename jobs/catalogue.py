@@ -14,7 +14,9 @@ from storage.repository import Catalogue, Entry, Repository
 
 @dataclass(frozen=True, slots=True)
 class ListedBackup:
-    """One backup, its places merged. `recoverable_to` is the latest moment it can bring back."""
+    """One backup, its places merged. `recoverable_to` is the latest moment it can bring back: every one from
+    `created_at` on, where incremental backups continue it.
+    """
 
     id: str
     kind: str
@@ -69,13 +71,18 @@ async def _ask(repository: Repository) -> Catalogue | PlaceOutcome:
 def merge(catalogues: dict[str, Catalogue | None]) -> tuple[ListedBackup, ...]:
     """Join the places' catalogues, newest first; None is a place that did not answer."""
     by_id: dict[str, dict[str, Entry]] = {}
+    reaches: dict[str, datetime] = {}
     for place, catalogue in catalogues.items():
         for entry in catalogue.entries if catalogue else ():
             by_id.setdefault(entry.id, {})[place] = entry
-    return tuple(_merged(by_id[backup_id], catalogues) for backup_id in sorted(by_id, reverse=True))
+            if entry.base is not None and entry.verified != "failed":
+                reaches[entry.base] = max(entry.created_at, reaches.get(entry.base, entry.created_at))
+    return tuple(_merged(by_id[backup_id], catalogues, reaches) for backup_id in sorted(by_id, reverse=True))
 
 
-def _merged(entries: dict[str, Entry], catalogues: dict[str, Catalogue | None]) -> ListedBackup:
+def _merged(
+    entries: dict[str, Entry], catalogues: dict[str, Catalogue | None], reaches: dict[str, datetime]
+) -> ListedBackup:
     places = tuple(
         PlaceOutcome(place, _place_state(entries.get(place), catalogue)) for place, catalogue in catalogues.items()
     )
@@ -86,7 +93,7 @@ def _merged(entries: dict[str, Entry], catalogues: dict[str, Catalogue | None]) 
         state=_state(places),
         label=entry.label,
         created_at=entry.created_at,
-        recoverable_to=entry.created_at,
+        recoverable_to=max(entry.created_at, reaches.get(entry.id, entry.created_at)),
         places=places,
         rows=entry.rows,
         bytes_stored=entry.bytes_stored,

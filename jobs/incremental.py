@@ -102,6 +102,21 @@ async def incremental_backup(
     return replace(result, warnings=(f"a full backup was taken: {found}", *result.warnings))
 
 
+async def begin_capture(source: Source, selection: Selection, primary: Repository, capture: CaptureOptions) -> None:
+    """Begin to capture changes, unless they are captured already: the full backup that comes next then begins a chain.
+
+    The job lock is the caller's to hold. Raises `CannotCapture`.
+    """
+    async with session(source, "capture") as connection:
+        await require_capture(connection)
+        logs = await _table_logs(connection, selection)
+        wanted = {oid for oid, log in logs.items() if log.identity}
+        position = await log_position(connection, primary)
+        lost = position is None or _lost(position.slot, capture.lag_limit) or position.capture.tables != wanted
+        if lost:
+            await set_up(connection, list(logs.values()), capture.patience)
+
+
 @dataclass(frozen=True, slots=True)
 class _Taking:
     """What every window needs; `connection` looks after slot and publication."""
@@ -168,7 +183,7 @@ async def _changed(taking: _Taking, base: Manifest) -> str:
     was = (base.source.system_identifier, base.source.timeline, base.source.token)
     if was != (lineage.system_identifier, lineage.timeline, lineage.token):
         return "the database is of another lineage: it was restored, failed over or cloned"
-    logs = await _table_logs(taking)
+    logs = await _table_logs(taking.connection, taking.selection)
     known = {table.oid: table for table in base.tables}
     names = {oid: str(TableName(table.schema_name, table.name)) for oid, table in known.items()}
     for oid in known.keys() ^ logs.keys():
@@ -181,14 +196,14 @@ async def _changed(taking: _Taking, base: Manifest) -> str:
     return ""
 
 
-async def _table_logs(taking: _Taking) -> dict[int, TableLog]:
+async def _table_logs(connection: Connection, selection: Selection) -> dict[int, TableLog]:
     with translated("reading the catalogue"):
-        chosen = choose(await read_relations(taking.connection), taking.selection)
-    return await read_table_logs(taking.connection, [relation.oid for relation in chosen.relations])
+        chosen = choose(await read_relations(connection), selection)
+    return await read_table_logs(connection, [relation.oid for relation in chosen.relations])
 
 
 async def _begin_anew(taking: _Taking) -> None:
-    logs = await _table_logs(taking)
+    logs = await _table_logs(taking.connection, taking.selection)
     await set_up(taking.connection, list(logs.values()), taking.capture.patience)
 
 
@@ -320,17 +335,19 @@ async def _result(
             last = one
             break
     outcomes = [outcome for one in taken for outcome in one.outcomes]
+    tables = _table_outcomes([one.increment for one in taken])
     return BackupResult(
         id=last.increment.id,
         kind="incremental",
         state=_state(outcomes, verification.state),
         created_at=last.increment.created_at,
         places=last.outcomes,
-        tables=_table_outcomes([one.increment for one in taken]),
+        tables=tables,
         duration_seconds=committed - started,
         verify_seconds=time.monotonic() - committed,
         verification=verification,
         warnings=taking.ready.suspicions + last.increment.warnings,
+        checksums=(last.increment.log.sha256,) * len(tables),
     )
 
 

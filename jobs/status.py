@@ -45,7 +45,7 @@ class Facts:
     """All that is judged. `first_start` is the repository's creation, or else the process's start.
 
     `recovery_point` is the newest moment that can be restored; `offsite_backlog` counts backups whose
-    off-site copy is still to be made.
+    off-site copy is still to be made. `slot_lag_bytes`: WAL that the replication slot holds back; None: there is none.
     """
 
     now: datetime
@@ -55,6 +55,7 @@ class Facts:
     places: Mapping[str, PlaceFacts] = field(default_factory=lambda: MappingProxyType({}))
     offsite_backlog: int = 0
     uncovered_tables: int = 0
+    slot_lag_bytes: int | None = None
     rpo: timedelta | None = None
     rto: timedelta | None = None
 

@@ -135,8 +135,11 @@ class RunningDaemon:
 
 @asynccontextmanager
 async def running_daemon(settings: Mapping[str, str]) -> AsyncIterator[RunningDaemon]:
-    """`rowvault run` with these settings (without their prefix) on a free port, once it serves."""
-    impatient = {"CHECK_INTERVAL": "1s", "S3__RETRY_FOR": "1s"}
+    """`rowvault run` with these settings (without their prefix) on a free port, once it serves.
+
+    Incremental backups are taken only if the settings say when.
+    """
+    impatient = {"CHECK_INTERVAL": "1s", "S3__RETRY_FOR": "1s", "SCHEDULE__INCREMENTAL": "off"}
     async with serving_command("run", env=environment(impatient | dict(settings))) as daemon:
         yield daemon
 

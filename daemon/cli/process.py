@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from daemon import output
+from daemon import output, recorded
 from daemon.app import App, Request
-from daemon.cli.shared import Adopt, Json, cli
+from daemon.cli.shared import Adopt, Json, cli, confirmed, recorder, say
 from daemon.command import finish, with_app
 from daemon.logs import configure_logs
-from daemon.outcomes import DONE, FAILED
+from daemon.outcomes import DONE, FAILED, REFUSED
 from daemon.settings import describe_settings
+from jobs.teardown import what_is_there
 
 
 @cli.command()
@@ -83,3 +84,33 @@ def settings(as_json: Json = False) -> None:
         output.print_json(list(described))
     else:
         output.print_settings(described)
+
+
+@cli.command()
+def teardown(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove from the source database whatever Rowvault made there. Backups stay; incremental ones begin anew.
+
+    The verification log goes with it; the audit trail in the repository stays.
+
+    Example: rowvault teardown --dry-run
+    """
+
+    async def work(app: App) -> int:
+        there = await what_is_there(app.source)
+        if not as_json:
+            for one in there:
+                output.err.print(f"  {one}", markup=False, highlight=False)
+        if dry_run or not there:
+            say(as_json, {"removed": [], "there": list(there)}, "nothing was removed")
+            return DONE
+        if not yes and not confirmed("Remove all this from the database?", as_json):
+            return REFUSED
+        removed = await recorded.teardown(app, recorder(app))
+        say(as_json, {"removed": list(removed), "there": []}, f"{len(removed)} objects were removed")
+        return DONE
+
+    with_app(work, as_json=as_json)

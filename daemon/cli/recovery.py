@@ -1,6 +1,5 @@
 """Commands for the day something is gone, and for being ready: restore, diff, drill, and what was done."""
 
-import sys
 from contextlib import AsyncExitStack
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from daemon import output, recorded, restore_output
 from daemon.app import App
-from daemon.cli.shared import Backup, Json, cli, recorder, say
+from daemon.cli.shared import Backup, Json, cli, confirmed, recorder, say
 from daemon.command import with_app
 from daemon.diff_output import show_diff
 from daemon.outcomes import DIFFERENCE, DONE, REFUSED, UsageError
@@ -72,7 +71,7 @@ def restore(
             if dry_run:
                 say(as_json, restore_output.plan_document(plan), "dry run: nothing was done")
                 return DONE
-            if not yes and not _confirmed(as_json):
+            if not yes and not confirmed("Restore now?", as_json):
                 return REFUSED
             with output.progress(quiet=as_json) as on_progress:
                 result = await recorded.restore(found.repositories, recorder(app), plan, scope, options, on_progress)
@@ -154,18 +153,3 @@ def _key(pairs: list[str]) -> dict[str, str]:
             raise UsageError(f"--key {column} is given twice")
         key[column] = value
     return key
-
-
-def _confirmed(as_json: bool) -> bool:
-    """Ask on the terminal; without one, say that --yes is needed."""
-    if as_json or not sys.stdin.isatty():
-        error = {"message": "restoring needs a yes, and there is no terminal to ask on", "hint": "say --yes"}
-        output.print_json({"error": error}) if as_json else output.print_error(error)
-        return False
-    try:
-        if typer.confirm("Restore now?", err=True):
-            return True
-    except typer.Abort:
-        output.err.print()
-    output.err.print("nothing was done")
-    return False

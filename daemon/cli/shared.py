@@ -1,5 +1,6 @@
 """What the commands have in common: the program they belong to, their options, and how they say what they did."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -37,3 +38,18 @@ def say(as_json: bool, document: object, text: str) -> None:
         output.print_json(document)
     else:
         output.out.print(text)
+
+
+def confirmed(question: str, as_json: bool) -> bool:
+    """Ask on the terminal; without one, say that --yes is needed."""
+    if as_json or not sys.stdin.isatty():
+        error = {"message": "this needs a yes, and there is no terminal to ask on", "hint": "say --yes"}
+        output.print_json({"error": error}) if as_json else output.print_error(error)
+        return False
+    try:
+        if typer.confirm(question, err=True):
+            return True
+    except typer.Abort:
+        output.err.print()
+    output.err.print("nothing was done")
+    return False

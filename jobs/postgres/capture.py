@@ -179,22 +179,51 @@ async def _published(connection: Connection) -> tuple[int, frozenset[int]] | Non
 
 async def read_slot(connection: Connection, name: str) -> Slot | None:
     """What the server says of a slot of this database; None if it is not there."""
+    return next((slot for slot in await own_slots(connection) if slot.name == name), None)
+
+
+async def own_slots(connection: Connection) -> list[Slot]:
+    """Every slot of Rowvault's own in this database."""
     with translated("looking at the replication slot"):
-        row = await connection.fetchrow(
+        rows = await connection.fetch(
             """
-            SELECT confirmed_flush_lsn::text AS confirmed, COALESCE(wal_status = 'lost', false) AS lost, active_pid,
-                   pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint AS lag,
-                   safe_wal_size
+            SELECT slot_name, confirmed_flush_lsn::text AS confirmed, COALESCE(wal_status = 'lost', false) AS lost,
+                   active_pid, safe_wal_size, pg_catalog.pg_wal_lsn_diff(
+                       CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+                            ELSE pg_catalog.pg_current_wal_lsn() END, restart_lsn)::bigint AS lag
               FROM pg_catalog.pg_replication_slots
-             WHERE slot_name = $1 AND database = pg_catalog.current_database() AND plugin = 'pgoutput'
+             WHERE slot_name ~ ('^' || $1 || '[0-9a-f]{8}$') AND database = pg_catalog.current_database()
+               AND plugin = 'pgoutput'
             """,
-            name,
+            _SLOTS,
         )
-    if row is None:
-        return None
-    lost = row["lost"] or row["confirmed"] is None
-    confirmed = lsn_number(row["confirmed"]) if row["confirmed"] else 0
-    return Slot(name, confirmed, lost, row["active_pid"], row["lag"] or 0, row["safe_wal_size"])
+    return [
+        Slot(
+            row["slot_name"],
+            lsn_number(row["confirmed"]) if row["confirmed"] else 0,
+            row["lost"] or row["confirmed"] is None,
+            row["active_pid"],
+            row["lag"] or 0,
+            row["safe_wal_size"],
+        )
+        for row in rows
+    ]
+
+
+async def published_tables(connection: Connection) -> frozenset[int]:
+    """The oids of the tables in Rowvault's publication."""
+    with translated("looking at the publication"):
+        published = await _published(connection)
+    return published[1] if published else frozenset()
+
+
+async def withdraw(connection: Connection, tables: Sequence[TableName]) -> None:
+    """Take tables out of the publication, at once: without a key the application's own updates of them fail."""
+    if tables:
+        named = ", ".join(f"ONLY {qualified(table)}" for table in tables)
+        with translated("taking tables out of the publication"):
+            await connection.execute("SET lock_timeout = '5s'")
+            await connection.execute(f"ALTER PUBLICATION {PUBLICATION} DROP TABLE {named}")
 
 
 async def set_up(connection: Connection, tables: Sequence[TableLog], patience: float) -> Capture:
@@ -307,13 +336,9 @@ async def take_down(connection: Connection) -> list[str]:
     """Remove slot and publication, and what was written down of them; return what was there."""
     gone = []
     with translated("removing the replication slot"):
-        for row in await connection.fetch(
-            "SELECT slot_name FROM pg_catalog.pg_replication_slots"
-            " WHERE slot_name ~ ('^' || $1 || '[0-9a-f]{8}$') AND database = pg_catalog.current_database()",
-            _SLOTS,
-        ):
-            await _drop_slot(connection, row["slot_name"])
-            gone.append(f"replication slot {row['slot_name']}")
+        for slot in await own_slots(connection):
+            await _drop_slot(connection, slot.name)
+            gone.append(f"replication slot {slot.name}")
     with translated("removing the publication"):
         if await connection.fetchval("SELECT true FROM pg_catalog.pg_publication WHERE pubname = $1", PUBLICATION):
             await connection.execute(f"DROP PUBLICATION {PUBLICATION}")

@@ -41,6 +41,7 @@ BUILT = {
     "run",
     "settings",
     "show",
+    "teardown",
     "trail",
     "verify",
 }
