@@ -114,7 +114,10 @@ class Server:
         return await self.create(template=self._templates[key])
 
     async def drop(self, database: Database) -> None:
-        """Remove a database, whoever is still connected to it."""
+        """Remove a database, whoever is still connected to it, or follows its changes."""
+        await self.maintenance.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = $1", database.name
+        )
         await self.maintenance.execute(f"DROP DATABASE IF EXISTS {quoted(database.name)} WITH (FORCE)")
 
     def database(self, name: str) -> Database:

@@ -262,15 +262,15 @@ async def _publish(connection: Connection, tables: Sequence[TableName]) -> None:
 async def _make_slot(connection: Connection, slot: str, patience: float) -> int:
     """Make the slot; return from where on it decodes. The server waits for whoever is at work."""
     await connection.execute(f"SET statement_timeout = {round(patience * 1000)}")
-    try:
-        with translated("making the replication slot"):
+    with translated("making the replication slot"):
+        try:
             lsn: str = await connection.fetchval(
                 "SELECT lsn::text FROM pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')", slot
             )
-    except asyncpg.QueryCanceledError as error:
-        raise await _somebody_is_at_work(connection, patience) from error
-    finally:
-        await connection.execute("SET statement_timeout = 0")
+        except asyncpg.QueryCanceledError as error:
+            raise await _somebody_is_at_work(connection, patience) from error
+        finally:
+            await connection.execute("SET statement_timeout = 0")
     return lsn_number(lsn)
 
 
