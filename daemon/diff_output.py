@@ -93,9 +93,9 @@ def _print_keys(name: str, keys: Keys) -> None:
 
 
 def _listed(keys: Sequence[Key]) -> str:
-    return ", ".join(" ".join(f"{readable(column)}={_shown(value)}" for column, value in key.items()) for key in keys)
+    return ", ".join(" ".join(f"{readable(column)}={as_shown(value)}" for column, value in key.items()) for key in keys)
 
 
-def _shown(value: str) -> str:
+def as_shown(value: str) -> str:
     """The value, or as JSON writes it where a terminal would take it for something else."""
     return value if value.isprintable() and value.strip() else json.dumps(value)

@@ -30,18 +30,21 @@ class RowState:
 
 
 class Rows:
-    """The rows of one table: which fields make a line's key, and how many a line has."""
+    """The rows of one table: which fields make a line's key, and how many a line has.
 
-    def __init__(self, table: Table) -> None:
+    The key is what tells rows apart in the log, or any other `columns`.
+    """
+
+    def __init__(self, table: Table, columns: Sequence[str] = ()) -> None:
         copied = [column.name for column in table.columns if not column.generated]
-        self._positions = [copied.index(name) for name in table.identity]
+        self._positions = [copied.index(name) for name in columns or table.identity]
         self.width = len(copied)
         self.name = f"{table.schema_name}.{table.name}"
 
     def key(self, fields: Sequence[bytes]) -> bytes:
         """The key of a row, given its fields."""
         if len(fields) != self.width:
-            raise _misfit(self.name, f"a change has {len(fields)} columns instead of {self.width}")
+            raise misfit(self.name, f"a change has {len(fields)} columns instead of {self.width}")
         return b"\t".join([fields[position] for position in self._positions])
 
     def whole_key(self, new: list[bytes], old: list[bytes]) -> list[bytes]:
@@ -137,11 +140,11 @@ class TableStates:
         state = self.get(key)
         if state is None:
             if self.truncated:
-                raise _misfit(self.rows.name, "a row is changed that a TRUNCATE had taken")
+                raise misfit(self.rows.name, "a row is changed that a TRUNCATE had taken")
             self._set(key, RowState(None, None, in_base=True))
             return None, key
         if state.line is None:
-            raise _misfit(self.rows.name, "a row is changed that was deleted before")
+            raise misfit(self.rows.name, "a row is changed that was deleted before")
         self._set(key, RowState(None, None, state.in_base))
         return state.line, state.origin
 
@@ -149,7 +152,7 @@ class TableStates:
         """Put a row where none may be."""
         state = self.get(key)
         if state is not None and state.line is not None:
-            raise _misfit(self.rows.name, "a row comes under a key that is taken")
+            raise misfit(self.rows.name, "a row comes under a key that is taken")
         self._set(key, RowState(line, origin, state.in_base if state else False))
 
     def _set(self, key: bytes, state: RowState) -> None:
@@ -168,7 +171,8 @@ class TableStates:
         self._spilled = True
 
 
-def _misfit(table: str, what: str) -> Corrupt:
+def misfit(table: str, what: str) -> Corrupt:
+    """The error for a log and a full backup that cannot both be right."""
     return Corrupt(
         f"the change log does not fit the full backup: in {table}, {what}",
         "restore the full backup itself, or another moment; and report this",
@@ -210,7 +214,7 @@ class Merge:
             return b"\n".join(lines) + b"\n"
         for state in touched.values():
             if not state.in_base:
-                raise _misfit(self._rows.name, "a row was inserted that the full backup has already")
+                raise misfit(self._rows.name, "a row was inserted that the full backup has already")
         self._found += len(touched)
         kept = [line for line, key in zip(lines, keys, strict=True) if key not in touched]
         if self._wanting:
@@ -228,7 +232,7 @@ class Merge:
     def left(self) -> Iterator[bytes]:
         """The rows that the log made or changed wholly; raises `Corrupt` if the base lacked one that was changed."""
         if self._found != self._expected or self._wanting:
-            raise _misfit(self._rows.name, f"{self._expected - self._found} rows were changed that are not in it")
+            raise misfit(self._rows.name, f"{self._expected - self._found} rows were changed that are not in it")
         for _, state in self._states.all():
             if state.line is not None and state.origin is None:
                 yield state.line + b"\n"

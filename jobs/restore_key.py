@@ -43,7 +43,7 @@ async def read_key(connection: Connection, tables: Sequence[Table], key: Mapping
     if len(tables) != 1:
         raise BadName("--key is of one table alone", "name it: --table TABLE --key COL=VALUE")
     (table,) = tables
-    _check_columns(table, TableName(table.schema_name, table.name), key)
+    check_key(table, key)
     types = {column.name: column.type for column in table.columns}
     return WantedRows(table, {name: await _written(connection, name, types[name], key[name]) for name in key})
 
@@ -62,7 +62,9 @@ async def find_key(
     return FoundRows(repository, text)
 
 
-def _check_columns(table: Table, name: TableName, key: Mapping[str, str]) -> None:
+def check_key(table: Table, key: Mapping[str, str]) -> None:
+    """Raise `BadName` unless the key has each column of the table's primary key, and no other."""
+    name = TableName(table.schema_name, table.name)
     columns = ", ".join(table.primary_key)
     if not table.primary_key:
         raise BadName(f"{name} has no primary key, so no row of it can be named", "restore the table: --table")

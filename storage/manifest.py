@@ -269,7 +269,7 @@ class Manifest(Backup):
 
 
 class TableChanges(_Record):
-    """How many rows of one table a window changes."""
+    """How many changes of rows of one table a window holds; to truncate it is one more."""
 
     schema_name: str = Field(alias="schema")
     name: str

@@ -10,6 +10,7 @@ from daemon.app import App
 from daemon.cli.shared import Backup, Json, cli, confirmed, recorder, say
 from daemon.command import with_app
 from daemon.diff_output import show_diff
+from daemon.history_output import show_history
 from daemon.outcomes import DIFFERENCE, DONE, REFUSED, UsageError
 from daemon.points import read_point
 from daemon.targets import read_dsn
@@ -103,6 +104,27 @@ def diff(
 
     async def work(app: App) -> int:
         return await show_diff(app, backup_id, against, table or (), keys=keys, as_json=as_json)
+
+    with_app(work, as_json=as_json)
+
+
+@cli.command()
+def history(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="The table, or SCHEMA.TABLE.")],
+    key: Annotated[
+        list[str] | None, typer.Option(metavar="COL=VALUE", help="The row with this primary key; repeatable.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell every version of one row, oldest first: when and in which transaction it changed, and what changed.
+
+    To bring one back, give restore its LSN as --at-lsn, or the BACKUP that has it where it has no LSN.
+
+    Example: rowvault history orders --key id=7
+    """
+
+    async def work(app: App) -> int:
+        return await show_history(app, table, _key(key or []), as_json=as_json)
 
     with_app(work, as_json=as_json)
 

@@ -11,7 +11,18 @@ from datetime import datetime
 from jobs.postgres.capture import PUBLICATION
 from jobs.postgres.connection import Connection
 from jobs.postgres.errors import translated
-from jobs.postgres.pgoutput import BEGIN, ROWS, Commit, Messages, commit_of, lsn_number, lsn_text, table_of
+from jobs.postgres.pgoutput import (
+    BEGIN,
+    ROWS,
+    TRUNCATE,
+    Commit,
+    Messages,
+    commit_of,
+    lsn_number,
+    lsn_text,
+    table_of,
+    truncated_tables,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +79,10 @@ def is_visible(xid: int, xmax: int, in_progress: Collection[int]) -> bool:
 
 @dataclass(slots=True)
 class WindowTally:
-    """Counts what passes by of a window: changes by table, commits, and those that were not yet visible at its end."""
+    """Counts what passes by of a window: changes by table, commits, and those that were not yet visible at its end.
+
+    To truncate a table is one change of it, so that where none is counted there is none.
+    """
 
     start: int
     end: LogEnd
@@ -90,6 +104,9 @@ class WindowTally:
                     changes[oid] = changes.get(oid, 0) + 1
             elif kind == BEGIN:
                 self._begin(commit_of(message))
+            elif kind == TRUNCATE and self._counts:
+                for oid in truncated_tables(message):
+                    changes[oid] = changes.get(oid, 0) + 1
 
     def finish(self) -> None:
         """All bytes have passed; raises `Garbled` if they are no whole window."""

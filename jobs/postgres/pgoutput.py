@@ -132,6 +132,12 @@ def table_of(change: bytes) -> int:
     return oid
 
 
+def truncated_tables(truncate: bytes) -> tuple[int, ...]:
+    """The oids of the tables that a Truncate message is about."""
+    (count,) = _INT32.unpack_from(truncate, 1)
+    return tuple(_OID.unpack_from(truncate, 6 + 4 * number)[0] for number in range(count))
+
+
 def _insert(message: bytes, commit: Commit) -> Iterator[Change]:
     new, _ = _tuple(message, 6)
     yield Change("insert", _OID.unpack_from(message, 1)[0], commit, None, new)
@@ -149,14 +155,14 @@ def _delete(message: bytes, commit: Commit) -> Iterator[Change]:
 
 
 def _truncate(message: bytes, commit: Commit) -> Iterator[Change]:
-    (count,) = _INT32.unpack_from(message, 1)
-    for number in range(count):
-        yield Change("truncate", _OID.unpack_from(message, 6 + 4 * number)[0], commit)
+    for oid in truncated_tables(message):
+        yield Change("truncate", oid, commit)
 
 
 BEGIN = ord("B")
 ROWS = frozenset(b"IUD")
-_CHANGES = {ord("I"): _insert, ord("U"): _update, ord("D"): _delete, ord("T"): _truncate}
+TRUNCATE = ord("T")
+_CHANGES = {ord("I"): _insert, ord("U"): _update, ord("D"): _delete, TRUNCATE: _truncate}
 
 
 def _tuple(message: bytes, at: int) -> tuple[list[bytes], int]:

@@ -34,6 +34,7 @@ BUILT = {
     "diff",
     "doctor",
     "drill",
+    "history",
     "keep",
     "list",
     "release",
