@@ -142,15 +142,15 @@ async def _chain(taking: _Taking) -> _Chain | str:
     """The chain that can be continued without a gap, or why there is none."""
     capture = await read_capture(taking.connection)
     if capture is None:
-        return "changes were not captured before, or the publication is no longer what it was"
+        return await _no_capture(taking)
     slot = await read_slot(taking.connection, capture.slot)
     if reason := _lost(slot, taking.capture.lag_limit):
         return reason
     log = await log_position(taking.connection, taking.ready.primary)
     if log is None:
         return "changes were taken from the slot that no backup has"
-    base = await _base(taking.ready.primary, log)
-    if base is None:
+    base = await _newest_full(taking.ready.primary)
+    if base is None or base.capture is None or base.capture.slot != log.capture.slot:
         return "no full backup was taken since changes are captured"
     reason = await _changed(taking, base)
     return reason or _Chain(base, log)
@@ -166,14 +166,18 @@ def _lost(slot: Slot | None, limit: int) -> str:
     return ""
 
 
-async def _base(primary: Repository, log: LogPosition) -> Manifest | None:
-    """The newest full backup that the log continues."""
+async def _no_capture(taking: _Taking) -> str:
+    """Why there is no capture that is as it was set up: a table that is dropped leaves the publication, too."""
+    base = await _newest_full(taking.ready.primary)
+    if base is None or base.capture is None:
+        return "changes were not captured before"
+    return await _changed(taking, base) or "the publication is no longer what it was"
+
+
+async def _newest_full(primary: Repository) -> Manifest | None:
     for entry in (await primary.catalogue()).entries:
         if entry.kind == "full":
-            manifest = await primary.manifest(entry.id)
-            if manifest.capture is not None and manifest.capture.slot == log.capture.slot:
-                return manifest
-            return None
+            return await primary.manifest(entry.id)
     return None
 
 
