@@ -19,6 +19,7 @@ from statistics import median
 import boto3
 
 from jobs.postgres.embedded import find_servers
+from tests.benchmarks.changing import as_of_now, changed_rows, rowvault_incremental
 from tests.benchmarks.contenders import bare_upload, has_zstd, pg_dump, rowvault_backup, two_drains
 from tests.benchmarks.data import many_tables, mixed
 from tests.benchmarks.restoring import restores
@@ -121,6 +122,43 @@ async def bringing_back(database: Database, runs: int, folder: Path) -> None:
     target("peak memory, MB, one row", row.peak_mb, 150)
 
 
+async def capturing_changes(server: Server, scale: float, runs: int, folder: Path) -> None:
+    """Incremental backups: 20,000 changed rows at two table sizes, a backlog, one huge transaction, a moment back."""
+    for size in (scale / 4, scale):
+        database = await server.create()
+        await database.execute(mixed(size))
+        await database.execute("VACUUM ANALYZE")
+        with fresh(folder / "local") as place:
+            settings = local(database, place)
+            rows = await database.value("SELECT count(*) FROM events")
+            some = f"UPDATE events SET kind = 'changed' WHERE id % {max(1, rows // 20_000)} = 0"
+            few = await changed_rows(database, settings, some, runs, folder)
+            say(
+                f"{few.backup.changes:,} of {rows:,} rows changed, medians of {runs} runs: incremental backup"
+                f" {few.backup.commit:.2f} s, {few.backup.stored / 1e6:.2f} MB · draining with psql {few.drain:.2f} s"
+            )
+            target("incremental backup / (3 x drain + 1 s)", few.backup.commit / (3 * few.drain + 1), 1.0)
+            target("stored by an incremental backup, MB", few.backup.stored / 1e6, 6)
+            if size == scale:
+                await large_changes(database, settings, rows, folder)
+        await server.drop(database)
+
+
+async def large_changes(database: Database, settings: dict[str, str], rows: int, folder: Path) -> None:
+    """What is left of a long backlog and of one transaction of a million rows, then a moment."""
+    many = await changed_rows(database, settings, "UPDATE events SET ok = NOT ok WHERE id <= 1000000", 1, folder)
+    say(f"one transaction of {many.backup.changes:,} rows: {many.backup.commit:.2f} s, drain {many.drain:.2f} s")
+    target("150,000 changes a second / reached", 150_000 / (many.backup.changes / many.backup.commit), 1.0)
+    target("peak memory, MB, one transaction of 1 million rows", many.backup.peak_mb, 150)
+    rowvault_backup(settings, folder)
+    await database.execute(f"UPDATE events SET kind = 'moment' WHERE id % 20 = 0; DELETE FROM events WHERE id = {rows}")
+    rowvault_incremental(settings, folder)
+    plain, moment = await as_of_now(database, settings, folder)
+    say(f"5 % changed since the full backup: plain {plain.whole:.2f} s, as of the newest moment {moment.whole:.2f} s")
+    target("restore --at / restore of the full backup", moment.whole / plain.whole, 1.3)
+    target("peak memory, MB, restore --at", moment.peak_mb, 150)
+
+
 async def memory_by_size(server: Server, peak: float, folder: Path) -> None:
     """Peak memory does not grow with the tables: a quarter of the rows against all of them."""
     database = await server.create("quarter")
@@ -185,6 +223,7 @@ async def run(scale: float, runs: int) -> None:
             await memory_by_size(server, peak, folder)
             await small_tables(server, runs, folder)
             await bringing_back(database, runs, folder)
+            await capturing_changes(server, scale / 2, runs, folder)
             store = await asyncio.to_thread(start_seaweed, folder / "s3")
             try:
                 boto3.client("s3", **client(store)).create_bucket(Bucket=BUCKET)

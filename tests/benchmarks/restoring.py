@@ -66,13 +66,13 @@ async def restores(source: Database, settings: Mapping[str, str], runs: int, fol
     everything, theirs, rows, tables = [], [], [], []
     number = await source.value("SELECT count(*) FROM events")
     for _ in range(runs):
-        async with _scratch(server) as target:
+        async with scratch(server) as target:
             everything.append(rowvault_restore(settings, target, folder))
-        async with _scratch(server) as target:
+        async with scratch(server) as target:
             theirs.append(_pg_restore(server, target, folder, "-j2"))
         await source.execute(f"DELETE FROM events WHERE id = {number // 2}")
         rows.append(rowvault_restore(settings, source, folder, "--table", "events", "--key", f"id={number // 2}"))
-        async with _scratch(server) as target:
+        async with scratch(server) as target:
             tables.append(_pg_restore(server, target, folder, "-t", "events"))
     shutil.rmtree(folder / "dump")
     return Figures(_median(everything), median(theirs), _median(rows), median(tables), number)
@@ -88,7 +88,7 @@ def _median(restored: list[Restored]) -> Restored:
 
 
 @asynccontextmanager
-async def _scratch(server: Server) -> AsyncIterator[Database]:
+async def scratch(server: Server) -> AsyncIterator[Database]:
     """An empty database for one restore."""
     database = await server.create()
     yield database
