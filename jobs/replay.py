@@ -4,20 +4,20 @@ It is kept by the text of a row's key: what was written under one text is found 
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from jobs.postgres.pgoutput import UNCHANGED, Change
 from storage.errors import Corrupt
 from storage.manifest import Table
 
-RECENT = 20_000
+RECENT = 50_000
 """States that are kept in memory before they go to disk together."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowState:
+class RowState(NamedTuple):  # quicker to make than a dataclass, and made for every change
     """How a row ends: its line of COPY text, None if it is gone.
 
     A line with `UNCHANGED` fields gets them from the base's row with the key `origin`. `in_base`: whether the base must
@@ -109,11 +109,38 @@ class TableStates:
         row = self._disk.execute("SELECT line, origin, in_base FROM states WHERE key = ?", (key,)).fetchone()
         return RowState(row[0], row[1], bool(row[2])) if row else None
 
-    def all(self) -> Iterator[tuple[bytes, RowState]]:
-        """Every row that something is known of."""
+    def settle(self) -> None:
+        """There are no more changes: what follows reads the states in bulk."""
         self._spill()
-        for key, line, origin, in_base in self._disk.execute("SELECT key, line, origin, in_base FROM states"):
-            yield key, RowState(line, origin, bool(in_base))
+        self._disk.execute("CREATE INDEX origins ON states (origin) WHERE origin IS NOT NULL")
+
+    def count(self, condition: str = "true") -> int:
+        """How many states there are, or those of which a condition is true."""
+        number: int = self._disk.execute(f"SELECT count(*) FROM states WHERE {condition}").fetchone()[0]
+        return number
+
+    def keys(self) -> Iterator[bytes]:
+        """Every key of which something is known."""
+        return (row[0] for row in self._disk.execute("SELECT key FROM states"))
+
+    def in_base(self, keys: Sequence[bytes]) -> dict[bytes, bool]:
+        """Of those keys of which something is known: whether the base must have a row with it."""
+        marks = ",".join("?" * len(keys))
+        rows = self._disk.execute(f"SELECT key, in_base FROM states WHERE key IN ({marks})", keys)
+        return dict(rows.fetchall())
+
+    def wanting(self, origins: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The lines, by origin, that get fields from the base's rows with these keys."""
+        marks = ",".join("?" * len(origins))
+        return dict(
+            self._disk.execute(f"SELECT origin, line FROM states WHERE origin IN ({marks})", origins).fetchall()
+        )
+
+    def whole_lines(self) -> Iterator[bytes]:
+        """The lines that want nothing from the base."""
+        return (
+            row[0] for row in self._disk.execute("SELECT line FROM states WHERE line IS NOT NULL AND origin IS NULL")
+        )
 
     def _truncate(self) -> None:
         self._recent.clear()
@@ -186,17 +213,12 @@ class Merge:
     """
 
     def __init__(self, states: TableStates) -> None:
+        states.settle()
         self._states = states
         self._rows = states.rows
-        self._filter = KeyFilter()
-        self._wanting: dict[bytes, bytes] = {}
-        self._expected = 0
-        for key, state in states.all():
-            self._filter.add(key)
-            self._expected += state.in_base
-            if state.line is not None and state.origin is not None:
-                self._wanting[state.origin] = state.line
-        self._found = 0
+        self._filter = key_filter(states.keys(), states.count())
+        self._to_find = states.count("in_base")
+        self._to_complete = states.count("origin IS NOT NULL")
 
     def kept(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """The lines of a part of the base that are still so, with those that need a field of an earlier row."""
@@ -209,49 +231,74 @@ class Merge:
 
     def _kept(self, lines: list[bytes]) -> bytes:
         keys = self._rows.keys(lines)
-        touched = {key: state for key in self._filter.hits(keys) if (state := self._states.get(key)) is not None}
-        if not touched:
-            return b"\n".join(lines) + b"\n"
-        for state in touched.values():
-            if not state.in_base:
-                raise misfit(self._rows.name, "a row was inserted that the full backup has already")
-        self._found += len(touched)
-        kept = [line for line, key in zip(lines, keys, strict=True) if key not in touched]
-        if self._wanting:
-            kept += [
-                self._completed(line, key)
-                for line, key in zip(lines, keys, strict=True)
-                if key in touched and key in self._wanting
-            ]
+        hits = self._filter.hits(keys)
+        touched = self._states.in_base(hits) if hits else {}
+        if not all(touched.values()):
+            raise misfit(self._rows.name, "a row was inserted that the full backup has already")
+        self._to_find -= len(touched)
+        kept = [line for line, key in zip(lines, keys, strict=True) if key not in touched] if touched else lines
+        if self._to_complete and touched:
+            kept += self._completed(lines, keys, self._states.wanting(hits))
         return b"\n".join(kept) + b"\n" if kept else b""
 
-    def _completed(self, line: bytes, key: bytes) -> bytes:
-        fields = zip(line.split(b"\t"), self._wanting.pop(key).split(b"\t"), strict=True)
-        return b"\t".join([was if now == UNCHANGED else now for was, now in fields])
+    def _completed(self, lines: list[bytes], keys: list[bytes], wanting: dict[bytes, bytes]) -> list[bytes]:
+        self._to_complete -= len(wanting)
+        return [
+            b"\t".join(
+                was if now == UNCHANGED else now
+                for was, now in zip(line.split(b"\t"), wanting[key].split(b"\t"), strict=True)
+            )
+            for line, key in zip(lines, keys, strict=True)
+            if key in wanting
+        ]
 
     def left(self) -> Iterator[bytes]:
         """The rows that the log made or changed wholly; raises `Corrupt` if the base lacked one that was changed."""
-        if self._found != self._expected or self._wanting:
-            raise misfit(self._rows.name, f"{self._expected - self._found} rows were changed that are not in it")
-        for _, state in self._states.all():
-            if state.line is not None and state.origin is None:
-                yield state.line + b"\n"
+        if self._to_find or self._to_complete:
+            raise misfit(self._rows.name, f"{self._to_find or self._to_complete} rows were changed that are not in it")
+        for line in self._states.whole_lines():
+            yield line + b"\n"
 
 
-class KeyFilter:
-    """Tells most keys that are not in a set from those that may be, in eight megabytes."""
+FEW = 200_000
+"""Keys that are kept in memory as they are, some 20 MB."""
+
+
+class KeyFilter(Protocol):
+    """Tells most keys that are not in a set from those that may be."""
+
+    def hits(self, keys: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Of these keys, those that may be in the set."""
+
+
+def key_filter(keys: Iterable[bytes], count: int) -> KeyFilter:
+    """A filter that knows these keys: exactly if they are few, else in eight megabytes."""
+    return FewKeys(frozenset(keys)) if count <= FEW else ManyKeys(keys)
+
+
+@dataclass(frozen=True, slots=True)
+class FewKeys:
+    """Knows every key. Implements `KeyFilter`."""
+
+    keys: frozenset[bytes]
+
+    def hits(self, keys: Sequence[bytes]) -> tuple[bytes, ...]:
+        """See `KeyFilter.hits`."""
+        return tuple(self.keys.intersection(keys))
+
+
+class ManyKeys:
+    """Knows a bit of each key's hash. Implements `KeyFilter`."""
 
     BITS = 1 << 26
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Iterable[bytes]) -> None:
         self._bits = bytearray(self.BITS // 8)
+        for key in keys:
+            at = hash(key) % self.BITS
+            self._bits[at >> 3] |= 1 << (at & 7)
 
-    def add(self, key: bytes) -> None:
-        """Put a key into the set."""
-        at = hash(key) % self.BITS
-        self._bits[at >> 3] |= 1 << (at & 7)
-
-    def hits(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Of these keys, those that may be in the set."""
+    def hits(self, keys: Sequence[bytes]) -> tuple[bytes, ...]:
+        """See `KeyFilter.hits`."""
         bits, many = self._bits, self.BITS
-        return [key for key in keys if bits[(at := hash(key) % many) >> 3] >> (at & 7) & 1]
+        return tuple(key for key in keys if bits[(at := hash(key) % many) >> 3] >> (at & 7) & 1)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jobs import replay
 from jobs.postgres.pgoutput import NULL, UNCHANGED, Change
-from jobs.replay import KeyFilter, Merge, TableStates
+from jobs.replay import FewKeys, KeyFilter, ManyKeys, Merge, TableStates
 from storage.errors import Corrupt
 from storage.manifest import Column, Table
 from tests.manifests import made_up
@@ -183,18 +183,16 @@ def test_changes_that_do_not_fit_are_refused_and_name_the_table(
 
 
 @given(st.sets(st.binary(max_size=8)), st.sets(st.binary(max_size=8)))
-def test_the_filter_lets_every_key_pass_that_is_in_it(inside: set[bytes], others: set[bytes]) -> None:
-    found = KeyFilter()
-    for key in inside:
-        found.add(key)
-    hits = found.hits([*inside, *others])
-    assert inside <= set(hits)
+@pytest.mark.parametrize("known", [FewKeys, ManyKeys])
+def test_a_filter_lets_every_key_pass_that_is_in_it(
+    known: Callable[[frozenset[bytes]], KeyFilter], inside: set[bytes], others: set[bytes]
+) -> None:
+    assert inside <= set(known(frozenset(inside)).hits([*inside, *others]))
 
 
-def test_the_filter_holds_back_almost_everything_else() -> None:
-    found = KeyFilter()
-    for number in range(10_000):
-        found.add(b"in %d" % number)
+@pytest.mark.parametrize("known", [FewKeys, ManyKeys])
+def test_a_filter_holds_back_almost_everything_else(known: Callable[[frozenset[bytes]], KeyFilter]) -> None:
+    found = known(frozenset(b"in %d" % number for number in range(10_000)))
     assert len(found.hits([b"out %d" % number for number in range(10_000)])) < 20
 
 
