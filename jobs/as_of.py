@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from jobs.catalogue import read_resolved
-from jobs.chain import Chain, Point, Through, chain_to
+from jobs.chain import BeforeXid, Chain, Point, Through, chain_to
 from jobs.errors import NotThere
 from jobs.leasing import leased_for_reading
 from jobs.part_reading import read_part
@@ -131,7 +131,12 @@ async def _made(
     logged = [table for table in wanted if table.identity]
     with tempfile.TemporaryDirectory(dir=folder) as work, ExitStack() as stack:
         states = {table.oid: stack.enter_context(closing(TableStates(table, Path(work)))) for table in logged}
-        await _replay(repository, chain, point, states, on_progress)
+        found = await _replay(repository, chain, point, states, on_progress)
+        if isinstance(point, BeforeXid) and not found:
+            raise NotThere(
+                f"transaction {point.xid} is in no backup",
+                "it was rolled back, changed no table whose changes are kept, or came later; say --at or --at-lsn",
+            )
         tables = {}
         for table in wanted:
             if (state := states.get(table.oid)) is not None and state.touched:
@@ -149,9 +154,12 @@ async def _made(
 
 async def _replay(
     repository: Repository, chain: Chain, point: Point, states: Mapping[int, TableStates], on_progress: OnProgress
-) -> None:
-    """Apply what the base lacks, in the order of the log, up to the point; read every window to its end."""
-    since, ended = chain.since, False
+) -> bool:
+    """Apply what the base lacks, in the order of the log, up to the point; read every window to its end.
+
+    Whether there was a commit that the point stops before.
+    """
+    since = chain.since
     total = sum(window.bytes_stored for window in chain.windows)
     done = 0
 
@@ -169,24 +177,30 @@ async def _replay(
         return True
 
     for window in chain.windows:
-        ended = await read_part(repository, window.log, take)
-        if ended:
-            return
+        if await read_part(repository, window.log, take):
+            return True
         since = max(since, lsn_number(window.end))
         done += window.bytes_stored
         on_progress(Progress("reading the change log", done, total, window.id))
+    return False
 
 
 async def _rewritten(repository: Repository, table: Table, state: TableStates, folder: Path) -> Table:
     """The table with its changes in it: each part of the base without what became of its rows, and what is new."""
     merge = await asyncio.to_thread(Merge, state)
     parts = [
-        await read_part(repository, part, partial(_write, merge.kept, folder, table, part.number))
+        await read_part(repository, part, partial(_write, merge.kept, folder, table, part))
         for part in (() if state.truncated else table.parts)
     ]
-    number = max((part.number for part in table.parts), default=0) + 1
-    parts.append(await asyncio.to_thread(_write, _as_it_is, folder, table, number, merge.left()))
+    parts.append(await asyncio.to_thread(_write, _as_it_is, folder, table, _added(parts), merge.left()))
     return table.model_copy(update={"parts": tuple(parts)})
+
+
+def _added(parts: Sequence[Part]) -> Part:
+    """The part for what the log left. Its rows lie anywhere: the others' pages are the whole table if there are any."""
+    number = max((part.number for part in parts), default=-1) + 1
+    page = 0 if parts else None
+    return Part(number=number, first_page=page, end_page=page, rows=0, bytes=0, sha256="", objects=())
 
 
 def _as_it_is(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -197,11 +211,11 @@ def _write(
     change: Callable[[Iterator[bytes]], Iterator[bytes]],
     folder: Path,
     table: Table,
-    number: int,
+    part: Part,
     chunks: Iterator[bytes],
 ) -> Part:
-    """In a thread: write what becomes of a part's text into a temporary file."""
-    name = f"{MADE}{table.oid}-{number:05d}.copy.zst"
+    """In a thread: write what becomes of a part's text into a temporary file; the part as it is then."""
+    name = f"{MADE}{table.oid}-{part.number:05d}.copy.zst"
     path = folder / name
     path.parent.mkdir(exist_ok=True)
     encoder, rows = Encoder(LEVEL, sys.maxsize), 0
@@ -214,10 +228,7 @@ def _write(
         file.write(block.data)
     assert block.ends is not None
     stored = StoredFile(name=name, bytes=block.ends.bytes, sha256=block.ends.sha256)
-    return Part(
-        number=number, first_page=None, end_page=None, rows=rows, bytes=plain.bytes, sha256=plain.sha256,
-        objects=(stored,),
-    )  # fmt: skip
+    return part.model_copy(update={"rows": rows, "bytes": plain.bytes, "sha256": plain.sha256, "objects": (stored,)})
 
 
 def _sequences(chain: Chain) -> tuple[StoredSequence, ...]:
