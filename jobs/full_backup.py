@@ -35,7 +35,7 @@ from jobs.postgres.inventory import Inventory, read_inventory
 from jobs.postgres.role_settings import read_role_settings
 from jobs.postgres.snapshot import LockLimits, Snapshot, SnapshotSession, open_snapshot
 from jobs.postgres.tools import Tools, find_tools
-from jobs.preparing import Ready, make_ready
+from jobs.preparing import Ready, identify, make_ready
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome, VerifyResult
 from jobs.schema_copy import copy_schema, store_dump
@@ -79,8 +79,12 @@ async def full_backup(
     """
     check_label(options.label)
     started = time.monotonic()
-    ready = await make_ready(source, repositories, adopt=options.adopt)
-    taking = await _prepare(source, selection, ready, options, on_progress)
+    lineage = await identify(source)
+    tools = await asyncio.to_thread(find_tools, lineage.major, options.pg_bin)
+    ready = await make_ready(lineage, repositories, adopt=options.adopt)
+    async with session(source, "change log") as connection:
+        log = await log_position(connection, ready.primary)
+    taking = _Taking(source, selection, ready, tools, options, on_progress, log)
     manifest, committed = await _with_attempts(taking)
     outcomes = [*committed, *ready.pending]
     committed_at = time.monotonic()
@@ -120,16 +124,6 @@ class _Taking:
     @property
     def primary(self) -> Repository:
         return self.ready.primary
-
-
-async def _prepare(
-    source: Source, selection: Selection, ready: Ready, options: BackupOptions, on_progress: OnProgress
-) -> _Taking:
-    """Look at all that is needed before anything is locked."""
-    tools = await asyncio.to_thread(find_tools, ready.lineage.major, options.pg_bin)
-    async with session(source, "change log") as connection:
-        log = await log_position(connection, ready.primary)
-    return _Taking(source, selection, ready, tools, options, on_progress, log)
 
 
 async def _with_attempts(taking: _Taking) -> tuple[Manifest, list[PlaceOutcome]]:

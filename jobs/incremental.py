@@ -23,7 +23,7 @@ from jobs.postgres.connection import Connection, Source, session
 from jobs.postgres.errors import translated
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.pgoutput import lsn_number, lsn_text
-from jobs.preparing import Ready, make_ready
+from jobs.preparing import Ready, identify, make_ready
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome
 from jobs.sweep import discard
@@ -86,7 +86,7 @@ async def incremental_backup(
     """
     check_label(options.label)
     started = time.monotonic()
-    ready = await make_ready(source, repositories, adopt=options.adopt)
+    ready = await make_ready(await identify(source), repositories, adopt=options.adopt)
     async with session(source, "capture") as connection:
         await require_capture(connection)
         taking = _Taking(source, selection, connection, ready, capture, options, on_progress)

@@ -31,23 +31,26 @@ class Ready:
     trail_head: TrailHead | None
 
 
-async def make_ready(source: Source, repositories: Sequence[Repository], *, adopt: bool) -> Ready:
-    """Look at both ends, bind each place to the source, and sweep what interrupted runs left there.
-
-    `repositories` are the places, the primary one first. Raises what the database and the primary place raise, and
-    `OtherSource` for any of them.
-    """
+async def identify(source: Source) -> Lineage:
+    """Who the source is; raises what the database raises, `TransactionPooling` among it."""
     await refuse_transaction_pooling(source)
     async with session(source, "identity") as connection:
-        lineage = await read_lineage(connection)
+        return await read_lineage(connection)
+
+
+async def make_ready(lineage: Lineage, repositories: Sequence[Repository], *, adopt: bool) -> Ready:
+    """Bind each place to the source, and sweep what interrupted runs left there.
+
+    `repositories` are the places, the primary one first. Raises what the primary place raises, and `OtherSource` for
+    any of them.
+    """
     primary, *rest = repositories
     await primary.bind(lineage.system_identifier, lineage.database, adopt=adopt)
     await sweep(primary)
     others, pending = await _bind_others(rest, lineage, adopt)
-    return Ready(
-        lineage, primary, tuple(others), tuple(pending), await _unmounted(primary, others),
-        await _trail_head([primary, *others]),
-    )  # fmt: skip
+    suspicions = await _unmounted(primary, others)
+    head = await _trail_head([primary, *others])
+    return Ready(lineage, primary, tuple(others), tuple(pending), suspicions, head)
 
 
 async def _bind_others(
