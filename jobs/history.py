@@ -4,6 +4,7 @@ Where the log has a gap, the next full backup tells how the row was after it, an
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -147,13 +148,14 @@ async def _read(stretch: Stretch, reading: RowReading, key: Key, before: _Told |
     columns = copied_columns(stretch.table)
     known_to = before.end if before is not None and before.slot == stretch.slot else 0
     row, versions, met = _row(columns, fields), list(before.versions if before else ()), False
-    async for step in reading.steps(key, fields):
-        after = _row(columns, step.left)
-        if step.commit.lsn >= known_to:
-            versions += [] if met else _met(stretch, before, row)
-            versions.append(_version(stretch, columns, step, row, after))
-            met = True
-        row = after
+    async with aclosing(reading.steps(key, fields)) as steps:
+        async for step in steps:
+            after = _row(columns, step.left)
+            if step.commit.lsn >= known_to:
+                versions += [] if met else _met(stretch, before, row)
+                versions.append(_version(stretch, columns, step, row, after))
+                met = True
+            row = after
     versions += [] if met else _met(stretch, before, row)
     return _Told(tuple(versions), row, stretch.chain.reaches, stretch.slot, stretch.end)
 

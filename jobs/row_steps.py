@@ -1,6 +1,7 @@
 """One row's way through a chain: how it is in the base, and what each change of its table makes of it."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -33,6 +34,11 @@ class Step:
     fields: Fields | None
     came_from: Key | None = None
     went_to: Key | None = None
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where it stands in the log, in whose order places sort: ids of windows do."""
+        return self.window, self.number
 
     @property
     def left(self) -> Fields | None:
@@ -122,14 +128,19 @@ class RowReading:
         line, _, _ = (await find_rows(self._repository, self._table, sought, self._on_progress)).partition(b"\n")
         return line.split(b"\t") if line else None
 
-    async def steps(self, key: Key, known: Fields | None) -> AsyncIterator[Step]:
-        """Every change of the row that the base lacks, in the order of the log; `known` is the row as in the base."""
+    async def steps(self, key: Key, known: Fields | None, last: Step | None = None) -> AsyncGenerator[Step, None]:
+        """Every change of the row that the base lacks, in the order of the log, up to `last` if it is given.
+
+        `known` is the row as in the base.
+        """
         row = Followed(self._table, key, known)
         since = self._chain.since if self._chain.windows else 0
         windows = self._chain.windows
         for done, window in enumerate(windows, 1):
             if any(one.oid == self._table.oid and one.changes for one in window.changes):
                 for step in await read_part(self._repository, window.log, partial(self._follow, row, window, since)):
+                    if last is not None and step.place > last.place:
+                        return
                     whole = await self._whole(step, known)
                     known = whole.left
                     yield whole
@@ -161,7 +172,8 @@ class RowReading:
 
     async def _under_the_other_key(self, arrival: Step, key: Key) -> Fields | None:
         """The fields of a row that came, followed under the key it had, up to the change that moved it."""
-        async for step in self.steps(key, await self.in_base(key)):
-            if (step.window, step.number) == (arrival.window, arrival.number):
-                return step.fields
+        async with aclosing(self.steps(key, await self.in_base(key), arrival)) as steps:
+            async for step in steps:
+                if step.place == arrival.place:
+                    return step.fields
         return None
