@@ -163,11 +163,32 @@ def joined(base: Manifest, windows: Iterable[Increment]) -> Chain:
     return Chain(base, tuple(found))
 
 
+def unspanned(chain: Chain, later: Iterable[Manifest]) -> Chain:
+    """The chain as far as its tables surely stayed what they were: up to the last window before a later full backup of
+    the same log that found them otherwise. Nothing tells where in the window after it they changed.
+    """
+    base = chain.base
+    ends = [
+        lsn_number(one.snapshot.lsn)
+        for one in later
+        if one.capture is not None
+        and base.capture is not None
+        and one.capture.slot == base.capture.slot
+        and _definitions(one) != _definitions(base)
+    ]
+    return Chain(base, tuple(one for one in chain.windows if not ends or lsn_number(one.end) <= min(ends)))
+
+
+def _definitions(manifest: Manifest) -> dict[int, str]:
+    return {table.oid: table.fingerprint for table in manifest.tables}
+
+
 async def chain_to(repositories: Sequence[Repository], point: Point) -> Chain:
     """The chain that brings back a moment, with the newest base that can; raises `NotThere`, naming the nearest."""
     listed = [backup for backup in (await list_backups(repositories)).backups if backup.whole_somewhere]
     windows = _Windows(repositories, [backup for backup in listed if backup.kind == "incremental"])
     reaches: list[datetime] = []
+    later: list[Manifest] = []
     for backup in listed:
         if backup.kind != "full":
             continue
@@ -175,13 +196,15 @@ async def chain_to(repositories: Sequence[Repository], point: Point) -> Chain:
         assert isinstance(base, Manifest)
         if not point.begins_with(base):
             reaches.append(base.created_at)
+            later.append(base)
             continue
         if isinstance(point, At) and point.time == base.created_at:
             return Chain(base, ())
-        chain = await windows.chain(base, point)
+        chain = unspanned(await windows.chain(base, point), later)
         if chain.windows and (isinstance(point, BeforeXid) or point.reached_by(chain.windows[-1])):
             return chain
         reaches.append(chain.reaches)
+        later.append(base)
     raise _out_of_reach(point, reaches)
 
 

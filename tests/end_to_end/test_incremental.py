@@ -7,6 +7,7 @@ import pytest
 
 from jobs.catalogue import list_backups
 from jobs.chain import At
+from jobs.errors import NotThere
 from jobs.incremental import CaptureOptions
 from jobs.postgres.errors import Contended
 from jobs.verify import verify_backup
@@ -209,3 +210,21 @@ async def test_capture_does_not_begin_while_somebody_is_at_work_and_names_them(d
             await impatient.take()
     assert await database.fetch("SELECT FROM pg_replication_slots WHERE database = current_database()") == []
     await follower.begin()
+
+
+async def test_a_moment_between_a_changed_definition_and_the_full_backup_that_found_it_is_refused(
+    database: Database,
+) -> None:
+    await database.execute("CREATE TABLE items (id int PRIMARY KEY, v text); INSERT INTO items VALUES (1, '01')")
+    follower = following(database)
+    await follower.begin()
+    window = await follower.change("UPDATE items SET v = '02'")
+    await database.execute("ALTER TABLE items ALTER v TYPE int USING v::int")
+    moment = await follower.now()
+    full = await follower.full()
+    after = await follower.change("UPDATE items SET v = 3")
+    assert await follower.backed_up(At(window.created_at)) == {"public.items": [b"1\t02"]}
+    with pytest.raises(NotThere, match="no chain of backups reaches"):
+        await follower.backed_up(At(moment))
+    assert await follower.backed_up(At(full.created_at)) == {"public.items": [b"1\t2"]}
+    assert await follower.backed_up(At(after.created_at)) == {"public.items": [b"1\t3"]}

@@ -176,6 +176,17 @@ async def test_a_time_in_a_gap_is_refused_with_the_moments_on_both_sides() -> No
     assert f"{after(180).isoformat()} and {after(300).isoformat()}" in refused.value.hint
 
 
+async def test_a_chain_does_not_span_a_changed_definition_that_a_full_backup_found() -> None:
+    (table,) = SECOND.tables
+    changed = SECOND.model_copy(update={"tables": (table.model_copy(update={"fingerprint": "another"}),)})
+    place = await stored(FULL, changed, *windows((100, 200), (200, 300), (300, 400)))
+    assert lsns(await chain_to([place], At(after(60)))) == [(100, 200)]
+    with pytest.raises(NotThere) as refused:
+        await chain_to([place], At(after(61)))
+    assert f"{after(60).isoformat()} and {after(90).isoformat()}" in refused.value.hint
+    assert (await chain_to([place], At(after(120)))).base.id == changed.id
+
+
 @pytest.mark.parametrize("point", [AtLsn(149), AtLsn(400), BeforeXid(5)], ids=str)
 async def test_another_point_that_nothing_reaches_is_refused_by_name(point: Point) -> None:
     with pytest.raises(NotThere, match=str(point)):
