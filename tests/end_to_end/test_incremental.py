@@ -81,7 +81,9 @@ CHANGES: dict[str, tuple[list[str], dict[str, int] | None]] = {
     ),
     "a truncate": (["TRUNCATE days_2026", "INSERT INTO days VALUES ('2026-02-02', 1)"], {"days_2026": 2}),
     "a truncate of a partitioned table": (["TRUNCATE days", "INSERT INTO days VALUES ('2026-02-03', 1)"], None),
-    "a truncate that cascades": (["TRUNCATE parents CASCADE", "INSERT INTO parents VALUES (3)"], {"parents": 2, "children": 1}),
+    "a truncate that cascades": (
+        ["TRUNCATE parents CASCADE", "INSERT INTO parents VALUES (3)"], {"parents": 2, "children": 1},
+    ),
     "a truncate that is rolled back": (["BEGIN; TRUNCATE items; INSERT INTO items VALUES (1); ROLLBACK"], {}),
     "a transaction that is rolled back": (["BEGIN; DELETE FROM items; ROLLBACK"], {}),
     "a savepoint that is rolled back": (
