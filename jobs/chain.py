@@ -9,6 +9,7 @@ from jobs.catalogue import ListedBackup, list_backups, read_backup
 from jobs.errors import NotThere
 from jobs.postgres.change_log import is_visible, widened
 from jobs.postgres.pgoutput import Commit, lsn_number
+from storage.errors import Corrupt
 from storage.manifest import Increment, Manifest
 from storage.repository import Repository
 
@@ -184,16 +185,21 @@ def _definitions(manifest: Manifest) -> dict[int, str]:
 
 
 async def chain_to(repositories: Sequence[Repository], point: Point) -> Chain:
-    """The chain that brings back a moment, with the newest base that can; raises `NotThere`, naming the nearest."""
+    """The chain that brings back a moment, with the newest base that can.
+
+    Raises `NotThere`, naming the nearest moments; `Corrupt` if there are manifests that cannot be read instead.
+    """
     listed = [backup for backup in (await list_backups(repositories)).backups if backup.whole_somewhere]
-    windows = _Windows(repositories, [backup for backup in listed if backup.kind == "incremental"])
+    manifests = _Manifests(repositories)
+    windows = _Windows(manifests, [backup for backup in listed if backup.kind == "incremental"])
     reaches: list[datetime] = []
     later: list[Manifest] = []
     for backup in listed:
         if backup.kind != "full":
             continue
-        base = await read_backup(repositories, backup.id)
-        assert isinstance(base, Manifest)
+        base = await manifests.read(backup.id)
+        if not isinstance(base, Manifest):
+            continue
         if not point.begins_with(base):
             reaches.append(base.created_at)
             later.append(base)
@@ -205,7 +211,7 @@ async def chain_to(repositories: Sequence[Repository], point: Point) -> Chain:
             return chain
         reaches.append(chain.reaches)
         later.append(base)
-    raise _out_of_reach(point, reaches)
+    raise manifests.damaged[0] if manifests.damaged else _out_of_reach(point, reaches)
 
 
 def _out_of_reach(point: Point, reaches: list[datetime]) -> NotThere:
@@ -219,13 +225,31 @@ def _out_of_reach(point: Point, reaches: list[datetime]) -> NotThere:
     return NotThere(f"no chain of backups reaches {point}", f"the nearest moments are {nearest}; see rowvault list")
 
 
-class _Windows:
-    """The manifests of incremental backups, each read once, and only as far as they are wanted."""
+class _Manifests:
+    """Manifests, each read once. One that cannot be read is as good as none: what needs it is out of reach."""
 
-    def __init__(self, repositories: Sequence[Repository], listed: Sequence[ListedBackup]) -> None:
+    def __init__(self, repositories: Sequence[Repository]) -> None:
+        self.damaged: list[Corrupt] = []
         self._repositories = repositories
+        self._read: dict[str, Manifest | Increment | None] = {}
+
+    async def read(self, backup_id: str) -> Manifest | Increment | None:
+        """One manifest, None if it is damaged."""
+        if backup_id not in self._read:
+            self._read[backup_id] = None
+            try:
+                self._read[backup_id] = await read_backup(self._repositories, backup_id)
+            except Corrupt as error:
+                self.damaged.append(error)
+        return self._read[backup_id]
+
+
+class _Windows:
+    """The windows that there are, read only as far as they are wanted."""
+
+    def __init__(self, manifests: _Manifests, listed: Sequence[ListedBackup]) -> None:
+        self._manifests = manifests
         self._listed = sorted(listed, key=lambda backup: backup.id)
-        self._read: dict[str, Increment] = {}
 
     async def chain(self, base: Manifest, point: Point) -> Chain:
         """The windows from a base on, until the point is reached or they end."""
@@ -234,7 +258,7 @@ class _Windows:
         later = [backup.id for backup in self._listed if backup.created_at > base.created_at]
         found = await self._before(base)
         for begin in range(0, len(later), AT_ONCE):
-            found += await self._manifests(later[begin : begin + AT_ONCE])
+            found += await self._windows(later[begin : begin + AT_ONCE])
             chain = joined(base, found)
             if chain.windows and point.reached_by(chain.windows[-1]):
                 break
@@ -247,14 +271,12 @@ class _Windows:
         assert base.capture is not None
         found: list[Increment] = []
         for backup in reversed([one for one in self._listed if one.created_at <= base.created_at]):
-            found += await self._manifests([backup.id])
-            if found[-1].slot != base.capture.slot or lsn_number(found[-1].start) <= lsn_number(base.capture.since):
-                break
+            for one in await self._windows([backup.id]):
+                found.append(one)
+                if one.slot != base.capture.slot or lsn_number(one.start) <= lsn_number(base.capture.since):
+                    return found
         return found
 
-    async def _manifests(self, ids: Sequence[str]) -> list[Increment]:
-        new = [one for one in ids if one not in self._read]
-        for read in await asyncio.gather(*(read_backup(self._repositories, one) for one in new)):
-            assert isinstance(read, Increment)
-            self._read[read.id] = read
-        return [self._read[one] for one in ids]
+    async def _windows(self, ids: Sequence[str]) -> list[Increment]:
+        found = await asyncio.gather(*(self._manifests.read(one) for one in ids))
+        return [one for one in found if isinstance(one, Increment)]

@@ -30,7 +30,7 @@ from jobs.sweep import discard
 from jobs.table_copy import CopyOptions
 from jobs.verify import verify_backup
 from jobs.window_copy import copy_window
-from storage.errors import StorageError
+from storage.errors import Corrupt, StorageError
 from storage.manifest import Increment, Log, Manifest, TableChanges, Unseen
 from storage.names import check_label, new_backup_id
 from storage.repository import Repository
@@ -148,10 +148,10 @@ async def _chain(taking: _Taking) -> _Chain | str:
         return reason
     log = await log_position(taking.connection, taking.ready.primary)
     if log is None:
-        return "changes were taken from the slot that no backup has"
+        return "changes were taken from the slot that no backup has, or the one that has them cannot be read"
     base = await _newest_full(taking.ready.primary)
     if base is None or base.capture is None or base.capture.slot != log.capture.slot:
-        return "no full backup was taken since changes are captured"
+        return "no full backup that can be read was taken since changes are captured"
     reason = await _changed(taking, base)
     return reason or _Chain(base, log)
 
@@ -177,7 +177,9 @@ async def _no_capture(taking: _Taking) -> str:
 async def _newest_full(primary: Repository) -> Manifest | None:
     for entry in (await primary.catalogue()).entries:
         if entry.kind == "full":
-            return await primary.manifest(entry.id)
+            with suppress(Corrupt):  # verifying finds it; a new one takes its place
+                return await primary.manifest(entry.id)
+            return None
     return None
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from jobs.postgres.capture import Capture, Slot, read_capture, read_slot
 from jobs.postgres.connection import Connection
 from jobs.postgres.pgoutput import lsn_number
+from storage.errors import Corrupt
 from storage.manifest import Increment
 from storage.repository import Repository
 
@@ -32,7 +33,10 @@ async def log_position(connection: Connection, primary: Repository) -> LogPositi
     slot = await read_slot(connection, capture.slot) if capture else None
     if capture is None or slot is None or slot.lost:
         return None
-    newest = await newest_window(primary, capture.slot)
+    try:
+        newest = await newest_window(primary, capture.slot)
+    except Corrupt:  # verifying finds it; without it the log is known from its beginning, if the slot still has that
+        newest = None
     begun = LogPosition(capture, slot, capture.since, (), None)
     position = continued(begun, newest) if newest else begun
     return position if slot.confirmed <= position.end else None
@@ -45,7 +49,7 @@ def continued(position: LogPosition, newest: Increment) -> LogPosition:
 
 
 async def newest_window(primary: Repository, slot: str) -> Increment | None:
-    """The last window that was stored of a slot."""
+    """The last window that was stored of a slot; raises `Corrupt` if its manifest cannot be read."""
     for entry in (await primary.catalogue()).entries:
         if entry.kind == "incremental":
             newest = await primary.increment(entry.id)

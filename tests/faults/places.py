@@ -92,7 +92,7 @@ async def accounted_for(repository: Repository) -> set[str]:
     """The names of all that may be in a place when nobody is at work: what makes it up, and whole backups."""
     names = {REPOSITORY}
     for entry in (await repository.catalogue()).entries:
-        manifest = await repository.manifest(entry.id)
+        manifest = await repository.backup(entry.id)
         names |= {entry.manifest, f"{VERIFICATIONS}{entry.id}~success.json"}
         names |= {stored.name for stored in manifest.objects()}
     return names
