@@ -290,6 +290,14 @@ async def test_windows_that_do_not_touch_the_table_are_not_read(place: Place) ->
     assert kinds(await place.versions("id=7")) == ["first seen"]
 
 
+async def test_full_backups_that_the_log_leads_past_are_not_read(place: Place) -> None:
+    full = await place.backup("full")
+    await place.does("UPDATE orders SET state = 'paid' WHERE id = 7")
+    await place.backup()
+    shutil.rmtree(place.folder / "backups" / full["id"] / "data")
+    assert kinds(await place.versions("id=7")) == ["first seen", "update"]
+
+
 async def test_a_window_that_is_damaged_is_said_and_not_skipped(place: Place) -> None:
     await place.does("UPDATE orders SET state = 'paid' WHERE id = 7")
     window = await place.backup()
