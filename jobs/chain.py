@@ -149,7 +149,10 @@ class Chain:
 
 
 def joined(base: Manifest, windows: Iterable[Increment]) -> Chain:
-    """The windows that continue a base without a gap, in the order of the log."""
+    """The windows that continue a base without a gap, in the order of the log.
+
+    One of another base counts too, unless tables had changed their shape by then.
+    """
     if base.capture is None:
         return Chain(base, ())
     found: list[Increment] = []
@@ -157,31 +160,18 @@ def joined(base: Manifest, windows: Iterable[Increment]) -> Chain:
     for window in sorted(windows, key=lambda one: (lsn_number(one.start), lsn_number(one.end))):
         if window.slot != base.capture.slot or lsn_number(window.end) <= end:
             continue
-        if lsn_number(window.start) > end:
+        if lsn_number(window.start) > end or not _of_its_shape(base, window):
             break
         found.append(window)
         end = lsn_number(window.end)
     return Chain(base, tuple(found))
 
 
-def unspanned(chain: Chain, later: Iterable[Manifest]) -> Chain:
-    """The chain as far as its tables surely stayed what they were: up to the last window before a later full backup of
-    the same log that found them otherwise. Nothing tells where in the window after it they changed.
+def _of_its_shape(base: Manifest, window: Increment) -> bool:
+    """Whether no table changed its shape from the base to the window. Of one before the base only what it lacks counts,
+    which cannot be of tables that were changed since.
     """
-    base = chain.base
-    ends = [
-        lsn_number(one.snapshot.lsn)
-        for one in later
-        if one.capture is not None
-        and base.capture is not None
-        and one.capture.slot == base.capture.slot
-        and _definitions(one) != _definitions(base)
-    ]
-    return Chain(base, tuple(one for one in chain.windows if not ends or lsn_number(one.end) <= min(ends)))
-
-
-def _definitions(manifest: Manifest) -> dict[int, str]:
-    return {table.oid: table.fingerprint for table in manifest.tables}
+    return window.fingerprint == base.fingerprint or lsn_number(window.end) <= lsn_number(base.snapshot.lsn)
 
 
 async def chain_to(repositories: Sequence[Repository], point: Point) -> Chain:
@@ -193,7 +183,6 @@ async def chain_to(repositories: Sequence[Repository], point: Point) -> Chain:
     manifests = _Manifests(repositories)
     windows = _Windows(manifests, [backup for backup in listed if backup.kind == "incremental"])
     reaches: list[datetime] = []
-    later: list[Manifest] = []
     for backup in listed:
         if backup.kind != "full":
             continue
@@ -202,15 +191,13 @@ async def chain_to(repositories: Sequence[Repository], point: Point) -> Chain:
             continue
         if not point.begins_with(base):
             reaches.append(base.created_at)
-            later.append(base)
             continue
         if isinstance(point, At) and point.time == base.created_at:
             return Chain(base, ())
-        chain = unspanned(await windows.chain(base, point), later)
+        chain = await windows.chain(base, point)
         if chain.windows and (isinstance(point, BeforeXid) or point.reached_by(chain.windows[-1])):
             return chain
         reaches.append(chain.reaches)
-        later.append(base)
     raise manifests.damaged[0] if manifests.damaged else _out_of_reach(point, reaches)
 
 

@@ -296,6 +296,7 @@ def _describe(
         reason=taking.options.reason,
         program=f"rowvault {version('rowvault')}",
         source=describe_source(taking.ready.lineage),
+        fingerprint=chain.base.fingerprint,
         slot=chain.log.capture.slot,
         publication=chain.log.capture.publication,
         start=lsn_text(chain.log.end),

@@ -260,6 +260,12 @@ class Manifest(Backup):
         """Rows of all tables."""
         return sum(table.rows for table in self.tables)
 
+    @property
+    def fingerprint(self) -> str:
+        """What tables there are, and of what shape: the change log of others does not fit them."""
+        lines = sorted(f"{table.oid} {table.fingerprint} {' '.join(table.identity)}\n" for table in self.tables)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
     def objects(self) -> Iterator[StoredFile]:
         """Every object of the backup but the manifest itself."""
         yield from self.dump.files()
@@ -296,11 +302,13 @@ class Log(_Record):
 class Increment(Backup):
     """A window of the change log: every transaction whose commit record lies from `start` up to but not at `end`.
 
-    `last_commit` is the time of the last of them. `unseen` may be missing from a full backup that is taken after it.
+    `fingerprint` is that of its base: no table changed its shape from there to `end`. `last_commit` is the time of the
+    last transaction. `unseen` may be missing from a full backup that is taken after it.
     `sequences` are as of its end or later.
     """
 
     kind: Literal["incremental"]
+    fingerprint: str
     slot: str
     publication: int
     start: str

@@ -151,6 +151,7 @@ def made_up_window(seconds: int, start: int, end: int, *, base: str = ID, slot: 
         reason="",
         program="rowvault 0",
         source=made_up().manifest.source,
+        fingerprint=made_up().manifest.fingerprint,
         slot=slot,
         publication=17000,
         start=lsn_text(start),

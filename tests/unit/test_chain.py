@@ -59,6 +59,17 @@ def test_windows_of_another_slot_do_not_belong_to_the_chain() -> None:
     assert joined(FULL, windows((100, 200), slot="rowvault_ffffffff")).windows == ()
 
 
+def test_a_chain_ends_where_tables_have_another_shape() -> None:
+    first, second = windows((100, 200), (200, 300))
+    assert joined(FULL, [first, second.model_copy(update={"fingerprint": "another"})]).windows == (first,)
+
+
+def test_a_window_before_the_base_may_be_of_another_shape() -> None:
+    first, second = windows((80, 120), (120, 200))
+    before = first.model_copy(update={"fingerprint": "another"})
+    assert joined(FULL, [before, second]).windows == (before, second)
+
+
 def test_a_full_backup_without_a_change_log_stands_alone() -> None:
     assert joined(made_up().manifest, windows((0, 200))).windows == ()
 
@@ -179,7 +190,9 @@ async def test_a_time_in_a_gap_is_refused_with_the_moments_on_both_sides() -> No
 async def test_a_chain_does_not_span_a_changed_definition_that_a_full_backup_found() -> None:
     (table,) = SECOND.tables
     changed = SECOND.model_copy(update={"tables": (table.model_copy(update={"fingerprint": "another"}),)})
-    place = await stored(FULL, changed, *windows((100, 200), (200, 300), (300, 400)))
+    first, *others = windows((100, 200), (200, 300), (300, 400))
+    later = [one.model_copy(update={"fingerprint": changed.fingerprint}) for one in others]
+    place = await stored(FULL, changed, first, *later)
     assert lsns(await chain_to([place], At(after(60)))) == [(100, 200)]
     with pytest.raises(NotThere) as refused:
         await chain_to([place], At(after(61)))
