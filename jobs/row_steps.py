@@ -7,7 +7,19 @@ from functools import partial
 
 from jobs.chain import Chain
 from jobs.part_reading import read_part
-from jobs.postgres.pgoutput import NULL, UNCHANGED, Change, Commit, Kind, changes, lsn_number
+from jobs.postgres.copy_text import unescaped_bytes
+from jobs.postgres.pgoutput import (
+    NULL,
+    TRUNCATE,
+    UNCHANGED,
+    Change,
+    Commit,
+    Kind,
+    as_sent,
+    changes,
+    lsn_number,
+    table_of,
+)
 from jobs.progress import OnProgress, Progress
 from jobs.replay import Rows, misfit
 from jobs.row_search import Needle, find_rows
@@ -21,7 +33,7 @@ Key = Mapping[str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One change of the row that is followed: the `number`th change of a window.
+    """One change of the row that is followed: the `number`th message about rows in a window.
 
     `fields` are the row's after it, None if it is gone. Where its key changed, it `came_from` another one, or, with
     these fields, `went_to` another.
@@ -112,6 +124,22 @@ class Followed:
         return {column: fields[self._columns.index(column)] for column in columns}
 
 
+class Mentions:
+    """Tells messages that may be about a row from those that are not; counts all of them as they pass by."""
+
+    def __init__(self, table: Table, key: Key) -> None:
+        self.number = 0
+        self._oid = table.oid
+        values = [as_sent(unescaped_bytes(field)) for field in key.values()]
+        # What tells rows apart in the log is in every message about a row; other columns need not be.
+        self._sought = max(values, key=len) if set(key) == set(table.identity) else b""
+
+    def __call__(self, message: bytes) -> bool:
+        """Whether to read the next message."""
+        self.number += 1
+        return message[0] == TRUNCATE or (table_of(message) == self._oid and self._sought in message)
+
+
 class RowReading:
     """Reads one table's rows out of the chain's backups in one place, for as long as it is leased there."""
 
@@ -138,7 +166,8 @@ class RowReading:
         windows = self._chain.windows
         for done, window in enumerate(windows, 1):
             if any(one.oid == self._table.oid and one.changes for one in window.changes):
-                for step in await read_part(self._repository, window.log, partial(self._follow, row, window, since)):
+                follow = partial(self._follow, row, Mentions(self._table, key), window, since)
+                for step in await read_part(self._repository, window.log, follow):
                     if last is not None and step.place > last.place:
                         return
                     whole = await self._whole(step, known)
@@ -147,14 +176,16 @@ class RowReading:
             since = max(since, lsn_number(window.end))
             self._on_progress(Progress("reading the change log", done, len(windows), window.id))
 
-    def _follow(self, row: Followed, window: Increment, since: int, chunks: Iterator[bytes]) -> list[Step]:
+    def _follow(
+        self, row: Followed, mentions: Mentions, window: Increment, since: int, chunks: Iterator[bytes]
+    ) -> list[Step]:
         """In a thread: what a window does to the row."""
         oid, seen = self._table.oid, lsn_number(self._chain.base.snapshot.lsn)
         found = []
-        for number, change in enumerate(changes(chunks, since)):
+        for change in changes(chunks, since, mentions):
             # What was committed after the snapshot's LSN is lacking even where xids went around since.
             if change.oid == oid and (change.commit.lsn >= seen or self._chain.lacks(change.commit)):
-                step = row.take(change, window.id, number)
+                step = row.take(change, window.id, mentions.number)
                 if step is not None:
                     found.append(step)
         return found

@@ -23,5 +23,9 @@ _UNESCAPED = {escape[1:]: bytes((byte,)) for byte, escape in ESCAPES.items()}
 
 def unescaped(field: bytes) -> str:
     """The value of a field that is not NULL; bytes that are no UTF-8 (a database may be SQL_ASCII) show as `\\x..`."""
-    text = re.sub(rb"\\(.)", lambda escape: _UNESCAPED[escape[1]], field, flags=re.DOTALL)
-    return text.decode(errors="backslashreplace")
+    return unescaped_bytes(field).decode(errors="backslashreplace")
+
+
+def unescaped_bytes(field: bytes) -> bytes:
+    """The bytes of a field that is not NULL."""
+    return re.sub(rb"\\(.)", lambda escape: _UNESCAPED[escape[1]], field, flags=re.DOTALL)

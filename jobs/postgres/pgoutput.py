@@ -7,7 +7,7 @@ https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS-BINA
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from struct import Struct
@@ -104,8 +104,11 @@ class Messages:
             raise Garbled("a window ends too early")
 
 
-def changes(chunks: Iterable[bytes], since: int = 0) -> Iterator[Change]:
-    """Every change in a window, in commit order, but for transactions whose commit record lies before LSN `since`."""
+def changes(chunks: Iterable[bytes], since: int = 0, wanted: Callable[[bytes], bool] | None = None) -> Iterator[Change]:
+    """Every change in a window, in commit order, but for transactions whose commit record lies before LSN `since`.
+
+    `wanted` is asked of each message whether to read it: most can be told apart without.
+    """
     reader = Messages()
     commit: Commit | None = None
     for chunk in chunks:
@@ -114,7 +117,7 @@ def changes(chunks: Iterable[bytes], since: int = 0) -> Iterator[Change]:
             if kind == BEGIN:
                 commit = commit_of(message)
                 commit = commit if commit.lsn >= since else None
-            elif commit is not None and kind in _CHANGES:
+            elif commit is not None and kind in _CHANGES and (wanted is None or wanted(message)):
                 yield from _CHANGES[kind](message, commit)
     reader.finish()
 
@@ -129,6 +132,11 @@ def table_of(change: bytes) -> int:
     """The oid of the table that an Insert, Update or Delete message is about."""
     oid: int = _OID.unpack_from(change, 1)[0]
     return oid
+
+
+def as_sent(value: bytes) -> bytes:
+    """How a field's text stands in a message."""
+    return b"t" + _INT32.pack(len(value)) + value
 
 
 def truncated_tables(truncate: bytes) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ BUILD = """
     ALTER TABLE orders ALTER note SET STORAGE EXTERNAL;
     INSERT INTO orders SELECT n, 'new', 'note ' || n FROM generate_series(1, 500) n;
     CREATE TABLE pairs (a uuid, "b.b" text, v int, PRIMARY KEY (a, "b.b"));
+    ALTER TABLE pairs ALTER "b.b" SET STORAGE EXTERNAL;
     CREATE TABLE loose (n int);
     CREATE UNLOGGED TABLE volatile (n int PRIMARY KEY);
     CREATE TABLE halves (id int PRIMARY KEY) PARTITION BY RANGE (id);
@@ -243,6 +244,16 @@ async def test_a_key_of_several_columns_is_found_however_it_is_written(place: Pl
     assert told["table"] == "public.pairs"
     assert told["key"] == {"a": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "b.b": "x\ty"}
     assert kinds(told["versions"]) == ["insert"]
+
+
+async def test_a_key_that_is_toasted_is_followed(place: Place) -> None:
+    uuid, long = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "long " * 500
+    await place.does(f"INSERT INTO pairs VALUES ('{uuid}', '{long}', 1)")
+    await place.does("UPDATE pairs SET v = 2")
+    await place.does("UPDATE pairs SET v = 3")
+    await place.backup()
+    versions = await place.versions(f"a={uuid}", f'"b.b"={long}', table="pairs")
+    assert [version["row"] for version in versions] == [{"a": uuid, "b.b": long, "v": str(v)} for v in (1, 2, 3)]
 
 
 async def test_where_the_database_is_gone_a_key_is_found_as_it_is_stored(place: Place) -> None:
