@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from jobs.postgres.capture import own_slots, published_tables, read_table_logs, take_down, withdraw
+from jobs.postgres.capture import own_slots, published_tables, take_down, withdraw
 from jobs.postgres.connection import Source, session
+from jobs.postgres.table_logs import read_table_logs
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,21 +8,21 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from importlib.metadata import version
 
+from jobs.continuation import Continuation, Look, changed_since, chosen_table_logs, continuation, lost
 from jobs.describe import describe_sequences, describe_source
 from jobs.full_backup import BackupOptions, full_backup
 from jobs.leasing import leased
-from jobs.log_position import LogPosition, continued, log_position
+from jobs.log_position import continued, log_position
 from jobs.offsite import mirrored
-from jobs.postgres.capture import Slot, TableLog, read_capture, read_slot, read_table_logs, require_capture, set_up
-from jobs.postgres.catalogue import Selection, SequenceState, choose, read_relations, read_sequences
+from jobs.postgres.capture import require_capture, set_up
+from jobs.postgres.catalogue import Selection, SequenceState, read_relations, read_sequences
 from jobs.postgres.change_log import LogEnd, WindowTally, advance, is_visible, read_log_end
 from jobs.postgres.connection import Connection, Source, session
-from jobs.postgres.errors import translated
 from jobs.postgres.identifiers import TableName
-from jobs.postgres.pgoutput import lsn_number, lsn_text
+from jobs.postgres.pgoutput import lsn_text
 from jobs.preparing import Ready, identify, make_ready
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome
@@ -30,13 +30,12 @@ from jobs.sweep import discard
 from jobs.table_copy import CopyOptions
 from jobs.verify import verify_backup
 from jobs.window_copy import copy_window
-from storage.errors import Corrupt, StorageError
+from storage.errors import StorageError
 from storage.manifest import Increment, Log, Manifest, TableChanges, Unseen
 from storage.names import check_label, new_backup_id
 from storage.repository import Repository
 
 WINDOW_BYTES = 256 * 1024 * 1024
-TICK = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +50,6 @@ class CaptureOptions:
     patience: float = 60.0
     lag_limit: int = 10 * 1024**3
     window_bytes: int = WINDOW_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class _Chain:
-    """What can be continued: the full backup that it begins with, and how far the log has come since."""
-
-    base: Manifest
-    log: LogPosition
-
-    def next_stop(self, end: int, most: int) -> int:
-        """Up to where the next window goes: at most so many bytes of WAL on, but past the base if it is the first."""
-        at_least = lsn_number(self.base.snapshot.lsn) if self.log.newest is None else self.log.end
-        return min(end, max(self.log.end + most, at_least))
-
-    def known_at(self, stop: int) -> datetime:
-        """A moment up to which a window that stops there surely reaches, later than that of the window before."""
-        moments = [self.base.created_at] if stop >= lsn_number(self.base.snapshot.lsn) else []
-        return max(moments + ([self.log.newest.created_at] if self.log.newest else [])) + TICK
 
 
 async def incremental_backup(
@@ -90,8 +71,8 @@ async def incremental_backup(
     async with session(source, "capture") as connection:
         await require_capture(connection)
         taking = _Taking(source, selection, connection, ready, capture, options, on_progress)
-        found = await _chain(taking)
-        if isinstance(found, _Chain):
+        found = await continuation(taking.look)
+        if isinstance(found, Continuation):
             taken = await _take_windows(taking, found)
             if not isinstance(taken, str):
                 return await _result(taken, taking, repositories, started)
@@ -109,11 +90,10 @@ async def begin_capture(source: Source, selection: Selection, primary: Repositor
     """
     async with session(source, "capture") as connection:
         await require_capture(connection)
-        logs = await _table_logs(connection, selection)
+        logs = await chosen_table_logs(connection, selection)
         wanted = {oid for oid, log in logs.items() if log.identity}
         position = await log_position(connection, primary)
-        lost = position is None or _lost(position.slot, capture.lag_limit) or position.capture.tables != wanted
-        if lost:
+        if position is None or lost(position.slot, capture.lag_limit) or position.capture.tables != wanted:
             await set_up(connection, list(logs.values()), capture.patience)
 
 
@@ -129,6 +109,11 @@ class _Taking:
     options: BackupOptions
     on_progress: OnProgress
 
+    @property
+    def look(self) -> Look:
+        """Where to look whether the log can be continued."""
+        return Look(self.connection, self.selection, self.ready.lineage, self.ready.primary, self.capture.lag_limit)
+
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
@@ -138,82 +123,12 @@ class _Taken:
     outcomes: tuple[PlaceOutcome, ...]
 
 
-async def _chain(taking: _Taking) -> _Chain | str:
-    """The chain that can be continued without a gap, or why there is none."""
-    capture = await read_capture(taking.connection)
-    if capture is None:
-        return await _no_capture(taking)
-    slot = await read_slot(taking.connection, capture.slot)
-    if reason := _lost(slot, taking.capture.lag_limit):
-        return reason
-    log = await log_position(taking.connection, taking.ready.primary)
-    if log is None:
-        return "changes were taken from the slot that no backup has, or the one that has them cannot be read"
-    base = await _newest_full(taking.ready.primary)
-    if base is None or base.capture is None or base.capture.slot != log.capture.slot:
-        return "no full backup that can be read was taken since changes are captured"
-    reason = await _changed(taking, base)
-    return reason or _Chain(base, log)
-
-
-def _lost(slot: Slot | None, limit: int) -> str:
-    if slot is None:
-        return "the replication slot is gone: dropped, or left behind by a failover or a restore"
-    if slot.lost:
-        return "the server threw away WAL that the replication slot needs (max_slot_wal_keep_size)"
-    if slot.lag_bytes > limit:
-        return f"the replication slot held back {slot.lag_bytes} bytes of WAL, {limit} is the limit"
-    return ""
-
-
-async def _no_capture(taking: _Taking) -> str:
-    """Why there is no capture that is as it was set up: a table that is dropped leaves the publication, too."""
-    base = await _newest_full(taking.ready.primary)
-    if base is None or base.capture is None:
-        return "changes were not captured before"
-    return await _changed(taking, base) or "the publication is no longer what it was"
-
-
-async def _newest_full(primary: Repository) -> Manifest | None:
-    for entry in (await primary.catalogue()).entries:
-        if entry.kind == "full":
-            with suppress(Corrupt):  # verifying finds it; a new one takes its place
-                return await primary.manifest(entry.id)
-            return None
-    return None
-
-
-async def _changed(taking: _Taking, base: Manifest) -> str:
-    """Why the tables, or the source, are no longer what they were when the base was taken; empty if they are."""
-    lineage = taking.ready.lineage
-    was = (base.source.system_identifier, base.source.timeline, base.source.token)
-    if was != (lineage.system_identifier, lineage.timeline, lineage.token):
-        return "the database is of another lineage: it was restored, failed over or cloned"
-    logs = await _table_logs(taking.connection, taking.selection)
-    known = {table.oid: table for table in base.tables}
-    names = {oid: str(TableName(table.schema_name, table.name)) for oid, table in known.items()}
-    for oid in known.keys() ^ logs.keys():
-        return f"{names.get(oid) or logs[oid].table} came or went"
-    for oid, log in logs.items():
-        if log.fingerprint != known[oid].fingerprint:
-            return f"the definition of {log.table} changed"
-        if log.identity != known[oid].identity:
-            return f"{log.table} can be told apart by other columns than before"
-    return ""
-
-
-async def _table_logs(connection: Connection, selection: Selection) -> dict[int, TableLog]:
-    with translated("reading the catalogue"):
-        chosen = choose(await read_relations(connection), selection)
-    return await read_table_logs(connection, [relation.oid for relation in chosen.relations])
-
-
 async def _begin_anew(taking: _Taking) -> None:
-    logs = await _table_logs(taking.connection, taking.selection)
+    logs = await chosen_table_logs(taking.connection, taking.selection)
     await set_up(taking.connection, list(logs.values()), taking.capture.patience)
 
 
-async def _take_windows(taking: _Taking, chain: _Chain) -> list[_Taken] | str:
+async def _take_windows(taking: _Taking, chain: Continuation) -> list[_Taken] | str:
     """Store window after window up to the end of the log as it is now; return why not, if tables changed meanwhile."""
     end = await read_log_end(taking.connection)
     first, taken = chain.log.end, list[_Taken]()
@@ -228,7 +143,7 @@ async def _take_windows(taking: _Taking, chain: _Chain) -> list[_Taken] | str:
     return taken
 
 
-async def _take_window(taking: _Taking, chain: _Chain, end: LogEnd, stop: int) -> _Taken | str:
+async def _take_window(taking: _Taking, chain: Continuation, end: LogEnd, stop: int) -> _Taken | str:
     """Store, commit and let go one window. The last one reaches the moment at which the log's end was read."""
     primary = taking.ready.primary
     moment = end.moment if stop == end.lsn else chain.known_at(stop)
@@ -243,7 +158,7 @@ async def _take_window(taking: _Taking, chain: _Chain, end: LogEnd, stop: int) -
                 taking.source, chain.log.capture.slot, stop, backup_id, primary.backend, taking.capture.copying, tally
             )
             sequences = await _sequences(taking.connection, chain.base)
-            if reason := await _changed_since(taking, chain):
+            if reason := await changed_since(taking.look, chain):
                 await discard(primary, backup_id)
                 return reason
         except Exception:
@@ -260,13 +175,6 @@ async def _take_window(taking: _Taking, chain: _Chain, end: LogEnd, stop: int) -
     return _Taken(increment, (*outcomes, *taking.ready.pending))
 
 
-async def _changed_since(taking: _Taking, chain: _Chain) -> str:
-    """Looked at after the window was read: what it holds was committed before any change that is not seen now."""
-    if await read_capture(taking.connection) != chain.log.capture:
-        return "the publication was changed"
-    return await _changed(taking, chain.base)
-
-
 async def _sequences(connection: Connection, base: Manifest) -> tuple[SequenceState, ...]:
     """Where the base's sequences stand; those that are gone since were changed with the definitions."""
     names = [TableName(one.schema_name, one.name) for one in base.sequences]
@@ -276,7 +184,7 @@ async def _sequences(connection: Connection, base: Manifest) -> tuple[SequenceSt
 
 def _describe(
     taking: _Taking,
-    chain: _Chain,
+    chain: Continuation,
     backup_id: str,
     moment: datetime,
     end: LogEnd,

@@ -6,7 +6,7 @@ sure to be in the log. https://www.postgresql.org/docs/current/logicaldecoding-e
 
 import asyncio
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -17,25 +17,11 @@ from jobs.postgres.errors import CannotCapture, Contended, translated
 from jobs.postgres.identifiers import TableName, qualified
 from jobs.postgres.lineage import make_own_schema
 from jobs.postgres.pgoutput import lsn_number, lsn_text
+from jobs.postgres.table_logs import TableLog
 
 PUBLICATION = "rowvault"
 _SLOTS = "rowvault_"
 _POLL_SECONDS = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class TableLog:
-    """How one table stands to the change log.
-
-    `identity` are the columns that tell its rows apart there; empty where it cannot be in the log, for `reason`.
-    `fingerprint` changes with everything that changes its rows or their shape without a trace in the log.
-    """
-
-    oid: int
-    table: TableName
-    identity: tuple[str, ...]
-    fingerprint: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,59 +77,6 @@ async def require_capture(connection: Connection) -> None:
 
 def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-async def read_table_logs(connection: Connection, oids: Collection[int]) -> dict[int, TableLog]:
-    """How each table stands to the change log; reads the catalogue alone."""
-    with translated("reading how tables tell their rows apart"):
-        rows = await connection.fetch(_TABLE_LOGS, list(oids))
-    return {
-        row["oid"]: TableLog(
-            row["oid"],
-            TableName(row["nspname"], row["relname"]),
-            () if row["reason"] else tuple(row["identity"]),
-            row["fingerprint"],
-            row["reason"] or "",
-        )
-        for row in rows
-    }
-
-
-# A replica identity that is usable (https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-REPLICA-IDENTITY):
-# without one, the application's own UPDATEs of a published table fail. With FULL, the primary key tells rows apart.
-# What rewrites a table without a trace in the log shows in its attributes' rows; a swap of names in the names.
-_TABLE_LOGS = """
-    WITH identity AS (
-        SELECT c.oid, i.indexrelid, i.indimmediate AND i.indisvalid AND i.indisready AND i.indislive AS usable,
-               ARRAY(SELECT a.attname FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY u (attnum, position)
-                       JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.attnum
-                      WHERE u.position <= i.indnkeyatts ORDER BY u.position) AS columns,
-               EXISTS (SELECT FROM pg_catalog.unnest(i.indkey::int2[]) u (attnum)
-                         JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.attnum
-                        WHERE a.attgenerated <> '') AS generated
-          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_index i ON i.indrelid = c.oid
-         WHERE CASE c.relreplident WHEN 'i' THEN i.indisreplident WHEN 'n' THEN false ELSE i.indisprimary END
-    )
-    SELECT c.oid::bigint, n.nspname, c.relname, d.columns AS identity,
-           CASE WHEN c.relpersistence <> 'p' THEN 'it is unlogged'
-                WHEN c.relreplident = 'n' THEN 'its replica identity is NOTHING'
-                WHEN d.oid IS NULL THEN 'it has no primary key'
-                WHEN NOT d.usable THEN 'its key is deferrable or not valid'
-                WHEN d.generated OR c.relreplident = 'f' AND EXISTS (
-                    SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated <> '')
-                    THEN 'a generated column is part of its replica identity' END AS reason,
-           pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.concat_ws(' ', c.oid, n.nspname,
-               c.relname, c.relpersistence, c.relreplident, d.indexrelid,
-               (SELECT pg_catalog.string_agg(i.inhparent::text, ',' ORDER BY i.inhseqno)
-                  FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid),
-               (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', a.attnum, a.atttypid, a.atttypmod, a.xmin), ','
-                                             ORDER BY a.attnum)
-                  FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0)), 'UTF8')), 'hex')
-               AS fingerprint
-      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-      LEFT JOIN identity d ON d.oid = c.oid
-     WHERE c.oid = ANY ($1::oid[])
-"""
 
 
 async def read_capture(connection: Connection) -> Capture | None:

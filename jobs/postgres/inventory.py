@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from jobs.postgres.capture import TableLog, read_table_logs
 from jobs.postgres.catalogue import (
     Chosen,
     Extension,
@@ -28,6 +27,7 @@ from jobs.postgres.dependencies import (
 )
 from jobs.postgres.errors import translated
 from jobs.postgres.snapshot import SnapshotSession
+from jobs.postgres.table_logs import TableLog, read_table_logs
 
 
 @dataclass(frozen=True, slots=True)
