@@ -1,18 +1,22 @@
 """The recovery drill: restores the newest backup into a scratch database, proves it, and times every kind of loss.
 
+The newest backup is that of the newest moment; where a chain leads to it, a random one of its moments is proved, too.
+
 Nobody is asked anything, and nothing of the source or of the backup is changed.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
-from jobs.as_of import opened
+from jobs.as_of import AsOf, opened
 from jobs.catalogue import resolve
+from jobs.drill_moment import bring_back_moment, newest_covered
 from jobs.drill_proof import not_proved, prove_contents, prove_definitions
 from jobs.drill_scenarios import Ground, Recovery, lose_a_row, lose_a_table
-from jobs.errors import Difference, UnsafeTarget
+from jobs.errors import Difference, NotThere, UnsafeTarget
 from jobs.postgres.connection import Source, session
 from jobs.postgres.errors import MissingPrivilege, PostgresError, ToolMissing, ToolTrouble
 from jobs.postgres.stand_ins import Wanted, stand_ins_among
@@ -28,6 +32,7 @@ from storage.manifest import Manifest
 from storage.repository import Repository
 
 OBJECTIVES: Mapping[Scenario, float] = {"one_row": 300, "one_table": 1800, "everything": 3600, "complete_loss": 7200}
+MOMENT = "random moment"
 _MENTIONS_AUTH = b"auth."
 
 
@@ -73,7 +78,7 @@ async def drill(
     backup_id = await resolve(repositories, "latest")
     try:
         async with opened(repositories, backup_id, on_progress=on_progress) as newest:
-            found = await _carry_out(newest.repositories, newest.manifest, options, on_progress)
+            found = await _carry_out(repositories, newest, options, on_progress)
     except Exception as error:
         if not _is_of_the_backup(error):
             raise
@@ -96,7 +101,7 @@ def _is_of_the_backup(error: Exception) -> bool:
     """Whether it says that the backup cannot be restored, and not that the drill could not be held."""
     if isinstance(error, ToolTrouble):
         return not isinstance(error, ToolMissing)
-    return isinstance(error, Difference | Corrupt | NotFound) or type(error) is PostgresError
+    return isinstance(error, Difference | Corrupt | NotFound | NotThere) or type(error) is PostgresError
 
 
 async def _keep(repositories: Sequence[Repository], result: DrillResult) -> DrillResult:
@@ -114,8 +119,9 @@ async def _keep(repositories: Sequence[Repository], result: DrillResult) -> Dril
 
 
 async def _carry_out(
-    repositories: Sequence[Repository], manifest: Manifest, options: DrillOptions, on_progress: OnProgress
+    everything: Sequence[Repository], newest: AsOf, options: DrillOptions, on_progress: OnProgress
 ) -> _Found:
+    repositories, manifest = newest.repositories, newest.manifest
     world = await _world(repositories, manifest, options.restore)
     on_progress(Progress("preparing a scratch database", backup=manifest.id))
     async with scratch_database(manifest, world, options.given, options.restore.pg_bin) as scratch:
@@ -130,13 +136,20 @@ async def _carry_out(
         async with schema_archive(repositories, manifest) as archive:
             definitions = await prove_definitions(plan, scratch, world, archive)
         contents = await prove_contents(scratch.database, manifest)
-        lost = await _lose(Ground(repositories, manifest, scratch.database, replace(how, statements=())), on_progress)
+        ground, tries = Ground(repositories, manifest, scratch.database, replace(how, statements=())), _Tries()
+        await _lose(ground, tries, on_progress)
+        await _prove_moment(everything, ground, tries, on_progress)
         return _found(
             scratch,
             restored,
-            (definitions, *contents, *lost.checks),
-            _judged({**lost.timed, **_whole(manifest, seconds, scratch)}, options),
-            (*scratch.not_proved, *await not_proved(scratch.database, plan), *lost.not_proved),
+            (definitions, *contents, *tries.checks),
+            _judged({**tries.timed, **_whole(manifest, seconds, scratch)}, options),
+            (
+                *scratch.not_proved,
+                *await not_proved(scratch.database, plan),
+                *_older(newest),
+                *tries.not_proved,
+            ),
         )
 
 
@@ -197,40 +210,60 @@ def _judged(timed: Timed, options: DrillOptions) -> tuple[ScenarioOutcome, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Lost:
-    """What became of the losses that were played through."""
+class _Tries:
+    """What became of what was tried once everything was restored: what was found before must be told, too."""
 
-    checks: tuple[Check, ...]
-    timed: Timed
-    not_proved: tuple[str, ...]
+    checks: list[Check] = field(default_factory=list)
+    timed: dict[Scenario, tuple[str, float]] = field(default_factory=dict)
+    not_proved: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def trying(self, name: str, doing: str) -> Iterator[None]:
+        """What fails in the block because of the backup is a failed check of that name."""
+        try:
+            yield
+        except MissingPrivilege as error:
+            self.not_proved.append(f"{doing}: {error.message}")
+        except Exception as error:
+            if not (_is_of_the_backup(error) or isinstance(error, UnsafeTarget)):
+                raise
+            self.checks.append(Check(name, "failed", f"{doing}: {error}"))
 
 
-async def _lose(ground: Ground, on_progress: OnProgress) -> _Lost:
-    checks: list[Check] = []
-    timed: dict[Scenario, tuple[str, float]] = {}
-    unproved: list[str] = []
+async def _lose(ground: Ground, tries: _Tries, on_progress: OnProgress) -> None:
     scenarios: Mapping[Scenario, Callable[[Ground], Awaitable[Recovery | None]]] = {
         "one_row": lose_a_row,
         "one_table": lose_a_table,
     }
     for name, play in scenarios.items():
-        on_progress(Progress(f"recovering {name.replace('_', ' ')}", backup=ground.manifest.id))
-        try:
+        doing = f"recovering {name.replace('_', ' ')}"
+        on_progress(Progress(doing, backup=ground.manifest.id))
+        with tries.trying(name.replace("_", " "), doing):
             recovery = await play(ground)
-        except MissingPrivilege as error:
-            unproved.append(f"recovering {name.replace('_', ' ')}: {error.message}")
-            continue
-        except Exception as error:  # what was found before must be told, too
-            if not (_is_of_the_backup(error) or isinstance(error, UnsafeTarget)):
-                raise
-            checks.append(Check(name.replace("_", " "), "failed", str(error)))
-            continue
-        if recovery is None:
-            unproved.append(f"recovering {name.replace('_', ' ')}: no table allows it")
-        else:
-            checks.append(recovery.check)
-            timed[name] = recovery.of, recovery.seconds
-    return _Lost(tuple(checks), timed, tuple(unproved))
+            if recovery is None:
+                tries.not_proved.append(f"{doing}: no table allows it")
+            else:
+                tries.checks.append(recovery.check)
+                tries.timed[name] = recovery.of, recovery.seconds
+
+
+async def _prove_moment(
+    repositories: Sequence[Repository], ground: Ground, tries: _Tries, on_progress: OnProgress
+) -> None:
+    covered = await newest_covered(repositories)
+    if covered is None:
+        return
+    moment = covered.random_moment()
+    doing = f"as of {moment.isoformat()}"
+    on_progress(Progress(f"recovering a random moment, {doing}"))
+    with tries.trying(MOMENT, doing):
+        done = await bring_back_moment(repositories, covered, moment, ground.scratch, ground.options, on_progress)
+        tries.checks.append(Check(MOMENT, "ok", f"{doing}: {done}"))
+
+
+def _older(newest: AsOf) -> tuple[str, ...]:
+    """Tables that come from the full backup that the chain begins with: no log holds their changes."""
+    return tuple(f"{name} is older than the rest: its changes are in no backup" for name in newest.stale)
 
 
 async def _world(repositories: Sequence[Repository], manifest: Manifest, how: RestoreOptions) -> World:
