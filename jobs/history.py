@@ -82,7 +82,8 @@ async def history(
 ) -> History:
     """Tell the history of the row with a primary key. `source`, where it answers, knows how it writes the key's values.
 
-    Raises `BadName` for what is no key of the table, `NotThere` for a table or row that no backup has or tells of.
+    Raises `BadName` for what is no key of the table, `NotThere` for a table or row that no backup has or tells of,
+    `Corrupt` if there are manifests that cannot be read instead.
     """
     backups = await read_backups(repositories)
     newest, wanted = table_meant(backups.fulls, table)
@@ -90,10 +91,13 @@ async def history(
     check_key(wanted, key)
     _refuse_unlogged(newest, wanted, name)
     values, notes = await _written(source, wanted, key)
+    notes += tuple(f"as if there were no such backup: {error.message}" for error in backups.damaged)
     told: _Told | None = None
     for stretch in stretches(backups, name, key):
         told = await _told_on(repositories, stretch, values, told, on_progress)
     if told is None or not told.versions:
+        if backups.damaged:
+            raise backups.damaged[0]
         raise NotThere(
             f"no backup knows a row of {name} with that key",
             "what was written after the newest backup is in none: rowvault backup incremental",

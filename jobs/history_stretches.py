@@ -11,21 +11,23 @@ from jobs.postgres.change_log import widened
 from jobs.postgres.identifiers import BadName, TableName
 from jobs.postgres.pgoutput import Commit, lsn_number
 from jobs.restore_scope import chosen_tables
+from storage.errors import Corrupt
 from storage.manifest import Increment, Manifest, Table
 from storage.repository import Repository
 
 
 @dataclass(frozen=True, slots=True)
 class Backups:
-    """Every backup that is whole somewhere, oldest first."""
+    """Every backup that is whole somewhere, oldest first; what is wrong with those that cannot be read."""
 
     fulls: tuple[Manifest, ...]
     windows: tuple[Increment, ...]
+    damaged: tuple[Corrupt, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A chain, the table as its base has it, and the full backups that lie in it."""
+    """A chain, the table as its base has it, and the full backups of the same change log from the base on."""
 
     chain: Chain
     table: Table
@@ -53,15 +55,25 @@ async def read_backups(repositories: Sequence[Repository]) -> Backups:
     listed = [backup for backup in (await list_backups(repositories)).backups if backup.whole_somewhere]
     fulls: list[Manifest] = []
     windows: list[Increment] = []
+    damaged: list[Corrupt] = []
     ids = sorted(backup.id for backup in listed)
     for begin in range(0, len(ids), AT_ONCE):
-        for read in await asyncio.gather(*(read_backup(repositories, one) for one in ids[begin : begin + AT_ONCE])):
+        for read in await asyncio.gather(*(_read(repositories, one) for one in ids[begin : begin + AT_ONCE])):
             if isinstance(read, Manifest):
                 fulls.append(read)
-            else:
+            elif isinstance(read, Increment):
                 touched = tuple(one for one in read.changes if one.changes)
                 windows.append(read.model_copy(update={"changes": touched, "sequences": ()}))
-    return Backups(tuple(fulls), tuple(windows))
+            else:
+                damaged.append(read)
+    return Backups(tuple(fulls), tuple(windows), tuple(damaged))
+
+
+async def _read(repositories: Sequence[Repository], backup_id: str) -> Manifest | Increment | Corrupt:
+    try:
+        return await read_backup(repositories, backup_id)
+    except Corrupt as error:
+        return error
 
 
 def table_meant(fulls: Sequence[Manifest], text: str) -> tuple[Manifest, Table]:
@@ -87,7 +99,7 @@ def stretches(backups: Backups, name: TableName, key: Mapping[str, object]) -> l
         table = _table(base, name)
         if table is None or set(table.primary_key) != set(key):
             continue
-        if not found or not _leads_to(found[-1], base, table):
+        if not found or not _leads_to(found[-1], base):
             found.append(_stretch(base, table, backups.fulls[number + 1 :], backups.windows))
     return found
 
@@ -96,14 +108,9 @@ def _table(manifest: Manifest, name: TableName) -> Table | None:
     return next((one for one in manifest.tables if (one.schema_name, one.name) == name), None)
 
 
-def _leads_to(stretch: Stretch, base: Manifest, table: Table) -> bool:
+def _leads_to(stretch: Stretch, full: Manifest) -> bool:
     """Whether the stretch holds every change that a later full backup has."""
-    return _goes_on(stretch, base, table) and stretch.end >= lsn_number(base.snapshot.lsn)
-
-
-def _goes_on(stretch: Stretch, later: Manifest, table: Table | None) -> bool:
-    """Whether the log means the same by the table in a later full backup."""
-    return table is not None and table.fingerprint == stretch.table.fingerprint and _of_log(later, stretch.slot)
+    return _of_log(full, stretch.slot) and stretch.end >= lsn_number(full.snapshot.lsn)
 
 
 def _of_log(manifest: Manifest, slot: str | None) -> bool:
@@ -111,18 +118,7 @@ def _of_log(manifest: Manifest, slot: str | None) -> bool:
 
 
 def _stretch(base: Manifest, table: Table, later: Sequence[Manifest], windows: Sequence[Increment]) -> Stretch:
-    """Its windows end before the first full backup in which the table looks otherwise."""
-    name, fulls, chain = TableName(table.schema_name, table.name), [base], Chain(base, ())
-    alone = Stretch(chain, table, (base,))
+    alone = Stretch(Chain(base, ()), table, (base,))
     if alone.slot is None:
         return alone
-    chain = joined(base, windows)
-    for one in later:
-        if not _of_log(one, alone.slot):
-            continue
-        if not _goes_on(alone, one, _table(one, name)):
-            limit = lsn_number(one.snapshot.lsn)
-            chain = Chain(base, tuple(window for window in chain.windows if lsn_number(window.end) <= limit))
-            break
-        fulls.append(one)
-    return Stretch(chain, table, tuple(fulls))
+    return Stretch(joined(base, windows), table, (base, *(one for one in later if _of_log(one, alone.slot))))

@@ -309,6 +309,17 @@ async def test_full_backups_that_the_log_leads_past_are_not_read(place: Place) -
     assert kinds(await place.versions("id=7")) == ["first seen", "update"]
 
 
+async def test_a_backup_whose_manifest_is_damaged_is_as_good_as_none_and_said(place: Place) -> None:
+    await place.does("UPDATE orders SET state = 'paid' WHERE id = 7")
+    window = await place.backup()
+    await place.backup("full")
+    for manifest in (place.folder / "manifests").rglob(f"{window['id']}*"):
+        manifest.write_bytes(b"{}")
+    told = await place.history("id=7")
+    assert kinds(told["versions"]) == ["first seen", "found in a full"]
+    assert any(window["id"] in note for note in told["notes"])
+
+
 async def test_a_window_that_is_damaged_is_said_and_not_skipped(place: Place) -> None:
     await place.does("UPDATE orders SET state = 'paid' WHERE id = 7")
     window = await place.backup()
