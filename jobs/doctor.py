@@ -26,14 +26,16 @@ async def examine(
     pg_bin: Path | None = None,
     *,
     copy_jobs: int = 2,
+    lag_limit: int | None = None,
     patience: float = PATIENCE,
 ) -> Report:
     """Examine the database and every place, the primary one first; what fails is a finding, never an error.
 
-    `copy_jobs` are the COPY streams to find room for, `patience` the seconds that one step with a place may take.
+    `copy_jobs` are the COPY streams to find room for, `patience` the seconds that one step with a place may take,
+    `lag_limit` the bytes of WAL that capture may hold back, None where no incremental backup is scheduled.
     """
     async with task_group() as group:
-        examining = group.create_task(examine_database(source, selection, pg_bin, copy_jobs))
+        examining = group.create_task(examine_database(source, selection, pg_bin, copy_jobs, lag_limit))
         places = [group.create_task(examine_place(repository, patience)) for repository in repositories]
     database, exams = examining.result(), [place.result() for place in places]
     findings = list(database.findings)

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.doctor_capture import examine_capture
 from jobs.doctor_tables import examine_tables
 from jobs.findings import Finding, checked, judge_clock
 from jobs.postgres.catalogue import OWN_SCHEMA, Selection
@@ -37,8 +38,10 @@ class DatabaseExam:
     table_bytes: int | None = None
 
 
-async def examine_database(source: Source, selection: Selection, pg_bin: Path | None, copy_jobs: int) -> DatabaseExam:
-    """Look at connection, server, programs, rights and tables."""
+async def examine_database(
+    source: Source, selection: Selection, pg_bin: Path | None, copy_jobs: int, lag_limit: int | None
+) -> DatabaseExam:
+    """Look at connection, server, programs, rights, tables and change capture; `lag_limit` as `examine` has it."""
     try:
         await refuse_transaction_pooling(source)
     except PostgresError as error:
@@ -48,7 +51,7 @@ async def examine_database(source: Source, selection: Selection, pg_bin: Path | 
         return DatabaseExam([finding, *await checked("programs", _programs(None, pg_bin))])
     try:
         async with session(source, "doctor") as connection:
-            return await _examine_session(connection, source, selection, pg_bin, copy_jobs)
+            return await _examine_session(connection, source, selection, pg_bin, copy_jobs, lag_limit)
     except PostgresError as error:
         return DatabaseExam([Finding("connection", "problem", error.message, error.hint)])
 
@@ -57,7 +60,12 @@ _STATEMENT_TIMEOUT = "30s"  # nothing asked here takes longer on a server that i
 
 
 async def _examine_session(
-    connection: Connection, source: Source, selection: Selection, pg_bin: Path | None, copy_jobs: int
+    connection: Connection,
+    source: Source,
+    selection: Selection,
+    pg_bin: Path | None,
+    copy_jobs: int,
+    lag_limit: int | None,
 ) -> DatabaseExam:
     with translated("setting up the session"):
         await connection.execute(f"SET statement_timeout = '{_STATEMENT_TIMEOUT}'")
@@ -80,7 +88,10 @@ async def _examine_session(
     except PostgresError as error:
         findings.append(Finding("identity", "problem", error.message, _identity_hint(facts.role)))
     tables = await examine_tables(connection, selection, facts.role)
-    return DatabaseExam([*findings, *tables.findings], lineage, tables.total_bytes)
+    findings += tables.findings
+    if tables.chosen is not None:
+        findings += await examine_capture(connection, tables.chosen, facts.role, lag_limit)
+    return DatabaseExam(findings, lineage, tables.total_bytes)
 
 
 def _judge_pooling(facts: SessionFacts) -> Finding:

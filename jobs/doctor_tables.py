@@ -31,9 +31,10 @@ from storage.manifest import ForeignKeyOutside, NotCovered
 
 @dataclass(frozen=True, slots=True)
 class TablesExam:
-    """What was found, and how many bytes the chosen tables take on the server (None: not measured)."""
+    """What was found, what is chosen, and how many bytes that takes on the server (None: not known)."""
 
     findings: list[Finding]
+    chosen: Chosen | None = None
     total_bytes: int | None = None
 
 
@@ -74,8 +75,9 @@ async def examine_tables(connection: Connection, selection: Selection, role: str
     try:
         total = await read_total_bytes(connection, scope.chosen)
     except PostgresError as error:
-        return TablesExam([*findings, Finding("size", "warning", error.message, error.hint)])
-    return TablesExam([*findings, Finding("size", "ok", f"the chosen tables take {size(total)} on the server")], total)
+        return TablesExam([*findings, Finding("size", "warning", error.message, error.hint)], scope.chosen)
+    findings.append(Finding("size", "ok", f"the chosen tables take {size(total)} on the server"))
+    return TablesExam(findings, scope.chosen, total)
 
 
 async def _read_scope(connection: Connection, selection: Selection, role: str) -> _Scope:

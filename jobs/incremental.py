@@ -17,7 +17,8 @@ from jobs.full_backup import BackupOptions, full_backup
 from jobs.leasing import leased
 from jobs.log_position import continued, log_position
 from jobs.offsite import mirrored
-from jobs.postgres.capture import require_capture, set_up
+from jobs.postgres.capture import set_up
+from jobs.postgres.capture_rights import require_capture
 from jobs.postgres.catalogue import Selection, SequenceState, read_relations, read_sequences
 from jobs.postgres.change_log import LogEnd, WindowTally, advance, is_visible, read_log_end
 from jobs.postgres.connection import Connection, Source, session

@@ -1,6 +1,9 @@
 """Having `doctor` look at something, and finding what it found."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.doctor import Finding, Report, examine
@@ -10,7 +13,27 @@ from jobs.postgres.identifiers import parse_pattern
 from storage.backends.s3 import S3Options
 from storage.repository import Repository
 from tests.conftest import Bucket
-from tests.servers import Database
+from tests.servers import Database, quoted
+
+PASSWORD = "pass-word-of-the-reader"
+_roles = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A role that may read nothing yet, and how it connects."""
+
+    name: str
+    source: Source
+
+
+@asynccontextmanager
+async def reader_of(database: Database) -> AsyncIterator[Reader]:
+    """A role without any right in a database."""
+    name = f'the "reader" {next(_roles)}'
+    await database.execute(f"CREATE ROLE {quoted(name)} LOGIN PASSWORD '{PASSWORD}'")
+    yield Reader(name, Source(database.as_role(name, PASSWORD)))
+    await database.execute(f"DROP OWNED BY {quoted(name)}; DROP ROLE {quoted(name)}")
 
 
 def chosen(*patterns: str, exclude: Sequence[str] = ()) -> Selection:
@@ -18,10 +41,14 @@ def chosen(*patterns: str, exclude: Sequence[str] = ()) -> Selection:
 
 
 async def look(
-    source: Source | Database, *places: Repository, selection: Selection | None = None, pg_bin: Path | None = None
+    source: Source | Database,
+    *places: Repository,
+    selection: Selection | None = None,
+    pg_bin: Path | None = None,
+    lag_limit: int | None = None,
 ) -> Report:
     at = source if isinstance(source, Source) else Source(source.dsn)
-    return await examine(at, selection or Selection(), places, pg_bin, patience=3)
+    return await examine(at, selection or Selection(), places, pg_bin, patience=3, lag_limit=lag_limit)
 
 
 def found(report: Report, check: str) -> list[Finding]:

@@ -61,8 +61,14 @@ def doctor(as_json: Json = False) -> None:
     from jobs.doctor import examine  # likewise
 
     async def work(app: App) -> int:
+        settings = app.settings
         report = await examine(
-            app.source, app.selection, app.repositories, app.settings.pg_bin, copy_jobs=app.settings.copy_jobs
+            app.source,
+            app.selection,
+            app.repositories,
+            settings.pg_bin,
+            copy_jobs=settings.copy_jobs,
+            lag_limit=settings.incremental.slot_lag_limit if settings.schedule.incremental else None,
         )
         if as_json:
             output.print_json(report)

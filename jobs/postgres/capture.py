@@ -46,39 +46,6 @@ class Slot:
     safe_bytes: int | None
 
 
-async def require_capture(connection: Connection) -> None:
-    """Raise `CannotCapture`, with what to do, unless this server and role allow change capture from WAL."""
-    row = await connection.fetchrow(
-        """
-        SELECT pg_catalog.current_setting('wal_level') AS wal_level, pg_catalog.pg_is_in_recovery() AS standby,
-               r.rolreplication OR r.rolsuper AS replication, current_user::text AS role,
-               pg_catalog.current_database() AS database,
-               pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') AS may_create
-          FROM pg_catalog.pg_roles r WHERE r.rolname = current_user
-        """
-    )
-    if row["standby"]:
-        raise CannotCapture("the server is a standby", "let DATABASE_URL name the primary")
-    if row["wal_level"] != "logical":
-        raise CannotCapture(
-            f"wal_level is {row['wal_level']}",
-            "as superuser: ALTER SYSTEM SET wal_level = logical; then restart the server",
-        )
-    if not row["replication"]:
-        raise CannotCapture(
-            f"role {row['role']} has no REPLICATION", f"as superuser: ALTER ROLE {_quote(row['role'])} REPLICATION;"
-        )
-    if not row["may_create"]:
-        raise CannotCapture(
-            f"role {row['role']} may not create a publication in {row['database']}",
-            f"as its owner: GRANT CREATE ON DATABASE {_quote(row['database'])} TO {_quote(row['role'])};",
-        )
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 async def read_capture(connection: Connection) -> Capture | None:
     """The capture that was set up and settled, if its publication is still the one it was set up with."""
     with translated("reading how changes are captured"):

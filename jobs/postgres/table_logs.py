@@ -57,6 +57,7 @@ _TABLE_LOGS = """
     SELECT c.oid::bigint, n.nspname, c.relname, d.columns AS identity,
            CASE WHEN c.relpersistence <> 'p' THEN 'it is unlogged'
                 WHEN c.relreplident = 'n' THEN 'its replica identity is NOTHING'
+                WHEN d.oid IS NULL AND c.relreplident = 'i' THEN 'the index that was its replica identity is gone'
                 WHEN d.oid IS NULL THEN 'it has no primary key'
                 WHEN NOT d.usable THEN 'its key is deferrable or not valid'
                 WHEN d.generated OR c.relreplident = 'f' AND EXISTS (

@@ -1,9 +1,7 @@
 """What `doctor` finds: each fault is planted in a real server or store, and seen; and in health there is none."""
 
-import itertools
 import subprocess
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,13 +12,22 @@ from jobs.postgres.connection import Source
 from storage.backends.factory import open_local, open_s3
 from storage.repository import Repository
 from tests.conftest import Bucket, Pooled
-from tests.examining import chosen, found, look, only, problems, s3_options, worse_than_ok
+from tests.examining import (
+    PASSWORD,
+    Reader,
+    chosen,
+    found,
+    look,
+    only,
+    problems,
+    reader_of,
+    s3_options,
+    worse_than_ok,
+)
 from tests.programs import free_port, pgbouncer
 from tests.servers import Database, Servers, own_server, quoted
 
 ROLE_SQL = Path(__file__).parents[2] / "deploy" / "role.sql"
-PASSWORD = "pass-word-of-the-reader"
-_roles = itertools.count(1)
 
 
 @pytest.fixture
@@ -29,21 +36,11 @@ def local(tmp_path: Path) -> Repository:
     return Repository("local", open_local(tmp_path / "backups"))
 
 
-@dataclass(frozen=True)
-class Reader:
-    """A role that may read nothing yet, and how it connects."""
-
-    name: str
-    source: Source
-
-
 @pytest.fixture
 async def reader(database: Database) -> AsyncIterator[Reader]:
     """A role without any right in the database of the test."""
-    name = f'the "reader" {next(_roles)}'
-    await database.execute(f"CREATE ROLE {quoted(name)} LOGIN PASSWORD '{PASSWORD}'")
-    yield Reader(name, Source(database.as_role(name, PASSWORD)))
-    await database.execute(f"DROP OWNED BY {quoted(name)}; DROP ROLE {quoted(name)}")
+    async with reader_of(database) as made:
+        yield made
 
 
 async def test_all_is_well_with_a_healthy_database_and_two_places(
