@@ -15,6 +15,7 @@ from pathlib import Path
 
 from jobs.catalogue import read_resolved
 from jobs.chain import BeforeXid, Chain, Point, Through, chain_to
+from jobs.concurrency import task_group
 from jobs.errors import NotThere
 from jobs.leasing import leased_for_reading
 from jobs.part_reading import read_part
@@ -34,6 +35,7 @@ from storage.repository import Repository
 Change = Callable[[Iterator[bytes]], Iterator[bytes]]
 MADE = "as-of/"
 LEVEL = -3  # read once and thrown away: speed counts
+STREAMS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +190,15 @@ async def _replay(
 async def _rewritten(repository: Repository, table: Table, state: TableStates, folder: Path) -> Table:
     """The table with its changes in it: each part of the base without what became of its rows, and what is new."""
     merge = await asyncio.to_thread(Merge, state)
-    parts = [
-        await read_part(repository, part, partial(_write, merge.kept, folder, table, part))
-        for part in (() if state.truncated else table.parts)
-    ]
+    turns = asyncio.Semaphore(STREAMS)
+
+    async def rewrite(part: Part) -> Part:
+        async with turns:
+            return await read_part(repository, part, partial(_write, merge.kept, folder, table, part))
+
+    async with task_group() as group:
+        rewriting = [group.create_task(rewrite(part)) for part in (() if state.truncated else table.parts)]
+    parts = [task.result() for task in rewriting]
     parts.append(await asyncio.to_thread(_write, _as_it_is, folder, table, _added(parts), merge.left()))
     return table.model_copy(update={"parts": tuple(parts)})
 

@@ -4,6 +4,7 @@ It is kept by the text of a row's key: what was written under one text is found 
 """
 
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ class TableStates:
         self.truncated = False
         self._recent: dict[bytes, RowState] = {}
         self._spilled = False
-        # Read and written by one thread at a time, though not always by the same.
+        # Written by one thread at a time, though not always by the same; read by several, which SQLite serializes.
         self._disk = sqlite3.connect(folder / f"{table.oid}.states", isolation_level=None, check_same_thread=False)
         self._disk.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -8000;"
@@ -209,7 +210,8 @@ def misfit(table: str, what: str) -> Corrupt:
 class Merge:
     """One table's rows as of the moment: the base's that nothing became of, and those that the log left.
 
-    The base's rows pass through `kept`; `left` comes last, and proves that the base had every row it had to have.
+    The base's rows pass through `kept`, several parts at a time from threads of their own; `left` comes last, and
+    proves that the base had every row it had to have.
     """
 
     def __init__(self, states: TableStates) -> None:
@@ -217,6 +219,7 @@ class Merge:
         self._states = states
         self._rows = states.rows
         self._filter = key_filter(states.keys(), states.count())
+        self._counting = threading.Lock()
         self._to_find = states.count("in_base")
         self._to_complete = states.count("origin IS NOT NULL")
 
@@ -235,14 +238,16 @@ class Merge:
         touched = self._states.in_base(hits) if hits else {}
         if not all(touched.values()):
             raise misfit(self._rows.name, "a row was inserted that the full backup has already")
-        self._to_find -= len(touched)
+        with self._counting:
+            self._to_find -= len(touched)
         kept = [line for line, key in zip(lines, keys, strict=True) if key not in touched] if touched else lines
         if self._to_complete and touched:
             kept += self._completed(lines, keys, self._states.wanting(hits))
         return b"\n".join(kept) + b"\n" if kept else b""
 
     def _completed(self, lines: list[bytes], keys: list[bytes], wanting: dict[bytes, bytes]) -> list[bytes]:
-        self._to_complete -= len(wanting)
+        with self._counting:
+            self._to_complete -= len(wanting)
         return [
             b"\t".join(
                 was if now == UNCHANGED else now
