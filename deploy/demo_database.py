@@ -21,7 +21,7 @@ async def main(address: Path) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with EmbeddedServer(find_servers()[MAJOR], settings={"fsync": "off"}) as server:
+    async with EmbeddedServer(find_servers()[MAJOR], settings={"fsync": "off", "wal_level": "logical"}) as server:
         dsn = server.dsn().get_secret_value()
         connection = await asyncpg.connect(dsn)
         await connection.execute(TABLES.read_text())

@@ -26,6 +26,14 @@ GRANT pg_read_all_data TO rowvault;
 CREATE SCHEMA rowvault AUTHORIZATION rowvault;
 COMMENT ON SCHEMA rowvault IS 'Rowvault''s own; nothing of the application belongs here';
 
+-- Not given here, for it is much: what incremental backups take beside `wal_level = logical`. REPLICATION reads the
+-- changes of every database of the server, and only those who act with an owner's rights may publish a table.
+-- https://www.postgresql.org/docs/current/logical-replication-security.html
+--   ALTER ROLE rowvault REPLICATION;
+--   GRANT CREATE ON DATABASE app TO rowvault;
+--   GRANT app_owner TO rowvault;
+-- The last for each role that owns tables to back up, a superuser never: give such tables another owner first.
+
 -- Only where it was taken from everybody: the right to connect.
 DO $$ BEGIN EXECUTE pg_catalog.format('GRANT CONNECT ON DATABASE %I TO rowvault', pg_catalog.current_database()); END $$;
 

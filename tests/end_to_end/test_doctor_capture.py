@@ -1,5 +1,6 @@
 """What `doctor` finds about change capture: what is lacking is named with the SQL that mends it, never a problem."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +9,13 @@ import pytest
 
 from jobs.findings import Report
 from jobs.postgres.connection import Source
-from tests.examining import Reader, found, look, only, reader_of, worse_than_ok
+from tests.examining import PASSWORD, Reader, found, look, only, reader_of, worse_than_ok
 from tests.faults.commands import settings_of, succeed
 from tests.following import following
 from tests.round_trip import memory
 from tests.servers import Database, Servers, own_server, quoted
 
+ROLE_SQL = Path(__file__).parents[2] / "deploy" / "role.sql"
 CAPTURE, SLOT = "change capture", "replication slot"
 LIMIT = 10 * 1000**3
 MADE = "SELECT pubname::text FROM pg_publication UNION SELECT nspname FROM pg_namespace WHERE nspname = 'rowvault'"
@@ -77,6 +79,25 @@ async def test_the_hints_make_a_role_able_to_take_incremental_backups(servers: S
     finally:
         await server.drop(database)
         await server.maintenance.execute(f"DROP ROLE {owner}")
+
+
+async def test_the_documented_role_takes_incremental_backups_with_what_its_script_shows_but_does_not_give() -> None:
+    async with own_server(16, max_slot_wal_keep_size="20GB") as server:
+        database = await server.create("app")
+        await database.execute("CREATE ROLE app_owner; CREATE TABLE items (id serial PRIMARY KEY, v text)")
+        await database.execute("ALTER TABLE items OWNER TO app_owner")
+        script = ROLE_SQL.read_text()
+        await database.execute(script)
+        source = Source(database.as_role("rowvault", PASSWORD))
+        await database.execute(f"ALTER ROLE rowvault PASSWORD '{PASSWORD}'")
+        assert [finding.check for finding in worse_than_ok(await seen(source))] == [CAPTURE] * 3
+        shown = script.partition("-- Not given here")[2].partition("\n\n")[0]
+        await database.execute("".join(re.findall("^--   (.*)$", shown, re.MULTILINE)))
+        assert worse_than_ok(await seen(source)) == []
+        follower = replace(following(database), source=source)
+        await follower.begin()
+        await follower.change("INSERT INTO items (v) VALUES ('one')")
+        await follower.require_latest()
 
 
 async def test_nobody_is_told_to_make_the_role_a_member_of_a_superuser(database: Database, reader: Reader) -> None:
