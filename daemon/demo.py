@@ -16,11 +16,13 @@ from rich.text import Text
 
 from daemon import output, recorded, restore_output
 from daemon.app import App, Request, open_app
+from daemon.demo_recovery import lose_and_recover, recovery_document, show_recovery
 from daemon.demo_store import Store, running_store
 from daemon.environment import PREFIX
 from daemon.logs import configure_logs
 from daemon.outcomes import DIFFERENCE, DONE
-from daemon.recording import person
+from daemon.recording import Recorder, person
+from daemon.runner import job_run
 from daemon.service import Service
 from daemon.settings import Settings, load_settings
 from jobs.as_of import opened
@@ -28,6 +30,7 @@ from jobs.errors import JobError
 from jobs.postgres.connection import Connection, Source, session
 from jobs.postgres.embedded import EmbeddedServer, find_servers
 from jobs.postgres.identifiers import TableName, qualified
+from jobs.progress import OnProgress
 from jobs.restore import plan_restore
 from jobs.restore_scope import Scope
 from jobs.results import BackupResult, DrillResult, RestoreResult, TableOutcome
@@ -36,6 +39,7 @@ BUCKET = "rowvault"
 SOURCE, RESTORED = "agents", "agents_restored"
 # The versions whose wheel has pgvector, the newest first.
 _MAJORS = (18, 16)
+_LOGICAL = {"wal_level": "logical"}  # without it no changes could be captured
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ async def _servers(folder: Path, say: Callable[[str], object]) -> AsyncIterator[
     say("starting a PostgreSQL server and an S3 server …")
     store_folder = folder / "s3"
     store_folder.mkdir()
-    async with EmbeddedServer(binaries) as server, running_store(store_folder) as store:
+    async with EmbeddedServer(binaries, settings=_LOGICAL) as server, running_store(store_folder) as store:
         await _make_bucket(store)
         await _load_sample(server, say)
         yield server, store
@@ -136,10 +140,11 @@ def _is_free(port: int) -> bool:
 
 async def _run_jobs(app: App, server: EmbeddedServer, say: Callable[[str], object], *, as_json: bool) -> int:
     with output.progress(quiet=as_json) as on_progress:
-        say("taking a full backup into local and S3 storage, and verifying both …")
         recorder = app.recorder(person(), output.warn)
-        backup = await recorded.backup(app, recorder, "full", Request(label="demo"), on_progress)
-        say("restoring it into a fresh database …")
+        say("taking a full backup into local and S3 storage, and verifying both …")
+        backup = await _begin_chain(app, recorder, on_progress)
+        recovery = await lose_and_recover(app, recorder, say, on_progress)
+        say("restoring the full backup into a fresh database …")
         options = app.restore_options
         async with opened(app.repositories, backup.id) as found:
             plan = await plan_restore(
@@ -150,12 +155,21 @@ async def _run_jobs(app: App, server: EmbeddedServer, say: Callable[[str], objec
         drilled = await recorded.drill(app, recorder, on_progress)
     compared = await _compare(server, backup.tables)
     if as_json:
-        output.print_json(_document(backup, restored, drilled, compared))
+        recovered = recovery_document(recovery)
+        output.print_json(_document(backup, restored, drilled, compared) | {"recovery": recovered})
     else:
         _show(backup, restored, compared)
+        show_recovery(recovery)
         _show_drill(drilled)
     whole = backup.state == drilled.state == "success" and all(one.equal for one in compared)
-    return DONE if whole else DIFFERENCE
+    return DONE if whole and recovery.whole else DIFFERENCE
+
+
+async def _begin_chain(app: App, recorder: Recorder, on_progress: OnProgress) -> BackupResult:
+    """A full backup that incremental ones can continue: changes are captured from before it on, as in the daemon."""
+    async with job_run(app.source, "beginning to capture changes", app.time_limit):
+        await app.begin_capture()
+    return await recorded.backup(app, recorder, "full", Request(label="demo"), on_progress)
 
 
 async def _compare(server: EmbeddedServer, tables: tuple[TableOutcome, ...]) -> list[Compared]:

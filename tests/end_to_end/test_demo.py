@@ -45,7 +45,9 @@ def sockets(ports: list[str]) -> list[Path]:
     return [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
 
 
-async def test_once_takes_verifies_and_restores_a_backup_of_ten_tables_and_leaves_nothing(folder: Path) -> None:
+async def test_once_runs_every_job_brings_two_rows_back_and_leaves_nothing(
+    folder: Path,
+) -> None:
     done: CompletedProcess[str] = await rowvault("demo", "--once", "--json", env={"TMPDIR": str(folder)})
     assert (done.returncode, done.stderr) == (0, "")
     document = json.loads(done.stdout)
@@ -59,7 +61,15 @@ async def test_once_takes_verifies_and_restores_a_backup_of_ten_tables_and_leave
     assert {table["name"]: table["rows"] for table in document["restore"]["tables"]} == {
         table["name"]: table["rows"] for table in document["backup"]["tables"]
     }
-    assert document["drill"]["state"] == "success"
+    recovery = document["recovery"]
+    assert (recovery["backup"]["kind"], recovery["backup"]["state"]) == ("incremental", "success")
+    assert [(row["key"], [one["kind"] for one in row["versions"]], row["back"]) for row in recovery["rows"]] == [
+        ({"agent_key": "agent-00042"}, ["first seen", "update"], True),
+        ({"Id": "42"}, ["first seen", "delete"], True),
+    ]
+    assert all(row["versions"][0]["at"] < recovery["at"] < row["versions"][1]["at"] for row in recovery["rows"])
+    assert (document["drill"]["state"], document["drill"]["id"]) == ("success", recovery["backup"]["id"])
+    assert "random moment" in {check["name"] for check in document["drill"]["checks"]}
     assert {one["name"] for one in document["drill"]["scenarios"]} == {
         "one_row",
         "one_table",
@@ -78,7 +88,9 @@ async def test_it_serves_as_the_daemon_until_ctrl_c_and_leaves_nothing(folder: P
 
         assert await until(tables) == TABLES
         assert (await daemon.get("/readyz"))[0] == 200
-        assert (await daemon.get("/healthz"))[0] == 200
+        code, health = await daemon.get("/healthz")
+        assert code == 200
+        assert "hourly-incremental" in health["jobs"]
         ports = re.findall(r"\bport(?:\.grpc)?=(\d+)", " ".join(processes_about(str(folder))))
         assert sockets(ports)
         code, _ = await daemon.terminate(signal.SIGINT)
