@@ -10,7 +10,7 @@ import pytest
 from jobs.as_of import as_of
 from jobs.chain import Through, joined
 from jobs.part_reading import read_part
-from jobs.postgres.change_log import read_log_end
+from jobs.postgres.change_log import advance, read_log_end
 from jobs.postgres.connection import Source, session
 from jobs.postgres.pgoutput import lsn_text
 from storage.manifest import Increment, Manifest
@@ -21,6 +21,8 @@ from tests.sessions import until
 
 UNHURRIED = {"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB", "wal_buffers": "64kB"}
 """WAL is written as its buffers are full, and put on disk when somebody waits for a commit."""
+
+HURRIED = 20_000
 
 PEEK = "SELECT count(*) FROM pg_logical_slot_peek_binary_changes($1, $2::text::pg_lsn, NULL, 'proto_version', '1',"
 PEEK += " 'publication_names', 'p') WHERE get_byte(data, 0) = ascii('I')"
@@ -54,6 +56,32 @@ async def test_what_was_committed_and_is_not_yet_on_disk_is_lost_to_who_trusts_t
             assert await inserts(reader, slot, right) == 300
             await reader.execute("SELECT pg_replication_slot_advance($1, $2::text::pg_lsn)", slot, written)
             assert found + await inserts(reader, slot, None) < 300, "nothing was lost"
+        await database.execute("TRUNCATE items")
+        await _require_all_while_it_goes_on(database, slot)
+
+
+async def _require_all_while_it_goes_on(database: Database, slot: str) -> None:
+    """Read the log window by window, as long as somebody commits without waiting; every insert must be in one."""
+    async with session(Source(database.dsn), "test") as connection:
+        await advance(connection, slot, (await read_log_end(connection)).lsn)
+        application = asyncio.create_task(_hurry(database))
+        found, over = 0, False
+        while not over:
+            over = application.done()
+            end = await read_log_end(connection)
+            found += await inserts(connection, slot, lsn_text(end.lsn))
+            await advance(connection, slot, end.lsn)
+        await application
+    assert found == HURRIED
+
+
+async def _hurry(database: Database) -> None:
+    async with database.connect() as connection:
+        await connection.execute("SET synchronous_commit = off")
+        await connection.execute(
+            f"DO $$BEGIN FOR n IN 1..{HURRIED} LOOP INSERT INTO items VALUES (n, repeat('x', 1000)); COMMIT;"
+            "END LOOP; END$$"
+        )
 
 
 @asynccontextmanager

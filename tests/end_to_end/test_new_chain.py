@@ -8,7 +8,7 @@ import pytest
 from jobs.chain import At
 from jobs.errors import NotThere
 from tests.following import Follower, following
-from tests.servers import DEFAULT_MAJOR, Servers
+from tests.servers import DEFAULT_MAJOR, Servers, own_server
 
 BUILD = """
     CREATE TABLE items (id int PRIMARY KEY, note text);
@@ -186,3 +186,17 @@ async def test_a_table_that_lost_its_key_leaves_the_log_at_the_next_backup(follo
     await followed.database.execute("ALTER TABLE t DROP CONSTRAINT t_pkey")
     assert (await followed.take()).kind == "full"
     await followed.database.execute("UPDATE t SET v = 'b'; DELETE FROM t; DROP TABLE t")
+
+
+async def test_a_slot_whose_wal_the_server_threw_away_begins_anew() -> None:
+    async with own_server(max_slot_wal_keep_size="1MB") as server:
+        database = await server.create()
+        await database.execute("CREATE TABLE passing (id int PRIMARY KEY, n int); INSERT INTO passing VALUES (1, 0)")
+        follower = following(database)
+        await follower.begin()
+        for _ in range(3):
+            await database.execute("UPDATE passing SET n = n + 1")
+            await database.execute("SELECT pg_switch_wal()")
+        await database.execute("CHECKPOINT")
+        assert await database.value("SELECT wal_status FROM pg_replication_slots") == "lost"
+        await begins_anew(follower, "the server threw away WAL that the replication slot needs")
