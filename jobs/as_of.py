@@ -19,7 +19,7 @@ from jobs.concurrency import task_group
 from jobs.errors import NotThere
 from jobs.leasing import leased_for_reading
 from jobs.part_reading import read_part
-from jobs.postgres.pgoutput import changes, lsn_number
+from jobs.postgres.pgoutput import Commit, changes, lsn_number
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.replay import Merge, TableStates
 from jobs.restore_scope import chosen_tables
@@ -166,11 +166,15 @@ async def _replay(
     done = 0
 
     def take(chunks: Iterator[bytes]) -> bool:
+        commit: Commit | None = None
+        lacking = False
         for change in changes(chunks, since):
-            if point.stops_before(change.commit):
-                break
-            state = states.get(change.oid)
-            if state is not None and chain.lacks(change.commit):
+            if change.commit is not commit:
+                commit = change.commit
+                if point.stops_before(commit):
+                    break
+                lacking = chain.lacks(commit)
+            if lacking and (state := states.get(change.oid)) is not None:
                 state.apply(change)
         else:
             return False

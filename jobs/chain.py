@@ -140,6 +140,9 @@ class Chain:
     def lacks(self, commit: Commit) -> bool:
         """Whether the base does not have a transaction: exactly if its snapshot does not see it."""
         seen = self.base.snapshot
+        # After the LSN that was read after the snapshot all is lacking, even where xids went around since.
+        if commit.lsn >= lsn_number(seen.lsn):
+            return True
         return not is_visible(widened(commit.xid, seen.xmax), seen.xmax, seen.in_progress)
 
     @property

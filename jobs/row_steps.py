@@ -180,11 +180,9 @@ class RowReading:
         self, row: Followed, mentions: Mentions, window: Increment, since: int, chunks: Iterator[bytes]
     ) -> list[Step]:
         """In a thread: what a window does to the row."""
-        oid, seen = self._table.oid, lsn_number(self._chain.base.snapshot.lsn)
         found = []
         for change in changes(chunks, since, mentions):
-            # What was committed after the snapshot's LSN is lacking even where xids went around since.
-            if change.oid == oid and (change.commit.lsn >= seen or self._chain.lacks(change.commit)):
+            if change.oid == self._table.oid and self._chain.lacks(change.commit):
                 step = row.take(change, window.id, mentions.number)
                 if step is not None:
                     found.append(step)

@@ -86,14 +86,18 @@ def test_a_chain_reaches_as_far_as_its_last_window() -> None:
 )
 def test_a_base_lacks_exactly_what_its_snapshot_does_not_see(xid: int, lacks: bool) -> None:
     base = made_up_full(0, since=100, lsn=150, in_progress=(950,)).manifest
-    assert Chain(base, ()).lacks(commit_at(160, xid)) is lacks
+    assert Chain(base, ()).lacks(commit_at(140, xid)) is lacks
 
 
 def test_a_base_past_the_wrap_sees_the_end_of_the_epoch_before() -> None:
     epoch = 1 << 32
     seen = FULL.snapshot.model_copy(update={"xmin": epoch + 5, "xmax": epoch + 9})
     chain = Chain(FULL.model_copy(update={"snapshot": seen}), ())
-    assert [chain.lacks(commit_at(160, xid)) for xid in (epoch - 1, 8, 9)] == [False, False, True]
+    assert [chain.lacks(commit_at(140, xid)) for xid in (epoch - 1, 8, 9)] == [False, False, True]
+
+
+def test_a_base_lacks_all_that_was_committed_after_its_lsn_though_numbers_have_gone_around() -> None:
+    assert [Chain(FULL, ()).lacks(commit_at(lsn, 899)) for lsn in (149, 150, 160)] == [False, True, True]
 
 
 def test_a_time_stops_at_the_first_commit_after_it() -> None:
