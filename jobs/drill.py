@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from jobs.as_of import AsOf, opened
 from jobs.catalogue import resolve
-from jobs.drill_moment import bring_back_moment, newest_covered
+from jobs.drill_moment import Covered, bring_back_moment, newest_covered
 from jobs.drill_proof import not_proved, prove_contents, prove_definitions
 from jobs.drill_scenarios import Ground, Recovery, lose_a_row, lose_a_table
 from jobs.errors import Difference, NotThere, UnsafeTarget
@@ -48,12 +48,13 @@ def objectives(rto: float | None) -> dict[Scenario, float]:
 class DrillOptions:
     """How a drill is carried out: restores as `restore` says, on the server that was `given`, else on one of our own.
 
-    `objectives` are in seconds.
+    `objectives` are in seconds. `moment` chooses one that the newest chain covers, to be brought back as well.
     """
 
     restore: RestoreOptions = field(default_factory=RestoreOptions)
     given: Source | None = None
     objectives: Mapping[Scenario, float] = field(default_factory=lambda: dict(OBJECTIVES))
+    moment: Callable[[Covered], datetime] = Covered.random_moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ async def _carry_out(
         contents = await prove_contents(scratch.database, manifest)
         ground, tries = Ground(repositories, manifest, scratch.database, replace(how, statements=())), _Tries()
         await _lose(ground, tries, on_progress)
-        await _prove_moment(everything, ground, tries, on_progress)
+        await _prove_moment(everything, ground, options.moment, tries, on_progress)
         return _found(
             scratch,
             restored,
@@ -248,12 +249,16 @@ async def _lose(ground: Ground, tries: _Tries, on_progress: OnProgress) -> None:
 
 
 async def _prove_moment(
-    repositories: Sequence[Repository], ground: Ground, tries: _Tries, on_progress: OnProgress
+    repositories: Sequence[Repository],
+    ground: Ground,
+    choose: Callable[[Covered], datetime],
+    tries: _Tries,
+    on_progress: OnProgress,
 ) -> None:
     covered = await newest_covered(repositories)
     if covered is None:
         return
-    moment = covered.random_moment()
+    moment = choose(covered)
     doing = f"as of {moment.isoformat()}"
     on_progress(Progress(f"recovering a random moment, {doing}"))
     with tries.trying(MOMENT, doing):

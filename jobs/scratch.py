@@ -126,9 +126,12 @@ def _oldest_fit(major: int, pg_bin: Path | None) -> Path:
 
 
 def room_needed(manifest: Manifest) -> int:
-    """Bytes that a drill may take: rows and indexes, the largest table once more, WAL and an empty cluster."""
+    """Bytes that a drill may take: rows and indexes, the largest table twice more, WAL and an empty cluster; the files
+    of a moment that is made.
+    """
     sizes = [table.bytes_raw for table in manifest.tables]
-    return 3 * sum(sizes) + 2 * max(sizes, default=0) + _BASE_BYTES
+    made = sum(table.bytes_stored for table in manifest.tables)
+    return 3 * sum(sizes) + 3 * max(sizes, default=0) + made + _BASE_BYTES
 
 
 def refuse_without_room(folder: Path, needed: int) -> None:

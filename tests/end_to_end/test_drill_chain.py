@@ -8,14 +8,17 @@ import pytest
 
 from jobs.drill import MOMENT, DrillOptions, drill
 from jobs.drill_moment import newest_covered
+from jobs.incremental import CaptureOptions, incremental_backup
 from jobs.postgres.connection import Source
 from jobs.results import DrillResult
 from storage.manifest import Increment, Manifest
 from storage.objects import put
+from tests import hostile
+from tests.conftest import CreateDatabase
 from tests.following import Follower, following
 from tests.places import Planter, contents
-from tests.round_trip import memory
-from tests.servers import DEFAULT_MAJOR, Servers
+from tests.round_trip import EVERYTHING, QUICK, memory, selection
+from tests.servers import DEFAULT_MAJOR, Server, Servers
 
 BUILD = """
     CREATE TABLE items (id serial PRIMARY KEY, note text, large text);
@@ -108,6 +111,35 @@ async def test_any_moment_that_the_newest_chain_covers_may_be_chosen(chained: Ch
     moments = {covered.random_moment() for _ in range(100)}
     assert len(moments) > 90
     assert all(covered.begins < moment <= covered.ends for moment in moments)
+
+
+TOUCH_ALL = """
+    DO $$
+    DECLARE changed regclass; col name;
+    BEGIN
+        FOR changed, col IN
+            SELECT prrelid, attname FROM pg_publication_rel JOIN pg_attribute ON attrelid = prrelid
+             WHERE attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity <> 'a'
+        LOOP
+            EXECUTE format('UPDATE ONLY %s SET %I = %2$I', changed, col);
+        END LOOP;
+    END $$
+"""
+
+
+async def test_a_hard_database_passes_too(server: Server, create_database: CreateDatabase) -> None:
+    source = await create_database(server, key="hostile", build=hostile.hard_schema(server.major))
+    place, every = memory(), selection(EVERYTHING)
+    for _ in range(2):
+        taken = await incremental_backup(Source(source.dsn), every, [place], CaptureOptions(patience=5), QUICK)
+        await source.execute(TOUCH_ALL)
+    window = await place.increment(taken.id)
+    options = DrillOptions(given=Source(server.maintenance.dsn), moment=lambda covered: covered.ends)
+    result = await drill([place], options)
+    assert failures(result) == {}
+    assert len(window.changes) > 10
+    assert all(table.changes for table in window.changes)
+    assert f"{len(window.changes)} tables that the log changed were loaded and are equal" in found(result)[MOMENT]
 
 
 async def test_tables_that_no_log_follows_are_named_as_not_proved(chained: Chained) -> None:
