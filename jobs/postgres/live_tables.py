@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
+from jobs.postgres.capture import PUBLICATION
 from jobs.postgres.connection import Connection
 from jobs.postgres.errors import translated
 from jobs.postgres.identifiers import TableName, quote
@@ -87,7 +88,9 @@ class LiveTable:
 async def read_live_tables(connection: Connection, tables: Sequence[TableName]) -> dict[TableName, LiveTable]:
     """Those of the tables that are there."""
     with translated("looking at the target's tables"):
-        rows = await connection.fetch(_TABLES, [table.schema for table in tables], [table.name for table in tables])
+        rows = await connection.fetch(
+            _TABLES, [table.schema for table in tables], [table.name for table in tables], PUBLICATION
+        )
         oids = [row["oid"] for row in rows]
         columns = _grouped(await connection.fetch(_COLUMNS, oids))
         keys = _grouped(await connection.fetch(_KEYS, oids))
@@ -129,9 +132,12 @@ async def read_roots(connection: Connection, tables: Iterable[LiveTable]) -> lis
 
 
 async def read_publications(connection: Connection) -> list[str]:
-    """Publications that name their tables, one by one."""
+    """Publications that name their tables, one by one; without Rowvault's own, of which nobody needs to know."""
     with translated("looking at publications"):
-        rows = await connection.fetch("SELECT pubname FROM pg_catalog.pg_publication WHERE NOT puballtables ORDER BY 1")
+        rows = await connection.fetch(
+            "SELECT pubname FROM pg_catalog.pg_publication WHERE NOT puballtables AND pubname <> $1 ORDER BY 1",
+            PUBLICATION,
+        )
     return [row[0] for row in rows]
 
 
@@ -155,7 +161,8 @@ _TABLES = """
            pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned, pg_catalog.row_security_active(c.oid) AS filtered,
            ARRAY(SELECT relid::oid::bigint FROM pg_catalog.pg_partition_ancestors(c.oid) WHERE relid <> c.oid) AS above,
            ARRAY(SELECT p.pubname FROM pg_catalog.pg_publication_tables p
-                  WHERE p.schemaname = n.nspname AND p.tablename = c.relname ORDER BY 1) AS publications,
+                  WHERE p.schemaname = n.nspname AND p.tablename = c.relname AND p.pubname <> $3
+                  ORDER BY 1) AS publications,
            ARRAY(SELECT DISTINCT v.oid::pg_catalog.regclass::text FROM pg_catalog.pg_depend d
                    JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid JOIN pg_catalog.pg_class v ON v.oid = r.ev_class
                   WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.refobjid = c.oid

@@ -66,6 +66,20 @@ async def test_a_dropped_table_is_in_no_publication_and_that_is_said(create_data
     assert any(one.startswith("public.t is in no publication when it is made again") for one in absent)
 
 
+async def test_of_the_publication_by_which_changes_are_captured_nobody_needs_to_know(
+    create_database: CreateDatabase,
+) -> None:
+    target = await create_database()
+    await target.execute(
+        "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (); CREATE PUBLICATION rowvault FOR TABLE t, u"
+    )
+    taken = await back_up(target)
+    for damage in ("DELETE FROM t", "DROP TABLE t"):
+        await target.execute(damage)
+        warnings = (await plan_to_bring_back(taken, target, Scope(("t",)))).warnings
+        assert [one for one in warnings if "publication" in one] == []
+
+
 PLAIN = """
     CREATE TABLE plain (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz, what text);
     INSERT INTO plain (at, what) SELECT now(), 'row ' || n FROM generate_series(1, 100) n;
