@@ -8,6 +8,7 @@ from jobs.postgres.capture_rights import (
     Remedy,
     SlotLimits,
     Stranger,
+    read_left_by_another,
     read_obstacles,
     read_remedies,
     read_slot_limits,
@@ -55,7 +56,8 @@ async def _lacking(connection: Connection, oids: Collection[int], role: str) -> 
     major = connection.get_server_version().major
     obstacles = [(one.message, one.hint) for one in await read_obstacles(connection)]
     strangers = [_stranger(one, role, major) for one in await read_strangers(connection, oids)]
-    return [_impossible(message, hint) for message, hint in obstacles + strangers]
+    left = await read_left_by_another(connection)
+    return [_impossible(*one) for one in [*obstacles, *strangers, *([_left(left, role)] if left else [])]]
 
 
 def _impossible(message: str, hint: str) -> Finding:
@@ -70,6 +72,12 @@ def _stranger(stranger: Stranger, role: str, major: int) -> tuple[str, str]:
         return message, f"as superuser, for each of them: {example} (a role that {role} is a member of)"
     inheriting = " WITH INHERIT TRUE" if major >= 16 else ""
     return message, f"as superuser: GRANT {quote(stranger.owner)} TO {quote(role)}{inheriting};"
+
+
+def _left(what: list[str], role: str) -> tuple[str, str]:
+    """Another role took backups before, and this one cannot take its things away to begin anew."""
+    altering = " ".join(f"ALTER {one} OWNER TO {quote(role)};" for one in what)
+    return f"another role made {', '.join(one.lower() for one in what)}", f"as superuser: {altering}"
 
 
 def _judge_free_slots(limits: SlotLimits, own: int) -> list[Finding]:

@@ -33,7 +33,7 @@ async def reader_of(database: Database) -> AsyncIterator[Reader]:
     name = f'the "reader" {next(_roles)}'
     await database.execute(f"CREATE ROLE {quoted(name)} LOGIN PASSWORD '{PASSWORD}'")
     yield Reader(name, Source(database.as_role(name, PASSWORD)))
-    await database.execute(f"DROP OWNED BY {quoted(name)}; DROP ROLE {quoted(name)}")
+    await database.execute(f"DROP OWNED BY {quoted(name)} CASCADE; DROP ROLE {quoted(name)}")
 
 
 def chosen(*patterns: str, exclude: Sequence[str] = ()) -> Selection:

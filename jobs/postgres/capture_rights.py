@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from jobs.postgres.capture import PUBLICATION
+from jobs.postgres.catalogue import OWN_SCHEMA
 from jobs.postgres.connection import Connection
 from jobs.postgres.errors import CannotCapture, translated
 from jobs.postgres.identifiers import TableName, quote
@@ -40,6 +42,29 @@ async def read_obstacles(connection: Connection) -> list[CannotCapture]:
         hint = f"as its owner: GRANT CREATE ON DATABASE {quote(database)} TO {quote(role)};"
         obstacles.append(CannotCapture(f"role {role} may not create a publication in {database}", hint))
     return obstacles
+
+
+async def read_left_by_another(connection: Connection) -> list[str]:
+    """What of Rowvault's own another role made, so that this one cannot begin anew: as `ALTER` names it."""
+    with translated("looking at who made what capture needs"):
+        rows = await connection.fetch(_LEFT_BY_ANOTHER, PUBLICATION, OWN_SCHEMA)
+    return [row["what"] for row in rows]
+
+
+_LEFT_BY_ANOTHER = """
+    SELECT 'PUBLICATION ' || p.pubname AS what FROM pg_catalog.pg_publication p
+     WHERE p.pubname = $1 AND NOT pg_catalog.pg_has_role(p.pubowner, 'USAGE')
+     UNION ALL
+    SELECT 'SCHEMA ' || n.nspname FROM pg_catalog.pg_namespace n
+     WHERE n.nspname = $2 AND NOT (pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+                               AND pg_catalog.has_schema_privilege(n.oid, 'CREATE'))
+     UNION ALL
+    SELECT 'TABLE ' || n.nspname || '.' || c.relname
+      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = $2 AND c.relname = 'capture'
+       AND NOT (pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_table_privilege(c.oid, 'INSERT')
+            AND pg_catalog.has_table_privilege(c.oid, 'DELETE'))
+"""
 
 
 @dataclass(frozen=True, slots=True)

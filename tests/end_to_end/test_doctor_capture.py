@@ -100,6 +100,27 @@ async def test_the_documented_role_takes_incremental_backups_with_what_its_scrip
         await follower.require_latest()
 
 
+async def test_what_another_role_set_up_before_is_named_with_how_to_take_it_over(
+    database: Database, reader: Reader
+) -> None:
+    role = quoted(reader.name)
+    await database.execute("CREATE TABLE items (id int PRIMARY KEY)")
+    superuser = following(database)
+    await superuser.begin()
+    await database.execute(f"""
+        ALTER ROLE {role} REPLICATION; GRANT pg_read_all_data TO {role}; ALTER TABLE items OWNER TO {role};
+        GRANT CREATE ON DATABASE {quoted(database.name)} TO {role};
+    """)
+    (warning,) = found(await seen(reader.source), CAPTURE)
+    assert warning.message.endswith("another role made publication rowvault, schema rowvault, table rowvault.capture")
+    await carry_out(database, warning.hint)
+    assert only(await seen(reader.source), CAPTURE).state == "ok"
+    successor = replace(superuser, source=reader.source)
+    await successor.change("INSERT INTO items VALUES (1)")
+    await database.execute("ALTER TABLE items ADD v text")
+    await successor.begin()
+
+
 async def test_nobody_is_told_to_make_the_role_a_member_of_a_superuser(database: Database, reader: Reader) -> None:
     await database.execute(f"""
         CREATE TABLE items (id int PRIMARY KEY);
