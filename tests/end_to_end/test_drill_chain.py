@@ -1,5 +1,7 @@
 """Drills of chains: the newest moment is proved, a random one as well, and a fault in the log fails them aloud."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -10,6 +12,7 @@ from jobs.drill import MOMENT, DrillOptions, drill
 from jobs.drill_moment import newest_covered
 from jobs.incremental import CaptureOptions, incremental_backup
 from jobs.postgres.connection import Source
+from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import DrillResult
 from storage.manifest import Increment, Manifest
 from storage.objects import put
@@ -44,10 +47,11 @@ class Chained:
     base: Manifest
     windows: tuple[Increment, ...]
 
-    async def drilled(self) -> DrillResult:
-        """A drill on the server that the database is on."""
+    async def drilled(self, on_progress: OnProgress = no_progress) -> DrillResult:
+        """A drill on the server that the database is on, of the last moment that is covered."""
         given = Source(self.follower.database.server.maintenance.dsn)
-        return await drill(self.follower.places, DrillOptions(given=given))
+        options = DrillOptions(given=given, moment=lambda covered: covered.ends)
+        return await drill(self.follower.places, options, on_progress)
 
     @property
     def planter(self) -> Planter:
@@ -97,7 +101,8 @@ async def test_the_newest_moment_is_drilled_and_proved(chained: Chained) -> None
 
 
 async def test_a_random_moment_is_proved_and_named(chained: Chained) -> None:
-    said = found(await chained.drilled())[MOMENT]
+    given = Source(chained.follower.database.server.maintenance.dsn)
+    said = found(await drill(chained.follower.places, DrillOptions(given=given)))[MOMENT]
     moment = datetime.fromisoformat(said.removeprefix("as of ").split(": ")[0])
     assert chained.base.created_at < moment <= chained.windows[-1].created_at
     assert "tables that the log changed were loaded and are equal" in said
@@ -198,3 +203,34 @@ async def test_a_window_that_is_missing_fails_the_random_moment_alone(followed_b
     result = await followed_by_a_full.drilled()
     assert set(failures(result)) == {MOMENT}
     assert "no chain of backups reaches" in failures(result)[MOMENT]
+
+
+SPOIL = """
+    CREATE FUNCTION spoil() RETURNS event_trigger LANGUAGE plpgsql AS $$
+    DECLARE made text;
+    BEGIN
+        FOR made IN SELECT object_identity FROM pg_event_trigger_ddl_commands() LOOP
+            EXECUTE 'INSERT INTO ' || made || ' DEFAULT VALUES';
+        END LOOP;
+    END $$;
+    CREATE EVENT TRIGGER spoils ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION spoil();
+"""
+
+
+async def test_rows_that_come_back_otherwise_fail_the_random_moment(chained: Chained) -> None:
+    server = chained.follower.database.server
+
+    async def spoil() -> None:
+        query = "SELECT datname FROM pg_database WHERE datname LIKE 'rowvault_drill_%'"
+        [(name,)] = await server.maintenance.fetch(query)
+        await server.database(name).execute(SPOIL)
+
+    def on_progress(now: Progress) -> None:
+        if now.phase.startswith("recovering a random moment"):
+            thread = threading.Thread(target=lambda: asyncio.run(spoil()))
+            thread.start()
+            thread.join()
+
+    result = await chained.drilled(on_progress)
+    assert set(failures(result)) == {MOMENT}
+    assert "does not hold what the backup has" in failures(result)[MOMENT]
