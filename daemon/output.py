@@ -157,12 +157,13 @@ def print_list(backups: Sequence[ListedBackup]) -> None:
     if not backups:
         out.print("no backups yet; take one with: rowvault backup")
         return
-    shown = table("", "id", "kind", "state", ">rows", ">stored", "places", "label")
+    shown = table("", "id", "kind", "state", ">rows", ">stored", "reaches", "places", "label")
     for one in backups:
         label = Text(one.label) + Text(" kept" if one.kept else "", style="cyan")
+        reaches = f"{one.recoverable_to:%Y-%m-%d %H:%M:%S}" if one.recoverable_to > one.created_at else ""
         shown.add_row(
-            one.id, one.kind, styled(one.state), f"{one.rows:,}", as_bytes(one.bytes_stored), places_text(one.places),
-            label,
+            one.id, one.kind, styled(one.state), f"{one.rows:,}", as_bytes(one.bytes_stored), reaches,
+            places_text(one.places), label,
         )  # fmt: skip
     out.print(shown)
 

@@ -138,7 +138,7 @@ async def _carry_out(
     if isinstance(plan, FillPlan):
         repository, _ = await choose_whole(repositories, plan.manifest.id, on_progress)
         return await fill(plan, repository, options.streams, on_progress)
-    if plan.rows is not None:  # found in a pass that verified the table
+    if plan.rows is not None:  # found in a pass that verified what it read
         repository = plan.rows.repository
     else:
         tables = {change.stored.oid for change in plan.changes}

@@ -11,7 +11,7 @@ from jobs.postgres.errors import translated
 from jobs.postgres.identifiers import BadName, TableName, qualified, quote
 from jobs.postgres.live_tables import LiveTable
 from jobs.progress import OnProgress
-from jobs.row_search import find_rows, needle
+from jobs.row_search import find_row, needle
 from storage.errors import Corrupt, StorageError
 from storage.manifest import Manifest, Table
 from storage.repository import Repository
@@ -151,7 +151,7 @@ async def _find(
     failures: list[StorageError] = []
     for repository in repositories:
         try:
-            return repository, await find_rows(repository, wanted.table, sought, on_progress)
+            return repository, await find_row(repository, wanted.table, sought, on_progress)
         except StorageError as error:
             failures.append(error)
     raise next((one for one in failures if isinstance(one, Corrupt)), failures[0])

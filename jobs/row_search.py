@@ -1,4 +1,4 @@
-"""Finds rows of one table in a backup by the text of key values, in one pass that verifies the table as well."""
+"""Finds a row of a table in a backup by the text of its key, in one pass that verifies what it reads."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -67,29 +67,30 @@ def needle(table: Table, values: Mapping[str, str]) -> Needle:
     return Needle(tuple((copied.index(name), escaped(value)) for name, value in values.items()), len(copied))
 
 
-async def find_rows(repository: Repository, table: Table, sought: Needle, on_progress: OnProgress) -> bytes:
-    """The lines of COPY text that hold the values, all parts read to their ends.
+async def find_row(repository: Repository, table: Table, sought: Needle, on_progress: OnProgress) -> bytes:
+    """The line of COPY text with a primary key, empty if there is none. Once it is found, no further part is begun.
 
-    Raises `Corrupt` if any part of the table is not what was backed up, `NotFound` if one is missing.
+    Every part that is read is read to its end: raises `Corrupt` if it is not what was backed up, `NotFound` if it is
+    missing.
     """
     total = sum(stored.bytes for part in table.parts for stored in part.objects)
     done = 0
-    found: dict[int, bytes] = {}
+    found: list[bytes] = []
     waiting = iter(table.parts)
 
     async def stream() -> None:
         nonlocal done
-        for part in waiting:
-            found[part.number] = await read_part(repository, part, partial(_search, sought))
+        while not found and (part := next(waiting, None)) is not None:
+            found.extend(await read_part(repository, part, partial(_search, sought)))
             done += sum(stored.bytes for stored in part.objects)
             on_progress(Progress("searching", done, total, table=f"{table.schema_name}.{table.name}"))
 
     async with task_group() as group:
         for _ in range(STREAMS):
             group.create_task(stream())
-    return b"".join(found[number] for number in sorted(found))
+    return b"".join(found)
 
 
-def _search(sought: Needle, text: Iterator[bytes]) -> bytes:
+def _search(sought: Needle, text: Iterator[bytes]) -> list[bytes]:
     """In a thread: all lines of a part that hold it."""
-    return b"".join(sought.lines_of(text))
+    return list(sought.lines_of(text))

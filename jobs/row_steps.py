@@ -22,7 +22,7 @@ from jobs.postgres.pgoutput import (
 )
 from jobs.progress import OnProgress, Progress
 from jobs.replay import Rows, misfit
-from jobs.row_search import Needle, find_rows
+from jobs.row_search import Needle, find_row
 from storage.manifest import Increment, Table
 from storage.repository import Repository
 
@@ -153,7 +153,7 @@ class RowReading:
         """The row as the base has it, None if it has none."""
         columns = copied_columns(self._table)
         sought = Needle(tuple((columns.index(name), field) for name, field in key.items()), len(columns))
-        line, _, _ = (await find_rows(self._repository, self._table, sought, self._on_progress)).partition(b"\n")
+        line, _, _ = (await find_row(self._repository, self._table, sought, self._on_progress)).partition(b"\n")
         return line.split(b"\t") if line else None
 
     async def steps(self, key: Key, known: Fields | None, last: Step | None = None) -> AsyncGenerator[Step, None]:

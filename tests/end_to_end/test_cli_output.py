@@ -113,7 +113,7 @@ async def test_backup_as_json_is_what_the_contract_says(backup: dict[str, Any]) 
 
 async def test_list_prints_a_line_for_each_backup(env: dict[str, str], backup: dict[str, Any]) -> None:
     heading, line = (await plain("list", env=env)).splitlines()
-    assert heading.split() == ["id", "kind", "state", "rows", "stored", "places", "label"]
+    assert heading.split() == ["id", "kind", "state", "rows", "stored", "reaches", "places", "label"]
     assert line.startswith(f"{backup['id']}  full  success  1,234")
     assert line.rstrip().endswith(f"local committed  {LABEL} kept")
 

@@ -118,3 +118,6 @@ async def test_list_shows_how_far_each_chain_reaches(shop: Database, tmp_path: P
     newest, full = json.loads((await rowvault("list", "--json", env=env)).stdout)
     assert (newest["kind"], full["kind"]) == ("incremental", "full")
     assert full["created_at"] < full["recoverable_to"] == newest["recoverable_to"] == newest["created_at"]
+    of_newest, of_full = (await rowvault("list", env=env)).stdout.splitlines()[-2:]
+    moment = newest["created_at"][:19].replace("T", " ")
+    assert (moment in of_full, moment in of_newest) == (True, False)

@@ -9,6 +9,8 @@ from jobs.postgres.connection import Source
 from jobs.postgres.identifiers import BadName
 from jobs.restore import RestoreOptions, plan_restore, restore
 from jobs.restore_scope import Scope
+from storage.errors import Corrupt
+from storage.objects import put
 from tests.conftest import CreateDatabase
 from tests.round_trip import SMALL_PIECES, Taken, back_up, bring_back
 from tests.servers import Database
@@ -90,3 +92,18 @@ async def test_a_value_that_a_cast_would_change_is_no_key(pages: Database, colum
 async def test_a_key_that_may_look_different_is_refused(pages: Database) -> None:
     with pytest.raises(UnsafeTarget, match="equal values of type numeric"):
         await bring_back(await taken_of(pages), pages, Scope(("loose",), {"n": "1"}))
+
+
+async def test_a_row_that_was_found_needs_no_part_after_it_and_its_own_must_be_whole(pages: Database) -> None:
+    await pages.execute("INSERT INTO paged SELECT n, repeat('x', 500) FROM generate_series(101, 1000) n")
+    taken = await taken_of(pages)
+    await pages.execute("DELETE FROM paged WHERE id = 1")
+    (paged,) = [table for table in taken.manifest.tables if table.name == "paged"]
+    await taken.repository.backend.delete([stored.name for stored in paged.parts[-1].objects])
+    await bring_back(taken, pages, Scope(("paged",), {"id": "1"}))
+    assert await pages.value("SELECT length(filling) FROM paged WHERE id = 1") == 500
+    await pages.execute("DELETE FROM paged WHERE id = 1")
+    await put(taken.repository.backend, paged.parts[0].objects[0].name, b"rot")
+    with pytest.raises(Corrupt):
+        await bring_back(taken, pages, Scope(("paged",), {"id": "1"}))
+    assert await pages.value("SELECT count(*) FROM paged WHERE id = 1") == 0
