@@ -89,10 +89,9 @@ async def test_a_table_that_stays_locked_is_named_with_its_holder(tables: Databa
 
 
 async def test_workers_never_queue_behind_a_schema_change(tables: Database, place: Repository) -> None:
-    """They would wait for somebody who waits for us."""
-    options = replace(
-        ONCE, locks=replace(LIMITS, give_way_after=60), copying=replace(SLOW, streams=1, rate_limit=20_000_000)
-    )
+    """They would wait for somebody who waits for us. (pg_dump may wait, so that it is not what fails first.)"""
+    patient = replace(LIMITS, lock_timeout=60, give_way_after=60)
+    options = replace(ONCE, locks=patient, copying=replace(SLOW, streams=1, rate_limit=20_000_000))
     taking = asyncio.create_task(back_up(tables, options=options, repository=place))
     await copying(tables)
     async with tables.connect() as attacker:
