@@ -26,15 +26,15 @@ async def watch_capture(source: Source, lag_limit: int) -> CaptureWatch:
     """
     async with session(source, "capture watch") as connection:
         slots = await own_slots(connection)
-        if not slots:
-            return CaptureWatch(None)
-        lag = max(slot.lag_bytes for slot in slots)
-        if lag > lag_limit or any(slot.lost for slot in slots):
+        lag = max((slot.lag_bytes for slot in slots), default=None)
+        lost = any(slot.lost for slot in slots)
+        if lag is not None and (lag > lag_limit or lost):
             if any(slot.active_pid for slot in slots):  # a job reads it just now, which makes the lag less
                 return CaptureWatch(lag, urgent=True)
             await take_down(connection)
             why = f"held back {lag} bytes of WAL, {lag_limit} is the limit" if lag > lag_limit else "lost WAL it needs"
             return CaptureWatch(None, dropped=f"the replication slot {why}: it was dropped")
+        # Without a slot too: whoever dropped it may have left the publication.
         tables = await read_table_logs(connection, await published_tables(connection))
         unfit = [log for log in tables.values() if not log.identity]
         await withdraw(connection, [log.table for log in unfit])

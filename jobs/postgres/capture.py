@@ -111,10 +111,14 @@ async def own_slots(connection: Connection) -> list[Slot]:
 
 
 async def published_tables(connection: Connection) -> frozenset[int]:
-    """The oids of the tables in Rowvault's publication."""
+    """The oids of the tables in Rowvault's publication, whatever became of it."""
     with translated("looking at the publication"):
-        published = await _published(connection)
-    return published[1] if published else frozenset()
+        rows = await connection.fetch(
+            "SELECT r.prrelid::bigint AS oid FROM pg_catalog.pg_publication_rel r"
+            " JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid WHERE p.pubname = $1",
+            PUBLICATION,
+        )
+    return frozenset(row["oid"] for row in rows)
 
 
 async def withdraw(connection: Connection, tables: Sequence[TableName]) -> None:
@@ -150,7 +154,8 @@ async def set_up(connection: Connection, tables: Sequence[TableLog], patience: f
         await _settle(connection, patience)
         return await _remember(connection, slot, since)
     except BaseException:
-        await asyncio.shield(_drop_slot(connection, slot))
+        # A publication that nobody reads is a danger still: a table in it that loses its key takes no more updates.
+        await asyncio.shield(take_down(connection))
         raise
 
 
@@ -232,25 +237,12 @@ async def _remember(connection: Connection, slot: str, since: int) -> Capture:
     return Capture(slot, *published, since)
 
 
-async def take_down(connection: Connection) -> list[str]:
-    """Remove slot and publication, and what was written down of them; return what was there."""
-    gone = []
+async def take_down(connection: Connection) -> None:
+    """Remove slot and publication, and what was written down of them."""
     with translated("removing the replication slot"):
         for slot in await own_slots(connection):
-            await _drop_slot(connection, slot.name)
-            gone.append(f"replication slot {slot.name}")
+            await connection.execute("SELECT pg_catalog.pg_drop_replication_slot($1)", slot.name)
     with translated("removing the publication"):
-        if await connection.fetchval("SELECT true FROM pg_catalog.pg_publication WHERE pubname = $1", PUBLICATION):
-            await connection.execute(f"DROP PUBLICATION {PUBLICATION}")
-            gone.append(f"publication {PUBLICATION}")
+        await connection.execute(f"DROP PUBLICATION IF EXISTS {PUBLICATION}")
         if await connection.fetchval(f"SELECT pg_catalog.to_regclass('{OWN_SCHEMA}.capture') IS NOT NULL"):
             await connection.execute(f"DELETE FROM {OWN_SCHEMA}.capture")
-    return gone
-
-
-async def _drop_slot(connection: Connection, slot: str) -> None:
-    await connection.execute(
-        "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots"
-        " WHERE slot_name = $1",
-        slot,
-    )

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from jobs.capture_watch import watch_capture
+from jobs.postgres.connection import Source
 from tests.conftest import CreateDatabase
 from tests.daemons import environment, running_daemon, settings_for, until
+from tests.following import following
 from tests.programs import rowvault
 from tests.servers import Database, own_server
 
@@ -93,6 +96,18 @@ async def test_a_table_that_lost_its_key_is_taken_out_at_once(shop: Database, tm
     async with running_daemon(later) as daemon:
         await daemon.logged("a table was taken out of the publication", "backup committed")
         await shop.execute("UPDATE orders SET state = 'paid'; DELETE FROM orders WHERE id = 1")
+
+
+async def test_a_publication_whose_slot_somebody_dropped_breaks_no_update_either(shop: Database) -> None:
+    await following(shop).begin()
+    await shop.execute(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()"
+    )
+    await shop.execute("ALTER PUBLICATION rowvault SET (publish = 'insert, update')")
+    await shop.execute("ALTER TABLE orders DROP CONSTRAINT orders_pkey")
+    seen = await watch_capture(Source(shop.dsn), 10**9)
+    assert (seen.lag_bytes, seen.withdrawn) == (None, ("public.orders: it has no primary key",))
+    await shop.execute("UPDATE orders SET state = 'paid'")
 
 
 async def test_teardown_shows_what_is_there_and_leaves_nothing(shop: Database, tmp_path: Path) -> None:

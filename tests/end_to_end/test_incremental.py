@@ -211,6 +211,7 @@ async def test_capture_does_not_begin_while_somebody_is_at_work_and_names_them(d
         with pytest.raises(Contended, match=f"server pid {pid}"):
             await impatient.take()
     assert await database.fetch("SELECT FROM pg_replication_slots WHERE database = current_database()") == []
+    assert await database.fetch("SELECT FROM pg_publication") == []
     await follower.begin()
 
 
