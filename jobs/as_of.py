@@ -5,10 +5,12 @@ tables lie in temporary files, all else is still in its place.
 """
 
 import asyncio
+import errno
+import sqlite3
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +29,7 @@ from storage.backends.local import LocalBackend
 from storage.backends.overlay import Overlay
 from storage.backends.protocol import Backend
 from storage.codecs import Encoder
-from storage.errors import Corrupt, StorageError
+from storage.errors import Corrupt, OutOfSpace, StorageError
 from storage.manifest import Manifest, Part, StoredFile, Table
 from storage.manifest import Sequence as StoredSequence
 from storage.repository import Repository
@@ -111,7 +113,8 @@ async def as_of(
             async with AsyncExitStack() as lease:
                 try:
                     await lease.enter_async_context(leased_for_reading(repository, chain.base.id, "as of a moment"))
-                    manifest = await _made(repository, chain, point, wanted, folder, on_progress)
+                    with _needing_room(folder):
+                        manifest = await _made(repository, chain, point, wanted, folder, on_progress)
                 except StorageError as error:
                     failures.append(error)
                     continue
@@ -119,6 +122,21 @@ async def as_of(
                 yield AsOf((_Made(repository.place, backend, manifest),), manifest, stale)
                 return
         raise next((one for one in failures if isinstance(one, Corrupt)), failures[0])
+
+
+@contextmanager
+def _needing_room(folder: Path) -> Iterator[None]:
+    """Say where there was no room for temporary files."""
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        full = isinstance(error, sqlite3.Error) or error.errno in {errno.ENOSPC, errno.EDQUOT}
+        if not full:
+            raise
+        raise OutOfSpace(
+            f"no room in {folder.parent} for the temporary files of a moment: {error}",
+            "nothing was restored; make room there, or let TMPDIR name a folder with more",
+        ) from error
 
 
 async def _made(
@@ -219,7 +237,7 @@ def _as_it_is(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _write(
-    change: Callable[[Iterator[bytes]], Iterator[bytes]],
+    change: Change,
     folder: Path,
     table: Table,
     part: Part,

@@ -99,3 +99,27 @@ def fill(path: Path) -> None:
                 file.write(bytes(PAGE))
         except OSError:
             return
+
+
+@pytest.mark.parametrize("rows", [3_000, 60_000], ids=["while a table is written", "while states go to disk"])
+async def test_a_moment_that_finds_no_room_is_told_and_leaves_nothing(
+    create_database: CreateDatabase, disk: Path, tmp_path: Path, rows: int
+) -> None:
+    source, target = await create_database(), await create_database()
+    await source.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v text);"
+        "INSERT INTO t SELECT n, sha512(n::text::bytea)::text || sha512((-n)::text::bytea)"
+        " FROM generate_series(1, 60000) n"
+    )
+    settings = settings_of(source, tmp_path / "backups") | {"TMPDIR": str(disk)}
+    await succeed("backup", "incremental", settings=settings)
+    await source.execute(f"UPDATE t SET v = v || 'x' WHERE id <= {rows}")
+    await succeed("backup", "incremental", settings=settings)
+    error = await refuse("restore", "--yes", "--to", target.dsn, settings=settings, code=FAILED)
+    assert f"no room in {disk}" in error["message"]
+    assert "TMPDIR" in error["hint"]
+    assert files(disk) == set()
+    assert await target.fetch("SELECT FROM pg_class WHERE relname = 't'") == []
+    resize(disk, 256 * MIB)
+    await succeed("restore", "--yes", "--to", target.dsn, settings=settings)
+    assert await target.value("SELECT count(*) FROM t WHERE v LIKE '%x'") >= rows
