@@ -113,6 +113,13 @@ class Server:
             self._templates[key] = template.name
         return await self.create(template=self._templates[key])
 
+    @asynccontextmanager
+    async def role(self, name: str) -> AsyncIterator[str]:
+        """A role that may log in, password `secret`; dropped at the end, after the databases in which it has rights."""
+        await self.maintenance.execute(f"CREATE ROLE {quoted(name)} LOGIN PASSWORD 'secret'")
+        yield name
+        await self.maintenance.execute(f"DROP ROLE {quoted(name)}")
+
     async def drop(self, database: Database) -> None:
         """Remove a database, whoever is still connected to it, or follows its changes."""
         await self.maintenance.execute(

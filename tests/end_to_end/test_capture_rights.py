@@ -16,9 +16,8 @@ TABLES = "CREATE TABLE items (id int PRIMARY KEY); INSERT INTO items VALUES (1)"
 @pytest.fixture
 async def role(server: Server) -> AsyncIterator[str]:
     """A role that is dropped after the databases in which it has rights."""
-    await server.maintenance.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'secret'")
-    yield ROLE
-    await server.maintenance.execute(f"DROP ROLE {ROLE}")
+    async with server.role(ROLE) as name:
+        yield name
 
 
 @pytest.fixture

@@ -27,9 +27,8 @@ ROLE = "privileges_reader"
 @pytest.fixture
 async def role(server: Server) -> AsyncIterator[str]:
     """A role that is dropped after the databases in which it has rights."""
-    await server.maintenance.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'secret'")
-    yield ROLE
-    await server.maintenance.execute(f"DROP ROLE {ROLE}")
+    async with server.role(ROLE) as name:
+        yield name
 
 
 @pytest.fixture

@@ -15,9 +15,8 @@ ROLE = "lineage_reader"
 @pytest.fixture
 async def role(server: Server) -> AsyncIterator[str]:
     """A role without any rights, dropped after the databases in which it was given some."""
-    await server.maintenance.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'secret'")
-    yield ROLE
-    await server.maintenance.execute(f"DROP ROLE {ROLE}")
+    async with server.role(ROLE) as name:
+        yield name
 
 
 async def lineage(dsn: str) -> Lineage:
