@@ -187,7 +187,7 @@ async def test_an_empty_repository_says_what_to_do(env: dict[str, str], tmp_path
     assert shown == "no backups yet; take one with: rowvault backup\n"
 
 
-@pytest.mark.parametrize("args", [["nope"], ["list", "--nope"], ["backup", "incremental"], ["show"], ["verify"]])
+@pytest.mark.parametrize("args", [["nope"], ["list", "--nope"], ["show"], ["verify"]])
 def test_a_wrong_command_line_is_exit_2_and_one_line(
     args: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
