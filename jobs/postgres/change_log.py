@@ -13,14 +13,12 @@ from jobs.postgres.connection import Connection
 from jobs.postgres.errors import translated
 from jobs.postgres.pgoutput import (
     BEGIN,
-    ROWS,
     TRUNCATE,
     Commit,
     Messages,
     commit_of,
     lsn_number,
     lsn_text,
-    table_of,
     truncated_tables,
 )
 
@@ -90,23 +88,17 @@ class WindowTally:
     commits: int = 0
     last: Commit | None = None
     unseen: list[tuple[int, int]] = field(default_factory=list)
-    _messages: Messages = field(default_factory=Messages)
+    _messages: Messages = field(default_factory=lambda: Messages(counted={}))
     _counts: bool = False
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes."""
-        changes = self.changes
         for message in self._messages.feed(chunk):
-            kind = message[0]
-            if kind in ROWS:
-                if self._counts:
-                    oid = table_of(message)
-                    changes[oid] = changes.get(oid, 0) + 1
-            elif kind == BEGIN:
+            if message[0] == BEGIN:
                 self._begin(commit_of(message))
-            elif kind == TRUNCATE and self._counts:
+            elif message[0] == TRUNCATE and self._counts:
                 for oid in truncated_tables(message):
-                    changes[oid] = changes.get(oid, 0) + 1
+                    self.changes[oid] = self.changes.get(oid, 0) + 1
 
     def finish(self) -> None:
         """All bytes have passed; raises `Garbled` if they are no whole window."""
@@ -115,6 +107,7 @@ class WindowTally:
     def _begin(self, commit: Commit) -> None:
         """A transaction that an earlier window has does not count again: after a crash, a slot goes back."""
         self._counts = commit.lsn >= self.start
+        self._messages.counted = self.changes if self._counts else {}
         if not self._counts:
             return
         self.commits += 1

@@ -21,7 +21,8 @@ UNCHANGED = b"\\U"
 NULL = b"\\N"
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_ROW = Struct("!hiqiIi")  # three fields; lsn in 8 bytes, xid in 4, the length of the message
+_FRAME = 26  # bytes of framing before a message: three fields; lsn in 8 bytes, xid in 4, the length of the message
+_HEAD = Struct("!hi8xi4xiBI")  # the framing, and what every message about a row begins with: its kind and the table
 _END = b"\xff\xff"
 _BEGIN = Struct("!qqI")
 _INT16, _INT32 = Struct("!h"), Struct("!i")
@@ -71,9 +72,13 @@ def lsn_text(number: int) -> str:
 
 
 class Messages:
-    """The plug-in's messages out of a window's bytes, which may be cut anywhere."""
+    """The plug-in's messages out of a window's bytes, which may be cut anywhere.
 
-    def __init__(self) -> None:
+    With `counted`, those about a row do not come out, but are counted there by their table's oid: quicker by far.
+    """
+
+    def __init__(self, counted: dict[int, int] | None = None) -> None:
+        self.counted = counted
         self._rest = b""
         self._begun = False
 
@@ -87,15 +92,20 @@ class Messages:
             if not buffer.startswith(_HEADER):
                 raise Garbled("a window does not begin as COPY's binary format does")
             at, self._begun = len(_HEADER), True
-        while len(buffer) - at >= _ROW.size:
-            fields, lsn_length, _, xid_length, _, length = _ROW.unpack_from(buffer, at)
-            if (fields, lsn_length, xid_length) != (3, 8, 4):
+        size, unpack, counted = len(buffer), _HEAD.unpack_from, self.counted
+        while at + _HEAD.size <= size:
+            fields, lsn_length, xid_length, length, kind, oid = unpack(buffer, at)
+            if fields != 3 or lsn_length != 8 or xid_length != 4:  # a tuple to compare with would cost more
                 raise Garbled("a window holds something else than changes")
-            start = at + _ROW.size
-            if len(buffer) < start + length:
+            end = at + _FRAME + length
+            if end > size:
                 break
-            yield buffer[start : start + length]
-            at = start + length
+            if counted is not None and kind in ROWS:
+                counted[oid] = counted.get(oid, 0) + 1
+            else:
+                yield buffer[at + _FRAME : end]
+                counted = self.counted
+            at = end
         self._rest = buffer[at:]
 
     def finish(self) -> None:
