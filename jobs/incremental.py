@@ -20,7 +20,7 @@ from jobs.offsite import mirrored
 from jobs.postgres.capture import set_up
 from jobs.postgres.capture_rights import require_capture
 from jobs.postgres.catalogue import Selection, SequenceState, read_relations, read_sequences
-from jobs.postgres.change_log import LogEnd, WindowTally, advance, is_visible, read_log_end
+from jobs.postgres.change_log import LogEnd, WindowTally, advance, is_visible, read_again, read_log_end
 from jobs.postgres.connection import Connection, Source, session
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.pgoutput import lsn_text
@@ -36,7 +36,8 @@ from storage.manifest import Increment, Log, Manifest, TableChanges, Unseen
 from storage.names import check_label, new_backup_id
 from storage.repository import Repository
 
-WINDOW_BYTES = 256 * 1024 * 1024
+WINDOW_BYTES = 512 * 1024 * 1024
+LONGEST = 8  # times that, where otherwise the same WAL would be read again and again
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class CaptureOptions:
     """How changes are captured. `patience`: seconds to wait for transactions that were at work when it begins.
 
     `lag_limit`: bytes of WAL that the slot may hold back; past it the slot is dropped, and a full backup begins anew.
-    `window_bytes`: about how much WAL is read at a time.
+    `window_bytes`: about how much WAL is read at a time; the server needs as much room for temporary files, or twice.
     """
 
     copying: CopyOptions = field(default_factory=CopyOptions)
@@ -134,7 +135,7 @@ async def _take_windows(taking: _Taking, chain: Continuation) -> list[_Taken] | 
     end = await read_log_end(taking.connection)
     first, taken = chain.log.end, list[_Taken]()
     while chain.log.end < end.lsn or not taken:
-        stop = chain.next_stop(end.lsn, taking.capture.window_bytes)
+        stop = chain.next_stop(end.lsn, await _window_bytes(taking, chain))
         one = await _take_window(taking, chain, end, stop)
         if isinstance(one, str):
             return one
@@ -142,6 +143,16 @@ async def _take_windows(taking: _Taking, chain: Continuation) -> list[_Taken] | 
         chain = replace(chain, log=continued(chain.log, one.increment))
         taking.on_progress(Progress("reading the change log", stop - first, end.lsn - first, one.increment.id))
     return taken
+
+
+async def _window_bytes(taking: _Taking, chain: Continuation) -> int:
+    """How much WAL the next window takes in: no less than the server reads once more before it.
+
+    Else a transaction would be read from its beginning for every window until it commits.
+    """
+    least = taking.capture.window_bytes
+    again = await read_again(taking.connection, chain.log.capture.slot, chain.log.end)
+    return max(least, min(again, LONGEST * least))
 
 
 async def _take_window(taking: _Taking, chain: Continuation, end: LogEnd, stop: int) -> _Taken | str:

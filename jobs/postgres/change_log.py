@@ -56,6 +56,18 @@ def window_query(slot: str, end: int) -> str:
     )
 
 
+async def read_again(connection: Connection, slot: str, start: int) -> int:
+    """Bytes of WAL before an LSN that the server reads again to go on there: since the oldest transaction at work."""
+    with translated("looking at the replication slot"):
+        again = await connection.fetchval(
+            "SELECT pg_catalog.pg_wal_lsn_diff($2::text::pg_lsn, restart_lsn)::bigint"
+            " FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
+            slot,
+            lsn_text(start),
+        )
+    return int(again or 0)
+
+
 async def advance(connection: Connection, slot: str, end: int) -> None:
     """Let the server forget every transaction before an LSN."""
     with translated("advancing the replication slot"):

@@ -202,6 +202,17 @@ async def test_a_backlog_is_taken_in_bounded_windows_each_let_go_by_itself(datab
         assert await follower.backed_up(At(moment)) == lines
 
 
+async def test_a_long_transaction_is_not_read_from_its_beginning_for_every_window(database: Database) -> None:
+    await database.execute("CREATE TABLE many (id int PRIMARY KEY, v text)")
+    follower = following(database, window_bytes=100_000)
+    await follower.begin()
+    await database.execute("INSERT INTO many SELECT n, repeat(md5(n::text), 9) FROM generate_series(1, 10000) n")
+    await follower.take()
+    windows = [one for one in (await list_backups(follower.places)).backups if one.kind == "incremental"]
+    assert len(windows) < 12  # of 36 that its 3.6 MB of WAL would take
+    await follower.require_latest()
+
+
 async def test_capture_does_not_begin_while_somebody_is_at_work_and_names_them(database: Database) -> None:
     await database.execute("CREATE TABLE items (id int PRIMARY KEY)")
     follower = following(database)
