@@ -5,6 +5,7 @@ The process that forks has neither threads nor a loop. What it forks is a proces
 line is not its own: a test of that, or of signals, starts a real one.
 """
 
+import asyncio
 import atexit
 import gc
 import json
@@ -100,11 +101,7 @@ def _forking_process() -> socket.socket:
 
 
 def _serve(requests: socket.socket) -> None:
-    import aioboto3.s3.inject  # noqa: F401 - what every command loads that has a place in S3
-
-    import daemon.cli  # noqa: F401
-    import storage.backends.s3  # noqa: F401
-
+    asyncio.run(_know())
     gc.freeze()  # as `python -m daemon` does
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
@@ -117,6 +114,17 @@ def _serve(requests: socket.socket) -> None:
             _supervise(request, handed)
         for file in handed:
             os.close(file)
+
+
+async def _know() -> None:
+    """Load what commands load, and look up what they look up, that none of them need do it again."""
+    import daemon.cli  # noqa: F401
+    from jobs.postgres.tools import find_tools
+    from storage.backends.s3 import S3Backend
+    from storage.backends.s3_options import S3Options
+
+    find_tools(0, None)
+    await (await S3Backend.open(S3Options("any", region="any", access_key_id="any", secret_access_key="any"))).close()
 
 
 def _supervise(request: bytes, handed: list[int]) -> NoReturn:

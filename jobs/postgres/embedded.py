@@ -9,11 +9,9 @@ import contextlib
 import hashlib
 import hmac
 import os
-import re
 import secrets
 import shutil
 import socket
-import subprocess
 import tempfile
 from base64 import b64encode
 from collections.abc import Mapping
@@ -26,7 +24,7 @@ from pydantic import SecretStr
 
 from jobs.postgres import processes
 from jobs.postgres.errors import PostgresError
-from jobs.postgres.tools import distribution_folders, wheel_folders
+from jobs.postgres.tools import distribution_folders, version_of, wheel_folders
 
 BASE_SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -51,21 +49,10 @@ def find_servers(given: Path | None = None) -> dict[int, Path]:
     """
     found: dict[int, Path] = {}
     for folder in [*([given] if given else []), *wheel_folders(), *distribution_folders()]:
-        major = _major_version(folder / "postgres")
-        if major is not None:
-            found.setdefault(major, folder)
+        version = version_of(folder / "postgres")
+        if version is not None:
+            found.setdefault(int(version.split(".")[0]), folder)
     return found
-
-
-def _major_version(program: Path) -> int | None:
-    try:
-        answer = subprocess.run(  # noqa: S603 -- a program we found or were given, no shell
-            [program, "--version"], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    version = re.search(r"\(PostgreSQL\) (\d+)", answer.stdout)
-    return int(version[1]) if version else None
 
 
 class EmbeddedServer:

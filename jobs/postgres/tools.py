@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from jobs.postgres.connection import Source
@@ -76,9 +77,30 @@ def _tools_in(folder: Path) -> Tools | None:
     programs = [folder / name for name in ("pg_dump", "pg_dumpall", "pg_restore")]
     if not all(os.access(program, os.X_OK) for program in programs):
         return None
-    answer = subprocess.run([programs[0], "--version"], capture_output=True, text=True, check=False)  # noqa: S603
-    match = re.search(r"(\d+(?:\.\d+)*)", answer.stdout)
-    return Tools(folder, match[1]) if match and answer.returncode == 0 else None
+    version = version_of(programs[0])
+    return Tools(folder, version) if version else None
+
+
+def version_of(program: Path) -> str | None:
+    """The version of one of PostgreSQL's programs, such as `17.2`; None if it does not run.
+
+    It is asked once, as long as its file stays the same: all that are at hand answer in the time of a small backup.
+    """
+    try:
+        file = program.stat()
+        said = _said_of_its_version(program, file.st_ino, file.st_mtime_ns)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = re.search(r"(\d+(?:\.\d+)*)", said)
+    return match[1] if match else None
+
+
+@cache
+def _said_of_its_version(program: Path, *_: int) -> str:
+    answer = subprocess.run(  # noqa: S603 -- a program we found or were given, no shell
+        [program, "--version"], capture_output=True, text=True, timeout=10, check=True
+    )
+    return answer.stdout
 
 
 @contextmanager

@@ -51,6 +51,12 @@ def test_versions_are_read_as_they_are_written(tmp_path: Path, version: str) -> 
     assert find_tools(18, installed(tmp_path, version)).major == 18
 
 
+def test_another_version_in_the_same_place_is_noticed(tmp_path: Path) -> None:
+    assert find_tools(14, installed(tmp_path, "14.3")).version == "14.3"
+    program(tmp_path / "new", "echo 'pg_dump (PostgreSQL) 14.4'").rename(tmp_path / "pg_dump")
+    assert find_tools(14, tmp_path).version == "14.4"
+
+
 def test_older_than_the_server_is_refused_with_both_versions(tmp_path: Path) -> None:
     with pytest.raises(ToolMissing, match=r"server is PostgreSQL 18, the newest pg_dump at hand 17\.4") as caught:
         find_tools(18, installed(tmp_path, "17.4"))
