@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +12,12 @@ from pydantic import SecretStr
 from daemon.recording import Recorder
 from daemon.settings import Settings
 from jobs.aftercare import Statement
+from jobs.begin_chain import begin_capture
+from jobs.comparison import Stamps
 from jobs.diff import DiffOptions
 from jobs.drill import DrillOptions, drill, objectives
-from jobs.full_backup import BackupOptions, full_backup
-from jobs.incremental import CaptureOptions, begin_capture, incremental_backup
+from jobs.full_backup import BackupOptions, Chaining, full_backup
+from jobs.incremental import incremental_backup
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
 from jobs.postgres.identifiers import parse_pattern
@@ -24,6 +26,7 @@ from jobs.progress import OnProgress, no_progress
 from jobs.restore import RestoreOptions
 from jobs.results import BackupResult, DrillResult
 from jobs.table_copy import CopyOptions
+from jobs.taking import CaptureOptions
 from storage.backends.factory import open_local, open_s3
 from storage.backends.protocol import Backend
 from storage.backends.retrying import Patience
@@ -102,6 +105,8 @@ class App:
         settings = self.settings
         return CaptureOptions(
             copying=CopyOptions(level=settings.compression_level),
+            method=settings.incremental.method,
+            stamps=Stamps(settings.incremental.timestamp_columns, settings.incremental.overlap),
             patience=settings.incremental.patience.total_seconds(),
             lag_limit=settings.incremental.slot_lag_limit,
         )
@@ -156,15 +161,16 @@ class App:
         """Hold a drill; the caller holds the drills' lock."""
         return await drill(self.repositories, self.drill_options, on_progress)
 
-    async def full_backup(self, request: Request, on_progress: OnProgress = no_progress) -> BackupResult:
+    async def full_backup(
+        self, request: Request, on_progress: OnProgress = no_progress, chaining: Chaining | None = None
+    ) -> BackupResult:
         """Take a full backup; the caller holds the job lock (`daemon.runner.job_run`)."""
-        return await full_backup(
-            self.source, self.selection, self.repositories, self.backup_options(request), on_progress
-        )
+        options = replace(self.backup_options(request), chaining=chaining)
+        return await full_backup(self.source, self.selection, self.repositories, options, on_progress)
 
-    async def begin_capture(self) -> None:
+    async def begin_capture(self) -> Chaining:
         """Let the next full backup be one that incremental ones can continue; the caller holds the job lock."""
-        await begin_capture(self.source, self.selection, self.repositories[0], self.capture_options)
+        return await begin_capture(self.source, self.selection, self.repositories[0], self.capture_options)
 
     async def incremental_backup(self, request: Request, on_progress: OnProgress = no_progress) -> BackupResult:
         """Store what changed since the last backup; the caller holds the job lock."""

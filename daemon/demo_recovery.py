@@ -11,8 +11,8 @@ from daemon import output, recorded
 from daemon.app import App, Request
 from daemon.recording import Recorder
 from jobs.as_of import AsOf, opened
-from jobs.chain import At
 from jobs.history import Version, history
+from jobs.points import At
 from jobs.postgres.connection import Connection, session
 from jobs.postgres.identifiers import TableName, qualified, quote
 from jobs.progress import OnProgress

@@ -20,7 +20,6 @@ from jobs.catalogue import ListedBackup
 from jobs.findings import Finding
 from jobs.progress import OnProgress, Progress
 from jobs.results import BackupResult, PlaceOutcome, Problem, VerifyResult
-from storage.manifest import Increment, Manifest
 
 _STYLES = {
     "success": "green",
@@ -166,60 +165,6 @@ def print_list(backups: Sequence[ListedBackup]) -> None:
             places_text(one.places), label,
         )  # fmt: skip
     out.print(shown)
-
-
-def print_manifest(manifest: Manifest | Increment) -> None:
-    """One backup for people; `--json` shows everything."""
-    if isinstance(manifest, Increment):
-        _print_increment(manifest)
-        return
-    source, snapshot = manifest.source, manifest.snapshot
-    lines = {
-        "backup": f"{manifest.id} ({manifest.kind})",
-        "label": manifest.label,
-        "reason": manifest.reason,
-        "moment": f"{manifest.created_at:%Y-%m-%d %H:%M:%S.%f} UTC, LSN {snapshot.lsn}, xmin {snapshot.xmin}",
-        "source": f"{source.database}, PostgreSQL {source.server_version}, system {source.system_identifier}",
-        "schema": f"{', '.join(manifest.dump.schemas)}, by {manifest.dump.tool}",
-        "size": f"{manifest.rows:,} rows, {as_bytes(manifest.bytes_stored)} in {len(list(manifest.objects()))} objects",
-    }
-    _print_lines(lines)
-    shown = table("", "table", ">rows", ">COPY text", ">stored", ">parts")
-    for one in manifest.tables:
-        name = f"{one.schema_name}.{one.name}"
-        sizes = (as_bytes(one.bytes_raw), as_bytes(one.bytes_stored), str(len(one.parts)))
-        shown.add_row(Text(name), f"{one.rows:,}", *sizes)
-    out.print(shown)
-    for only in manifest.schema_only:
-        out.print(Text(f"  definition only: {only.kind} {only.schema_name}.{only.name}"))
-    for name in manifest.not_covered.tables:
-        out.print(Text(f"  not covered: table {name}"))
-    print_warnings(manifest.warnings)
-
-
-def _print_increment(increment: Increment) -> None:
-    _print_lines(
-        {
-            "backup": f"{increment.id} ({increment.kind})",
-            "base": increment.base or "",
-            "label": increment.label,
-            "reason": increment.reason,
-            "moment": f"{increment.created_at:%Y-%m-%d %H:%M:%S.%f} UTC",
-            "window": f"LSN {increment.start} to {increment.end} of slot {increment.slot}",
-            "size": f"{increment.commits:,} transactions, {as_bytes(increment.bytes_stored)}",
-        }
-    )
-    shown = table("", "table", ">rows changed")
-    for one in increment.changes:
-        shown.add_row(Text(f"{one.schema_name}.{one.name}"), f"{one.changes:,}")
-    out.print(shown)
-    print_warnings(increment.warnings)
-
-
-def _print_lines(lines: Mapping[str, str]) -> None:
-    for name, text in lines.items():
-        if text:
-            out.print(Text(f"{name:>8}  ", style="bold") + Text(text))
 
 
 def print_settings(described: Sequence[SettingDescription]) -> None:

@@ -82,12 +82,15 @@ class Service:
 
     async def _take_full(self) -> BackupResult:
         """A full backup; where incremental ones are to follow, one that they can continue."""
+        chaining = None
         if INCREMENTAL in self.scheduler.registered:
             try:
-                await self._app.begin_capture()
+                chaining = await self._app.begin_capture()
             except (CannotCapture, Contended) as error:
                 _log.info("no incremental backup will continue this one", exc_info=error)
-        return await self._app.full_backup(self._request, _log_progress)
+        if chaining is not None and chaining.obstacle:
+            _log.info("incremental backups will find what changes by comparing", reason=chaining.obstacle)
+        return await self._app.full_backup(self._request, _log_progress, chaining)
 
     async def _incremental(self) -> None:
         work = self._alone(INCREMENTAL, "incremental backup", "jobs", self._take_incremental)

@@ -63,6 +63,10 @@ def _endpoint_url(text: str) -> str:
     return text
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
 def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
@@ -119,6 +123,7 @@ def whole(low: int, high: int) -> BeforeValidator:
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Duration = Annotated[timedelta, _from_text(parse_duration)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
+Names = Annotated[tuple[str, ...], _from_text(_names)]
 Patterns = Annotated[tuple[str, ...], _from_text(_patterns)]
 Prefix = Annotated[str, AfterValidator(lambda text: text.strip("/"))]
 QualityChecks = Annotated[tuple[str, ...], _from_text(_quality_checks)]

@@ -24,6 +24,7 @@ from daemon.setting_types import (
     DatabaseUrl,
     Duration,
     EndpointUrl,
+    Names,
     Patterns,
     Prefix,
     QualityChecks,
@@ -112,6 +113,19 @@ class ScheduleSettings(_Group):
 class IncrementalSettings(_Group):
     """How changes are captured for incremental backups."""
 
+    method: Literal["auto", "wal", "xmin", "timestamp"] = Field(
+        "auto",
+        description="How changes are found: wal (the change log), xmin (tables are compared), timestamp (likewise, by a"
+        " column, which misses rows that went); auto: wal where it can be, else xmin.",
+    )
+    timestamp_columns: Names = Field(
+        ("updated_at",),
+        description="For timestamp: columns that say when a row was written, comma-separated; the first one counts.",
+    )
+    overlap: Duration = Field(
+        timedelta(hours=1),
+        description="For timestamp: how long a transaction may be open whose rows must not be missed.",
+    )
     patience: Duration = Field(
         timedelta(minutes=1),
         description="How long to wait for transactions that are at work when changes begin to be captured.",
@@ -302,7 +316,9 @@ def _written(field: FieldInfo) -> str:
         return format_duration(default)
     if isinstance(default, bool):
         return "on" if default else "off"
-    return "" if default is None or default == () else str(default)
+    if isinstance(default, tuple):
+        return ",".join(default)
+    return "" if default is None else str(default)
 
 
 def _nested(values: Mapping[str, str], names: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:

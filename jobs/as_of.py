@@ -9,18 +9,20 @@ import errno
 import sqlite3
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from jobs.beside_log import follow_differences, newest_whole
 from jobs.catalogue import read_resolved
-from jobs.chain import BeforeXid, Chain, Point, Through, chain_to
+from jobs.chain import Chain, chain_to
 from jobs.concurrency import task_group
 from jobs.errors import NotThere
 from jobs.leasing import leased_for_reading
 from jobs.part_reading import read_part
+from jobs.points import BeforeXid, Point, Through
 from jobs.postgres.pgoutput import Commit, changes, lsn_number
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.replay import Merge, TableStates
@@ -101,11 +103,12 @@ async def as_of(
     that is wanted by name is not in the log, `Corrupt` and what else the last place raises if none will do.
     """
     wanted = chosen_tables(chain.base, names)
-    stale = tuple(f"{one.schema_name}.{one.name}" for one in wanted if not one.identity)
+    stale = _stale(chain, point, wanted)
     if names and stale:
+        known = chain.beside[-1] if chain.beside else chain.base
         raise NotThere(
-            f"the changes of {stale[0]} are in no backup: nothing tells its rows apart",
-            f"it is as it was in the full backup {chain.base.id}; a primary key lets its changes be kept",
+            f"{stale[0]} is not in the change log, so it is known only as of each backup",
+            f"name a backup instead, such as {known.id}; with a usable primary key it would be in the log",
         )
     with tempfile.TemporaryDirectory(prefix="rowvault-", dir=scratch) as name:
         folder, failures = Path(name), list[StorageError]()
@@ -122,6 +125,13 @@ async def as_of(
                 yield AsOf((_Made(repository.place, backend, manifest),), manifest, stale)
                 return
         raise next((one for one in failures if isinstance(one, Corrupt)), failures[0])
+
+
+def _stale(chain: Chain, point: Point, wanted: Sequence[Table]) -> tuple[str, ...]:
+    """The tables that are known only as of an earlier moment."""
+    if chain.beside and point.is_exactly(chain.beside[-1]):
+        return ()
+    return tuple(f"{one.schema_name}.{one.name}" for one in wanted if not one.identity)
 
 
 @contextmanager
@@ -147,18 +157,30 @@ async def _made(
     folder: Path,
     on_progress: OnProgress,
 ) -> Manifest:
-    """Replay the log, then write each wanted table anew that it changed."""
-    logged = [table for table in wanted if table.identity]
+    """Replay the log, and follow the tables beside it; then write each wanted table anew that was changed."""
     with tempfile.TemporaryDirectory(dir=folder) as work, ExitStack() as stack:
-        states = {table.oid: stack.enter_context(closing(TableStates(table, Path(work)))) for table in logged}
-        found = await _replay(repository, chain, point, states, on_progress)
+
+        def opened_states(tables: Iterable[Table]) -> dict[int, TableStates]:
+            return {
+                table.oid: stack.enter_context(
+                    closing(TableStates(table, Path(work), table.identity or table.primary_key))
+                )
+                for table in tables
+            }
+
+        logged = opened_states(table for table in wanted if table.identity)
+        found = await _replay(repository, chain, point, logged, on_progress)
         if isinstance(point, BeforeXid) and not found:
             raise NotThere(
                 f"transaction {point.xid} is in no backup",
                 "it was rolled back, changed no table whose changes are kept, or came later; say --at or --at-lsn",
             )
-        tables = {}
+        compared = opened_states(table for table in wanted if not table.identity and table.keys is not None)
+        await follow_differences(repository, chain.beside, compared)
+        states, tables = logged | compared, dict[int, Table]()
         for table in wanted:
+            if whole := newest_whole(chain.beside, table.oid):
+                tables[table.oid] = table.model_copy(update={"parts": whole})
             if (state := states.get(table.oid)) is not None and state.touched:
                 on_progress(Progress("applying changes", backup=chain.base.id, table=state.rows.name))
                 tables[table.oid] = await _rewritten(repository, table, state, folder)
@@ -166,8 +188,8 @@ async def _made(
         update={
             "tables": tuple(tables.get(table.oid, table) for table in chain.base.tables),
             "sequences": _sequences(chain),
-            "created_at": point.moment(chain),
-            "id": chain.windows[-1].id if chain.windows else chain.base.id,
+            "created_at": point.moment(chain.reaches),
+            "id": chain.last.id,
         }
     )
 
@@ -179,7 +201,7 @@ async def _replay(
 
     Whether there was a commit that the point stops before.
     """
-    since = chain.since
+    since = chain.since if chain.windows else 0
     total = sum(window.bytes_stored for window in chain.windows)
     done = 0
 
@@ -262,5 +284,6 @@ def _write(
 
 def _sequences(chain: Chain) -> tuple[StoredSequence, ...]:
     """Where each stood when it was first looked at after the moment, which is never behind the rows."""
-    later = {(one.schema_name, one.name): one for one in chain.windows[-1].sequences} if chain.windows else {}
+    last = chain.windows[-1] if chain.windows else chain.last
+    later = {(one.schema_name, one.name): one for one in last.sequences}
     return tuple(later.get((one.schema_name, one.name), one) for one in chain.base.sequences)

@@ -8,7 +8,7 @@ from datetime import datetime
 from jobs.errors import NotThere
 from jobs.results import PlaceOutcome, PlaceState, State
 from storage.errors import NotFound, StorageError, Unavailable
-from storage.manifest import Increment, Manifest
+from storage.increments import AnyBackup
 from storage.repository import Catalogue, Entry, Repository
 
 
@@ -28,6 +28,7 @@ class ListedBackup:
     rows: int
     bytes_stored: int
     kept: bool
+    base: str | None
 
     @property
     def whole_somewhere(self) -> bool:
@@ -90,6 +91,7 @@ def _merged(
     return ListedBackup(
         id=entry.id,
         kind=entry.kind,
+        base=entry.base,
         state=_state(places),
         label=entry.label,
         created_at=entry.created_at,
@@ -162,7 +164,7 @@ async def _having(repositories: Sequence[Repository], backup_id: str) -> list[Re
     return [repository for repository in repositories if states[repository.place] in {"committed", "failed"}]
 
 
-async def read_backup(repositories: Sequence[Repository], backup_id: str) -> Manifest | Increment:
+async def read_backup(repositories: Sequence[Repository], backup_id: str) -> AnyBackup:
     """The manifest of a backup of any kind from the first place where it can be read.
 
     Raises the first failure that is not an absence, `NotFound` if it is absent everywhere.
@@ -177,6 +179,6 @@ async def read_backup(repositories: Sequence[Repository], backup_id: str) -> Man
     raise failure
 
 
-async def read_resolved(repositories: Sequence[Repository], wanted: str) -> Manifest | Increment:
+async def read_resolved(repositories: Sequence[Repository], wanted: str) -> AnyBackup:
     """The manifest of the backup that a person means. Raises what `resolve` and `read_backup` raise."""
     return await read_backup(repositories, await resolve(repositories, wanted))

@@ -2,134 +2,32 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from jobs.catalogue import ListedBackup, list_backups, read_backup
 from jobs.errors import NotThere
+from jobs.points import At, BeforeXid, Point
 from jobs.postgres.change_log import is_visible, widened
 from jobs.postgres.pgoutput import Commit, lsn_number
-from storage.errors import Corrupt
-from storage.manifest import Increment, Manifest
+from storage.errors import Corrupt, NotFound
+from storage.increments import AnyBackup, Beside, Increment, Incremental
+from storage.manifest import Manifest
 from storage.repository import Repository
 
 AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class At:
-    """As of a time: every commit in the order of the log, up to the first that came after it."""
-
-    time: datetime
-
-    def stops_before(self, commit: Commit) -> bool:
-        """Whether this commit, and all after it, are not wanted."""
-        return commit.time > self.time
-
-    def begins_with(self, base: Manifest) -> bool:
-        """Whether a full backup may be the base."""
-        return base.created_at <= self.time
-
-    def reached_by(self, window: Increment) -> bool:
-        """Whether nothing after this window can be wanted."""
-        return window.created_at >= self.time
-
-    def moment(self, chain: "Chain") -> datetime:
-        """Which moment that is."""
-        return self.time
-
-    def __str__(self) -> str:
-        return self.time.isoformat()
-
-
-@dataclass(frozen=True, slots=True)
-class AtLsn:
-    """As of an LSN: every commit whose record begins there or before."""
-
-    lsn: int
-
-    def stops_before(self, commit: Commit) -> bool:
-        """Whether this commit, and all after it, are not wanted."""
-        return commit.lsn > self.lsn
-
-    def begins_with(self, base: Manifest) -> bool:
-        """Whether a full backup may be the base."""
-        return lsn_number(base.snapshot.lsn) <= self.lsn
-
-    def reached_by(self, window: Increment) -> bool:
-        """Whether nothing after this window can be wanted."""
-        return lsn_number(window.end) > self.lsn
-
-    def moment(self, chain: "Chain") -> datetime:
-        """Which moment that is, as near as the chain tells: it reaches no further."""
-        return chain.reaches
-
-    def __str__(self) -> str:
-        return f"LSN {self.lsn >> 32:X}/{self.lsn & 0xFFFFFFFF:X}"
-
-
-@dataclass(frozen=True, slots=True)
-class BeforeXid:
-    """Just before a transaction: every commit before its own. `xid` has 64 bits, or the lower 32 of them."""
-
-    xid: int
-
-    def stops_before(self, commit: Commit) -> bool:
-        """Whether this commit, and all after it, are not wanted."""
-        return commit.xid == self.xid & 0xFFFFFFFF
-
-    def begins_with(self, base: Manifest) -> bool:
-        """Whether a full backup may be the base."""
-        xid = self.xid if self.xid >> 32 else widened(self.xid, base.snapshot.xmax)
-        return not is_visible(xid, base.snapshot.xmax, base.snapshot.in_progress)
-
-    def reached_by(self, window: Increment) -> bool:
-        """Whether nothing after this window can be wanted: only its changes tell."""
-        return False
-
-    def moment(self, chain: "Chain") -> datetime:
-        """Which moment that is, as near as the chain tells: it reaches no further."""
-        return chain.reaches
-
-    def __str__(self) -> str:
-        return f"before transaction {self.xid}"
-
-
-@dataclass(frozen=True, slots=True)
-class Through:
-    """Everything up to the end of one incremental backup."""
-
-    window: Increment
-
-    def stops_before(self, commit: Commit) -> bool:
-        """Whether this commit, and all after it, are not wanted."""
-        return False
-
-    def begins_with(self, base: Manifest) -> bool:
-        """Whether a full backup may be the base."""
-        return base.id == self.window.base
-
-    def reached_by(self, window: Increment) -> bool:
-        """Whether nothing after this window can be wanted."""
-        return window.id == self.window.id
-
-    def moment(self, chain: "Chain") -> datetime:
-        """Which moment that is."""
-        return self.window.created_at
-
-    def __str__(self) -> str:
-        return self.window.id
-
-
-Point = At | AtLsn | BeforeXid | Through
-
-
-@dataclass(frozen=True, slots=True)
 class Chain:
-    """A full backup, and windows in order that hold everything which it lacks, up to the end of the last one."""
+    """A full backup, and windows in order that hold everything which it lacks, up to the end of the last one.
+
+    `beside` are incremental backups in order that say what became of the tables which are not in the log.
+    """
 
     base: Manifest
     windows: tuple[Increment, ...]
+    beside: tuple[Incremental, ...] = ()
 
     @property
     def since(self) -> int:
@@ -148,7 +46,12 @@ class Chain:
     @property
     def reaches(self) -> datetime:
         """The newest moment it can bring back."""
-        return max([self.base.created_at, *(window.created_at for window in self.windows)])
+        return max(one.created_at for one in (self.base, *self.windows, *self.beside))
+
+    @property
+    def last(self) -> AnyBackup:
+        """The backup with which it ends."""
+        return max((self.base, *self.windows, *self.beside), key=lambda one: one.created_at)
 
 
 def joined(base: Manifest, windows: Iterable[Increment]) -> Chain:
@@ -195,12 +98,14 @@ async def chain_to(repositories: Sequence[Repository], point: Point) -> Chain:
         if not point.begins_with(base):
             reaches.append(base.created_at)
             continue
-        if isinstance(point, At) and point.time == base.created_at:
+        if point.is_exactly(base):
             return Chain(base, ())
         chain = await windows.chain(base, point)
-        if chain.windows and (isinstance(point, BeforeXid) or point.reached_by(chain.windows[-1])):
-            return chain
-        reaches.append(chain.reaches)
+        reached = chain.windows and (isinstance(point, BeforeXid) or point.reached_by(chain.windows[-1]))
+        beside = await windows.beside(base, point)
+        if reached or (beside and not chain.windows and point.is_exactly(beside[-1])):
+            return replace(chain, beside=beside)
+        reaches += [chain.reaches, *windows.moments(base)]
     raise manifests.damaged[0] if manifests.damaged else _out_of_reach(point, reaches)
 
 
@@ -221,9 +126,9 @@ class _Manifests:
     def __init__(self, repositories: Sequence[Repository]) -> None:
         self.damaged: list[Corrupt] = []
         self._repositories = repositories
-        self._read: dict[str, Manifest | Increment | None] = {}
+        self._read: dict[str, AnyBackup | None] = {}
 
-    async def read(self, backup_id: str) -> Manifest | Increment | None:
+    async def read(self, backup_id: str) -> AnyBackup | None:
         """One manifest, None if it is damaged."""
         if backup_id not in self._read:
             self._read[backup_id] = None
@@ -231,6 +136,8 @@ class _Manifests:
                 self._read[backup_id] = await read_backup(self._repositories, backup_id)
             except Corrupt as error:
                 self.damaged.append(error)
+            except NotFound:  # what a backup builds on may be missing
+                pass
         return self._read[backup_id]
 
 
@@ -255,6 +162,32 @@ class _Windows:
         chain = joined(base, found)
         first = next((number for number, one in enumerate(chain.windows) if point.reached_by(one)), None)
         return chain if first is None else Chain(base, chain.windows[: first + 1])
+
+    async def beside(self, base: Manifest, point: Point) -> tuple[Incremental, ...]:
+        """The newest line of backups, none of them missing, that say how tables beside the log were at the point."""
+        if all(table.identity for table in base.tables):
+            return ()
+        for backup in reversed(self._listed):
+            if backup.base == base.id and point.admits(backup.id):
+                line = await self._line(backup.id)
+                if line and point.includes(line[-1][1]):
+                    return tuple(one for one, _ in line)
+        return ()
+
+    async def _line(self, backup_id: str | None) -> list[tuple[Incremental, Beside]]:
+        """A backup and those that it builds on, oldest first; none if one is missing."""
+        line: list[tuple[Incremental, Beside]] = []
+        while backup_id is not None:
+            one = await self._manifests.read(backup_id)
+            if one is None or isinstance(one, Manifest) or one.beside is None:
+                return []
+            line.insert(0, (one, one.beside))
+            backup_id = one.beside.previous
+        return line
+
+    def moments(self, base: Manifest) -> list[datetime]:
+        """When those that compare with a base were taken; no moment in between can be brought back."""
+        return [one.created_at for one in self._listed if base.compared and one.base == base.id]
 
     async def _before(self, base: Manifest) -> list[Increment]:
         """Windows from before the base that hold what it does not see, newest first."""

@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from jobs.difference_chain import Previous, previous_backup
 from jobs.log_position import LogPosition, log_position
 from jobs.postgres.capture import Slot, read_capture, read_slot
 from jobs.postgres.catalogue import Selection, choose, read_relations
@@ -36,10 +37,14 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """What can be continued: the full backup that it begins with, and how far the log has come since."""
+    """What can be continued: the full backup that it begins with, and how far the log has come since.
+
+    `previous` is what tables that are not in the log are compared with.
+    """
 
     base: Manifest
     log: LogPosition
+    previous: Previous
 
     def next_stop(self, end: int, most: int) -> int:
         """Up to where the next window goes: at most so many bytes of WAL on, but past the base if it is the first."""
@@ -63,11 +68,13 @@ async def continuation(look: Look) -> Continuation | str:
     log = await log_position(look.connection, look.primary)
     if log is None:
         return "changes were taken from the slot that no backup has, or the one that has them cannot be read"
-    base = await _newest_full(look.primary)
+    base = await newest_full(look.primary)
     if base is None or base.capture is None or base.capture.slot != log.capture.slot:
         return "no full backup that can be read was taken since changes are captured"
-    reason = await _changed(look, base)
-    return reason or Continuation(base, log)
+    if reason := await changed(look, base):
+        return reason
+    previous = await previous_backup(look.primary, base)
+    return previous if isinstance(previous, str) else Continuation(base, log, previous)
 
 
 def lost(slot: Slot | None, limit: int) -> str:
@@ -83,13 +90,14 @@ def lost(slot: Slot | None, limit: int) -> str:
 
 async def _no_capture(look: Look) -> str:
     """Why there is no capture that is as it was set up: a table that is dropped leaves the publication, too."""
-    base = await _newest_full(look.primary)
+    base = await newest_full(look.primary)
     if base is None or base.capture is None:
         return "changes were not captured before"
-    return await _changed(look, base) or "the publication is no longer what it was"
+    return await changed(look, base) or "the publication is no longer what it was"
 
 
-async def _newest_full(primary: Repository) -> Manifest | None:
+async def newest_full(primary: Repository) -> Manifest | None:
+    """The newest full backup; None if there is none, or if it cannot be read."""
     for entry in (await primary.catalogue()).entries:
         if entry.kind == "full":
             with suppress(Corrupt):  # verifying finds it; a new one takes its place
@@ -98,7 +106,7 @@ async def _newest_full(primary: Repository) -> Manifest | None:
     return None
 
 
-async def _changed(look: Look, base: Manifest) -> str:
+async def changed(look: Look, base: Manifest) -> str:
     """Why the tables, or the source, are no longer what they were when the base was taken; empty if they are."""
     lineage = look.lineage
     was = (base.source.system_identifier, base.source.timeline, base.source.token)
@@ -112,7 +120,7 @@ async def _changed(look: Look, base: Manifest) -> str:
     for oid, log in logs.items():
         if log.fingerprint != known[oid].fingerprint:
             return f"the definition of {log.table} changed"
-        if log.identity != known[oid].identity:
+        if base.capture is not None and log.identity != known[oid].identity:
             return f"{log.table} can be told apart by other columns than before"
     return ""
 
@@ -131,4 +139,4 @@ async def changed_since(look: Look, chain: Continuation) -> str:
     """
     if await read_capture(look.connection) != chain.log.capture:
         return "the publication was changed"
-    return await _changed(look, chain.base)
+    return await changed(look, chain.base)

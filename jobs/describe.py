@@ -32,12 +32,17 @@ def describe_snapshot(snapshot: Snapshot) -> stored.Snapshot:
 
 
 def describe_tables(
-    inventory: Inventory, parts: dict[TableName, list[stored.Part]], in_log: Collection[int]
+    inventory: Inventory,
+    parts: dict[TableName, list[stored.Part]],
+    keys: dict[TableName, stored.Part],
+    in_log: Collection[int],
 ) -> tuple[stored.Table, ...]:
-    """The tables with the parts that were stored of them. `in_log` are the oids of those in the change log."""
+    """The tables with the parts and lists of keys that were stored; `in_log`: oids of those in the change log."""
     by_oid = {relation.oid: relation for relation in inventory.relations}
     return tuple(
-        _describe_table(relation, inventory, parts[relation.table], by_oid, logged=relation.oid in in_log)
+        _describe_table(relation, inventory, parts[relation.table], by_oid, logged=relation.oid in in_log).model_copy(
+            update={"keys": keys.get(relation.table)}
+        )
         for relation in inventory.chosen.relations
     )
 

@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 
 from jobs.as_of import MADE, AsOf, opened
 from jobs.catalogue import list_backups
-from jobs.chain import At, chain_to
+from jobs.chain import chain_to
 from jobs.choose_place import choose_whole
+from jobs.points import At
 from jobs.postgres.connection import Source, session
 from jobs.postgres.errors import translated
 from jobs.postgres.identifiers import TableName, qualified, quote

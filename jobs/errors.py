@@ -4,6 +4,7 @@ JobError
 ├── NotThere          a backup or an object of it that was asked for is nowhere
 ├── Difference        verification found that bytes are not what was backed up
 ├── UnsafeTarget      a restore is refused, since it would make things worse
+├── Unexplained       a table cannot have come out of what was backed up before
 └── NoPlace           no place took the backup
 """
 
@@ -33,6 +34,10 @@ class Difference(JobError):
 
 class UnsafeTarget(JobError):
     """The target of a restore holds something, or lacks something, so that restoring is refused."""
+
+
+class Unexplained(JobError):
+    """What is in a table cannot have come out of what was backed up of it before."""
 
 
 class NoPlace(JobError):

@@ -6,7 +6,7 @@ that slow storage never holds the snapshot.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from jobs.concurrency import alongside, task_group
+from jobs.continuation import newest_full
 from jobs.describe import (
     describe_capture,
     describe_not_covered,
@@ -24,13 +25,15 @@ from jobs.describe import (
     describe_tables,
     describe_warnings,
 )
+from jobs.giving_way import giving_way
+from jobs.key_lists import store_key_lists
 from jobs.leasing import leased
 from jobs.log_position import LogPosition, log_position
 from jobs.offsite import Mirror, mirrored
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source, session
 from jobs.postgres.copying import PartPlan
-from jobs.postgres.errors import Contended
+from jobs.postgres.identifiers import TableName
 from jobs.postgres.inventory import Inventory, read_inventory
 from jobs.postgres.role_settings import read_role_settings
 from jobs.postgres.snapshot import LockLimits, Snapshot, SnapshotSession, open_snapshot
@@ -43,17 +46,29 @@ from jobs.sweep import discard
 from jobs.table_copy import CopyOptions, copy_tables, parts_by_table
 from jobs.verify import verify_backup
 from storage.errors import OutOfSpace, StorageError
-from storage.manifest import Dump, Manifest, Part, Table
+from storage.manifest import Dump, Gap, Manifest, Part, Table
 from storage.manifest import Sequence as StoredSequence
 from storage.names import check_label, new_backup_id
 from storage.repository import Repository
 
-RETRY_SECONDS = 2.0
+
+@dataclass(frozen=True, slots=True)
+class Chaining:
+    """How incremental backups are to continue a full one: by the change log, or by comparing where `obstacle` says why.
+
+    `gap` says why those before it cannot be continued.
+    """
+
+    gap: Gap | None
+    obstacle: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class BackupOptions:
-    """What a person or the schedule wants of a backup. `attempts`: how often to begin again after giving way."""
+    """What a person or the schedule wants of a backup. `attempts`: how often to begin again after giving way.
+
+    Without `chaining` it is continued as the full backup before it was.
+    """
 
     copying: CopyOptions = field(default_factory=CopyOptions)
     locks: LockLimits = field(default_factory=LockLimits)
@@ -63,6 +78,7 @@ class BackupOptions:
     reason: str = ""
     keep: bool = False
     adopt: bool = False
+    chaining: Chaining | None = None
 
 
 async def full_backup(
@@ -82,10 +98,8 @@ async def full_backup(
     lineage = await identify(source)
     tools = await asyncio.to_thread(find_tools, lineage.major, options.pg_bin)
     ready = await make_ready(lineage, repositories, adopt=options.adopt)
-    async with session(source, "change log") as connection:
-        log = await log_position(connection, ready.primary)
-    taking = _Taking(source, selection, ready, tools, options, on_progress, log)
-    manifest, committed = await _with_attempts(taking)
+    taking = await _taking(source, selection, ready, tools, options, on_progress)
+    manifest, committed = await giving_way(lambda: _attempt(taking), options.attempts, on_progress)
     outcomes = [*committed, *ready.pending]
     committed_at = time.monotonic()
     there = [repository for repository in repositories if _committed(repository, outcomes)]
@@ -111,7 +125,9 @@ async def full_backup(
 
 @dataclass(frozen=True, slots=True)
 class _Taking:
-    """What every attempt at one backup needs. `log` is how far the change log has come, if there is one."""
+    """What every attempt at one backup needs. `log` is how far the change log has come, if there is one to continue it;
+    `keys`: whether lists of keys are stored of the tables that are not in it, `compared`: why all are to be compared.
+    """
 
     source: Source
     selection: Selection
@@ -120,21 +136,38 @@ class _Taking:
     options: BackupOptions
     on_progress: OnProgress
     log: LogPosition | None
+    keys: bool
+    compared: str
 
     @property
     def primary(self) -> Repository:
         return self.ready.primary
 
+    @property
+    def logged(self) -> Collection[int]:
+        return self.log.capture.tables if self.log else ()
 
-async def _with_attempts(taking: _Taking) -> tuple[Manifest, list[PlaceOutcome]]:
-    """Give way and begin again, from the locks on, as often as the options say."""
-    for attempt in range(1, taking.options.attempts):
-        try:
-            return await _attempt(taking)
-        except Contended as error:
-            taking.on_progress(Progress(f"beginning again after attempt {attempt}: {error.message}"))
-            await asyncio.sleep(RETRY_SECONDS)
-    return await _attempt(taking)
+
+async def _taking(
+    source: Source,
+    selection: Selection,
+    ready: Ready,
+    tools: Tools,
+    options: BackupOptions,
+    on_progress: OnProgress,
+) -> _Taking:
+    """How the backup is to be continued: as it was asked for, else as the full one before."""
+    if options.chaining is not None:
+        keys, compared = True, options.chaining.obstacle
+    else:
+        before = await newest_full(ready.primary)
+        keys = before is not None and any(table.keys is not None for table in before.tables)
+        compared = before.compared if before else ""
+    log = None
+    if not compared:
+        async with session(source, "change log") as connection:
+            log = await log_position(connection, ready.primary)
+    return _Taking(source, selection, ready, tools, options, on_progress, log, keys, compared)
 
 
 async def _attempt(taking: _Taking) -> tuple[Manifest, list[PlaceOutcome]]:
@@ -199,8 +232,9 @@ async def _store_everything(
                 taking.tools, taking.source, snapshot.id, inventory, settings_sql, backup_id, backend, lock_timeout
             )
         )
+        keys = group.create_task(_store_keys(taking, snapshot, inventory, backup_id, mirrors))
         parts = await _store_rows(taking, snapshot, inventory, backup_id, mirrors)
-    tables = describe_tables(inventory, parts_by_table(parts), taking.log.capture.tables if taking.log else ())
+    tables = describe_tables(inventory, parts_by_table(parts), keys.result(), taking.logged)
     sequences = describe_sequences(inventory.sequences)
     dump = await store_dump(backend, backup_id, taking.tools, inventory, schema.result(), tables, sequences)
     for mirror in mirrors:
@@ -227,6 +261,23 @@ async def _store_rows(
 
     await copy_tables(taking.source, snapshot.id, backup_id, plans, taking.primary.backend, copying, on_part)
     return stored
+
+
+async def _store_keys(
+    taking: _Taking, snapshot: Snapshot, inventory: Inventory, backup_id: str, mirrors: list[Mirror]
+) -> dict[TableName, Part]:
+    """Store lists of keys, in a session of its own beside those that copy rows."""
+    beside = [one for one in inventory.chosen.relations if taking.keys and one.oid not in taking.logged]
+    keys = [(one.table, key) for one in beside if (key := inventory.shapes[one.oid].copied_key)]
+    encoding = taking.ready.lineage.encoding
+
+    def on_list(listed: Part) -> None:
+        for mirror in mirrors:
+            mirror.offer(listed.objects)
+
+    return await store_key_lists(
+        taking.source, snapshot.id, backup_id, keys, encoding, taking.primary.backend, taking.options.copying, on_list
+    )
 
 
 def _manifest(
@@ -262,6 +313,8 @@ def _manifest(
         schema_only=describe_schema_only(inventory),
         not_covered=missing,
         capture=describe_capture(taking.log, snapshot) if taking.log else None,
+        compared=taking.compared,
+        gap=taking.options.chaining.gap if taking.options.chaining else None,
         trail_head=taking.ready.trail_head,
         warnings=describe_warnings(taking.ready.lineage, inventory, missing),
     )

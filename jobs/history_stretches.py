@@ -12,7 +12,8 @@ from jobs.postgres.identifiers import BadName, TableName
 from jobs.postgres.pgoutput import Commit, lsn_number
 from jobs.restore_scope import chosen_tables
 from storage.errors import Corrupt
-from storage.manifest import Increment, Manifest, Table
+from storage.increments import AnyBackup, Increment
+from storage.manifest import Manifest, Table
 from storage.repository import Repository
 
 
@@ -61,15 +62,15 @@ async def read_backups(repositories: Sequence[Repository]) -> Backups:
         for read in await asyncio.gather(*(_read(repositories, one) for one in ids[begin : begin + AT_ONCE])):
             if isinstance(read, Manifest):
                 fulls.append(read)
+            elif isinstance(read, Corrupt):
+                damaged.append(read)
             elif isinstance(read, Increment):
                 touched = tuple(one for one in read.changes if one.changes)
-                windows.append(read.model_copy(update={"changes": touched, "sequences": ()}))
-            else:
-                damaged.append(read)
+                windows.append(read.model_copy(update={"changes": touched, "sequences": (), "beside": None}))
     return Backups(tuple(fulls), tuple(windows), tuple(damaged))
 
 
-async def _read(repositories: Sequence[Repository], backup_id: str) -> Manifest | Increment | Corrupt:
+async def _read(repositories: Sequence[Repository], backup_id: str) -> AnyBackup | Corrupt:
     try:
         return await read_backup(repositories, backup_id)
     except Corrupt as error:

@@ -6,7 +6,7 @@ from jobs.postgres.capture import Capture, Slot, read_capture, read_slot
 from jobs.postgres.connection import Connection
 from jobs.postgres.pgoutput import lsn_number
 from storage.errors import Corrupt
-from storage.manifest import Increment
+from storage.increments import Increment
 from storage.repository import Repository
 
 
@@ -52,6 +52,6 @@ async def newest_window(primary: Repository, slot: str) -> Increment | None:
     """The last window that was stored of a slot; raises `Corrupt` if its manifest cannot be read."""
     for entry in (await primary.catalogue()).entries:
         if entry.kind == "incremental":
-            newest = await primary.increment(entry.id)
-            return newest if newest.slot == slot else None
+            newest = await primary.backup(entry.id)
+            return newest if isinstance(newest, Increment) and newest.slot == slot else None
     return None

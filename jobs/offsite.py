@@ -9,7 +9,8 @@ from jobs.leasing import leased, leased_for_reading
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import PlaceOutcome
 from storage.errors import StorageError
-from storage.manifest import Increment, Manifest, StoredFile
+from storage.increments import AnyBackup
+from storage.manifest import StoredFile
 from storage.objects import transfer
 from storage.repository import Repository
 
@@ -42,7 +43,7 @@ class Mirror:
         self._primary = primary
         self._other = other
         self._backup_id = backup_id
-        self._offered: asyncio.Queue[StoredFile | Manifest | Increment] = asyncio.Queue()
+        self._offered: asyncio.Queue[StoredFile | AnyBackup] = asyncio.Queue()
         self._outcome: asyncio.Future[PlaceOutcome] = asyncio.get_running_loop().create_future()
 
     def offer(self, files: Iterable[StoredFile]) -> None:
@@ -50,7 +51,7 @@ class Mirror:
         for stored in files:
             self._offered.put_nowait(stored)
 
-    async def finish(self, manifest: Manifest | Increment) -> PlaceOutcome:
+    async def finish(self, manifest: AnyBackup) -> PlaceOutcome:
         """All objects were offered: wait for their copies and the commit."""
         self._offered.put_nowait(manifest)
         return await self._outcome
@@ -64,7 +65,7 @@ class Mirror:
         except StorageError as error:
             self._outcome.set_result(PlaceOutcome(self._other.place, "pending", str(error)))
 
-    async def _copy_offered(self) -> Manifest | Increment:
+    async def _copy_offered(self) -> AnyBackup:
         lanes = _Lanes()
         async with task_group() as uploads:
             while isinstance(offered := await self._offered.get(), StoredFile):

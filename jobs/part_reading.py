@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from storage.codecs import Tally, decompressed
 from storage.errors import Corrupt
-from storage.manifest import Log, Part
+from storage.increments import Log
+from storage.manifest import Part
 from storage.objects import BlockingReader
 from storage.repository import Repository
 
@@ -18,9 +20,16 @@ async def read_part(repository: Repository, part: Part | Log, take: Callable[[It
 
     Raises `Corrupt` if an object of the part is not what was backed up, `NotFound` if one is missing.
     """
+    with opened_part(repository, part) as chunks:
+        return await asyncio.to_thread(take, chunks)
+
+
+@contextmanager
+def opened_part(repository: Repository, part: Part | Log) -> Iterator[Iterator[bytes]]:
+    """A part's plain bytes, for a thread to go through while the block runs on the loop. They raise as `read_part`."""
     readers = [BlockingReader(repository.backend.read(stored.name)) for stored in part.objects]
     try:
-        return await asyncio.to_thread(take, _text(part, readers))
+        yield _text(part, readers)
     finally:
         for reader in readers:
             reader.close()

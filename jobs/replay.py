@@ -48,6 +48,10 @@ class Rows:
             raise misfit(self.name, f"a change has {len(fields)} columns instead of {self.width}")
         return b"\t".join([fields[position] for position in self._positions])
 
+    def key_of(self, line: bytes) -> bytes:
+        """The key of one line of COPY text."""
+        return self.key(line.split(b"\t"))
+
     def whole_key(self, new: list[bytes], old: list[bytes]) -> list[bytes]:
         """The fields of `new`, those of its key never `UNCHANGED`: a TOASTed key is said in full in `old` alone."""
         fields = list(new)
@@ -68,8 +72,8 @@ class Rows:
 class TableStates:
     """What became of one table's rows. Raises `Corrupt` for a change that does not fit what was there before."""
 
-    def __init__(self, table: Table, folder: Path) -> None:
-        self.rows = Rows(table)
+    def __init__(self, table: Table, folder: Path, key: Sequence[str] = ()) -> None:
+        self.rows = Rows(table, key)
         self.truncated = False
         self._recent: dict[bytes, RowState] = {}
         self._spilled = False
@@ -101,6 +105,14 @@ class TableStates:
         else:
             assert change.old is not None
             self._take(self.rows.key(change.old))
+
+    def add(self, line: bytes) -> None:
+        """A row came."""
+        self._put(self.rows.key_of(line), line, None)
+
+    def remove(self, key: bytes) -> None:
+        """The row with a key went."""
+        self._take(key)
 
     def get(self, key: bytes) -> RowState | None:
         """What became of the row with a key; None if nothing is known of it."""

@@ -23,7 +23,8 @@ from jobs.postgres.pgoutput import (
 from jobs.progress import OnProgress, Progress
 from jobs.replay import Rows, misfit
 from jobs.row_search import Needle, find_row
-from storage.manifest import Increment, Table
+from storage.increments import Increment
+from storage.manifest import Table
 from storage.repository import Repository
 
 Fields = list[bytes]

@@ -12,7 +12,8 @@ from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import PlaceOutcome, Problem, ProblemKind, State, VerifyResult
 from storage.codecs import Decoder, Tally
 from storage.errors import Corrupt, Misplaced, NotFound, Refused, StorageError
-from storage.manifest import Increment, Log, Manifest, Part, StoredFile, Table
+from storage.increments import AnyBackup, Increment, Log, TableDifference
+from storage.manifest import Manifest, Part, StoredFile, Table
 from storage.objects import BlockingReader
 from storage.repository import Repository
 
@@ -68,7 +69,7 @@ async def verify_backup(
 
 
 async def problems_of(
-    repository: Repository, manifest: Manifest | Increment, on_progress: OnProgress = no_progress
+    repository: Repository, manifest: AnyBackup, on_progress: OnProgress = no_progress
 ) -> list[Problem]:
     """Everything that is wrong with one backup in one place."""
     found: list[Problem] = []
@@ -130,19 +131,23 @@ def _state(places: tuple[PlaceOutcome, ...]) -> State:
     return "warning" if any(place.error for place in places) else "success"
 
 
-def _pieces(manifest: Manifest | Increment) -> Iterator[_Piece]:
+def _pieces(manifest: AnyBackup) -> Iterator[_Piece]:
+    if isinstance(manifest, Manifest):
+        for stored in manifest.dump.files():
+            yield _Piece(None, None, (stored,))
+        for table in manifest.tables:
+            yield from _table_pieces(table, (*table.parts, *([table.keys] if table.keys else [])))
+        return
     if isinstance(manifest, Increment):
         yield _Piece(None, manifest.log, manifest.log.objects)
-        return
-    for stored in manifest.dump.files():
-        yield _Piece(None, None, (stored,))
-    for table in manifest.tables:
-        for part in table.parts:
-            yield _Piece(_table_name(table), part, part.objects)
+    for difference in manifest.beside.tables if manifest.beside else ():
+        yield from _table_pieces(difference, difference.stored())
 
 
-def _table_name(table: Table) -> str:
-    return f"{table.schema_name}.{table.name}"
+def _table_pieces(table: Table | TableDifference, parts: Sequence[Part]) -> Iterator[_Piece]:
+    for part in parts:
+        if part.objects:  # a list without keys is stored nowhere
+            yield _Piece(f"{table.schema_name}.{table.name}", part, part.objects)
 
 
 def _sampled(pieces: list[_Piece], share: float) -> list[_Piece]:

@@ -8,7 +8,7 @@ from jobs.postgres.copying import copy_out
 from jobs.table_copy import CopyOptions
 from storage.backends.protocol import Backend
 from storage.codecs import Encoder
-from storage.manifest import Log
+from storage.increments import Log
 from storage.names import log_object
 
 

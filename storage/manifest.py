@@ -14,11 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from storage.names import ManifestName
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """What a manifest is made of: fields that are there once, and no others."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class StoredFile(_Record):
+class StoredFile(Record):
     """One object of the backup: its name in the repository, its length and hash as it rests there."""
 
     name: str
@@ -26,7 +28,7 @@ class StoredFile(_Record):
     sha256: str
 
 
-class Part(_Record):
+class Part(Record):
     """One table, or one range of its pages: COPY text in one object, or in several where it is very long.
 
     `first_page` up to but not including `end_page` of the heap; None is open-ended.
@@ -41,7 +43,7 @@ class Part(_Record):
     objects: tuple[StoredFile, ...]
 
 
-class Column(_Record):
+class Column(Record):
     """One column in table order. A generated one is computed by the server and not in the data."""
 
     name: str
@@ -50,19 +52,20 @@ class Column(_Record):
     identity: bool = False
 
 
-class Name(_Record):
+class Name(Record):
     """A relation's name."""
 
     schema_name: str = Field(alias="schema")
     name: str
 
 
-class Table(_Record):
+class Table(Record):
     """One table with rows of its own: its shape and its data. `oid` is the source's, for the change log.
 
     `load_into` is the partitioned table through which its rows go in, where they may belong to another partition then.
     `primary_key` are its columns in order; empty where the table has none. `identity` are those that tell rows apart in
     the change log; empty where the table is not in it. `fingerprint` changes with what changes rows beside the log.
+    `keys` is the list of its primary keys, by which rows that go are found where the log does not tell; None: no list.
     """
 
     schema_name: str = Field(alias="schema")
@@ -77,6 +80,7 @@ class Table(_Record):
     fingerprint: str = ""
     columns: tuple[Column, ...]
     parts: tuple[Part, ...]
+    keys: Part | None = None
 
     @property
     def rows(self) -> int:
@@ -101,7 +105,7 @@ class Table(_Record):
         return sum(stored.bytes for part in self.parts for stored in part.objects)
 
 
-class Sequence(_Record):
+class Sequence(Record):
     """Where a sequence stood just after the snapshot. Text, since JSON readers lose digits past 2^53."""
 
     schema_name: str = Field(alias="schema")
@@ -113,7 +117,7 @@ class Sequence(_Record):
 RelationKind = Literal["view", "materialized view", "foreign table", "partitioned table", "table"]
 
 
-class SchemaOnly(_Record):
+class SchemaOnly(Record):
     """A relation of which the definition is kept and no rows: they are elsewhere, or computed."""
 
     schema_name: str = Field(alias="schema")
@@ -122,7 +126,7 @@ class SchemaOnly(_Record):
     partition_of: str | None
 
 
-class ForeignKeyOutside(_Record):
+class ForeignKeyOutside(Record):
     """A foreign key of a table in this backup that points to a table outside it."""
 
     schema_name: str = Field(alias="schema")
@@ -131,7 +135,7 @@ class ForeignKeyOutside(_Record):
     references: str
 
 
-class NotCovered(_Record):
+class NotCovered(Record):
     """What the database holds beside this backup. Nothing is left out without standing here."""
 
     schemas: tuple[str, ...]
@@ -141,7 +145,7 @@ class NotCovered(_Record):
     foreign_keys: tuple[ForeignKeyOutside, ...]
 
 
-class Snapshot(_Record):
+class Snapshot(Record):
     """The one moment (`pg_current_snapshot()`), and the insert LSN read after it."""
 
     xmin: int
@@ -150,7 +154,7 @@ class Snapshot(_Record):
     lsn: str
 
 
-class Source(_Record):
+class Source(Record):
     """Which database, of which lineage. `token` is Rowvault's own row there; None where it may not write one."""
 
     system_identifier: str
@@ -162,7 +166,7 @@ class Source(_Record):
     token: str | None
 
 
-class Extension(_Record):
+class Extension(Record):
     """An extension that the database has installed; the schema dump creates it."""
 
     name: str
@@ -170,7 +174,7 @@ class Extension(_Record):
     schema_name: str = Field(alias="schema")
 
 
-class Dump(_Record):
+class Dump(Record):
     """The schema, and who may use it. `schemas` were dumped whole.
 
     `roles` and foreign `servers` are those that the dump names: they must be there before a restore. Of `tablespaces`
@@ -194,14 +198,24 @@ class Dump(_Record):
         return (self.archive, self.sql, self.roles_sql, self.load_script, self.instructions)
 
 
-class TrailHead(_Record):
+class TrailHead(Record):
     """The newest entry of the audit trail: its number, and the hash of its bytes."""
 
     number: int
     sha256: str
 
 
-class Capture(_Record):
+class Gap(Record):
+    """Why the backups before could not be continued: what was between them and this one cannot be brought back.
+
+    `slot_lost`: because the replication slot was lost, with what it still held.
+    """
+
+    reason: str
+    slot_lost: bool
+
+
+class Capture(Record):
     """How a full backup stands to the change log: whose slot, and from which LSN on the log holds what it lacks."""
 
     slot: str
@@ -209,7 +223,7 @@ class Capture(_Record):
     since: str
 
 
-class Backup(_Record):
+class Backup(Record):
     """What every kind of backup has. Times are UTC; `created_at` is the moment by the database's clock."""
 
     format: Literal[1] = 1
@@ -244,7 +258,10 @@ class Backup(_Record):
 
 
 class Manifest(Backup):
-    """A full backup: every row of its tables as of one snapshot."""
+    """A full backup: every row of its tables as of one snapshot.
+
+    `compared` says why incremental backups compare tables with it; empty where the change log is to continue it.
+    """
 
     kind: Literal["full"]
     snapshot: Snapshot
@@ -254,6 +271,8 @@ class Manifest(Backup):
     schema_only: tuple[SchemaOnly, ...]
     not_covered: NotCovered
     capture: Capture | None = None
+    compared: str = ""
+    gap: Gap | None = None
 
     @property
     def rows(self) -> int:
@@ -270,61 +289,5 @@ class Manifest(Backup):
         """Every object of the backup but the manifest itself."""
         yield from self.dump.files()
         for table in self.tables:
-            for part in table.parts:
+            for part in (*table.parts, *([table.keys] if table.keys else [])):
                 yield from part.objects
-
-
-class TableChanges(_Record):
-    """How many changes of rows of one table a window holds; to truncate it is one more."""
-
-    schema_name: str = Field(alias="schema")
-    name: str
-    oid: int
-    changes: int
-
-
-class Unseen(_Record):
-    """A transaction in the log that a snapshot taken just after it was read did not see: its xid, its commit's LSN."""
-
-    xid: int
-    lsn: str
-
-
-class Log(_Record):
-    """The bytes of a window: `messages` by COPY's own count, in one object or several."""
-
-    messages: int
-    bytes: int
-    sha256: str
-    objects: tuple[StoredFile, ...]
-
-
-class Increment(Backup):
-    """A window of the change log: every transaction whose commit record lies from `start` up to but not at `end`.
-
-    `fingerprint` is that of its base: no table changed its shape from there to `end`. `last_commit` is the time of the
-    last transaction. `unseen` may be missing from a full backup that is taken after it.
-    `sequences` are as of its end or later.
-    """
-
-    kind: Literal["incremental"]
-    fingerprint: str
-    slot: str
-    publication: int
-    start: str
-    end: str
-    commits: int
-    last_commit: datetime | None
-    unseen: tuple[Unseen, ...]
-    changes: tuple[TableChanges, ...]
-    sequences: tuple[Sequence, ...]
-    log: Log
-
-    @property
-    def rows(self) -> int:
-        """Rows that were changed, counted as often as they were."""
-        return sum(table.changes for table in self.changes)
-
-    def objects(self) -> Iterator[StoredFile]:
-        """Every object of the backup but the manifest itself."""
-        yield from self.log.objects

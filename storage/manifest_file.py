@@ -10,20 +10,22 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from storage.errors import Corrupt, Misplaced
-from storage.manifest import Increment, Manifest
+from storage.increments import AnyBackup, Difference, Increment
+from storage.manifest import Manifest
 
 
-def dump_manifest(manifest: Manifest | Increment) -> bytes:
+def dump_manifest(manifest: AnyBackup) -> bytes:
     """The manifest as it is stored."""
     text = manifest.model_dump_json(by_alias=True, indent=1)
     body = text.removesuffix("\n}").encode() + b",\n"
     return body + f' "sha256": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
 
 
-_ANY: TypeAdapter[Manifest | Increment] = TypeAdapter(Annotated[Manifest | Increment, Field(discriminator="kind")])
+_Incremental = Annotated[Increment | Difference, Field(discriminator="method")]
+_ANY: TypeAdapter[AnyBackup] = TypeAdapter(Annotated[Manifest | _Incremental, Field(discriminator="kind")])
 
 
-def load_manifest(name: str, data: bytes) -> Manifest | Increment:
+def load_manifest(name: str, data: bytes) -> AnyBackup:
     """Read a stored manifest; raises `Corrupt` if it was altered, `Misplaced` if it is another than its name says."""
     hint = "check the other place with: rowvault verify --all"
     body, _, trailer = data.removesuffix(b"\n}\n").rpartition(b"\n")

@@ -7,6 +7,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 from urllib.parse import quote, unquote
 
 from storage.errors import Corrupt, StorageError
@@ -19,6 +20,8 @@ KEPT = "keep/"
 VERIFICATIONS = "verifications/"
 TRAIL = "trail/"
 DRILLS = "drills/"
+
+TableList = Literal["keys", "removed", "added"]
 
 LABEL_BYTES = 90  # what remains of a 255-byte file name beside the other fields
 
@@ -82,8 +85,16 @@ def backup_prefix(backup_id: str) -> str:
 
 def data_object(backup_id: str, schema: str, table: str, part: int, piece: int) -> str:
     """One object of a table's data. Pieces of parts, joined in the order of their names, are the table."""
-    folder = f"{backup_prefix(backup_id)}data/{escape(schema)}/{escape(table)}"
-    return f"{folder}/{part:05d}-{piece:03d}.copy.zst"
+    return f"{_table_folder(backup_id, 'data', schema, table)}/{part:05d}-{piece:03d}.copy.zst"
+
+
+def list_object(backup_id: str, what: TableList, schema: str, table: str, piece: int) -> str:
+    """One object of a table's sorted keys, of the keys that went, or of the rows that came."""
+    return f"{_table_folder(backup_id, what, schema, table)}/{piece:03d}.copy.zst"
+
+
+def _table_folder(backup_id: str, what: str, schema: str, table: str) -> str:
+    return f"{backup_prefix(backup_id)}{what}/{escape(schema)}/{escape(table)}"
 
 
 def log_object(backup_id: str, piece: int) -> str:

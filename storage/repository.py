@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 from storage.backends.protocol import Backend, StoredObject
 from storage.errors import AlreadyExists, Corrupt, NotFound, StorageError
+from storage.increments import AnyBackup, Incremental
 from storage.leases import Lease
-from storage.manifest import Increment, Manifest
+from storage.manifest import Manifest
 from storage.manifest_file import dump_manifest, load_manifest
 from storage.names import (
     BACKUPS,
@@ -145,7 +146,7 @@ class Repository:
                 return name
         raise NotFound(f"no backup {backup_id} in {self.place}", "list the backups with: rowvault list")
 
-    async def backup(self, backup_id: str) -> Manifest | Increment:
+    async def backup(self, backup_id: str) -> AnyBackup:
         """The manifest of a backup of any kind; raises `NotFound` or `Corrupt`."""
         name = await self.find(backup_id)
         return load_manifest(name, await get(self.backend, name))
@@ -157,14 +158,14 @@ class Repository:
             return found
         raise NotFound(f"{backup_id} in {self.place} is no full backup", "list the backups with: rowvault list")
 
-    async def increment(self, backup_id: str) -> Increment:
+    async def incremental(self, backup_id: str) -> Incremental:
         """The manifest of an incremental backup; raises `NotFound`, for one of another kind too, or `Corrupt`."""
         found = await self.backup(backup_id)
-        if isinstance(found, Increment):
+        if not isinstance(found, Manifest):
             return found
         raise NotFound(f"{backup_id} in {self.place} is no incremental one", "list the backups with: rowvault list")
 
-    async def commit(self, manifest: Manifest | Increment) -> None:
+    async def commit(self, manifest: AnyBackup) -> None:
         """Make a backup exist: settle, check that every object is there in its size, then write the manifest.
 
         Raises `Corrupt` if an object is missing or has another size; then there is no backup.

@@ -4,14 +4,16 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from jobs.as_of import opened
-from jobs.chain import Point
 from jobs.full_backup import full_backup
-from jobs.incremental import CaptureOptions, incremental_backup
+from jobs.incremental import incremental_backup
 from jobs.part_reading import read_part
+from jobs.points import Point
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
 from jobs.results import BackupResult
-from storage.manifest import Increment, Manifest
+from jobs.taking import CaptureOptions
+from storage.increments import Difference, Increment
+from storage.manifest import Manifest
 from storage.repository import Repository
 from tests.compare import EXACT_OUTPUT
 from tests.round_trip import QUICK, memory
@@ -33,7 +35,7 @@ class Follower:
     database: Database
     places: tuple[Repository, ...]
     source: Source
-    capture: CaptureOptions = field(default_factory=lambda: CaptureOptions(patience=5))
+    capture: CaptureOptions = field(default_factory=lambda: CaptureOptions(patience=5, method="wal"))
 
     @property
     def primary(self) -> Repository:
@@ -58,7 +60,9 @@ class Follower:
         """An incremental backup that continues the chain."""
         result = await self.take()
         assert result.kind == "incremental", result.warnings
-        return await self.primary.increment(result.id)
+        window = await self.primary.incremental(result.id)
+        assert isinstance(window, Increment)
+        return window
 
     async def change(self, *statements: str) -> Increment:
         """Do something, each statement in a transaction of its own, and take the window that holds it."""
@@ -66,6 +70,18 @@ class Follower:
             for statement in statements:
                 await connection.execute(statement)
         return await self.window()
+
+    async def compare(self, *statements: str) -> Difference:
+        """Do something, each statement in a transaction of its own, and take the difference that it makes."""
+        async with self.database.connect() as connection:
+            for statement in statements:
+                await connection.execute(statement)
+        result = await self.take()
+        assert result.kind == "incremental", result.warnings
+        assert result.state == "success"
+        difference = await self.primary.incremental(result.id)
+        assert isinstance(difference, Difference)
+        return difference
 
     async def now(self) -> datetime:
         """What the database's clock says."""
@@ -96,6 +112,11 @@ def following(database: Database, *places: Repository, window_bytes: int | None 
     if window_bytes is None:
         return follower
     return replace(follower, capture=replace(follower.capture, window_bytes=window_bytes))
+
+
+def comparing(database: Database, *places: Repository) -> Follower:
+    """Follow a database by comparing, as if its changes could not be captured."""
+    return replace(following(database, *places), capture=CaptureOptions(method="xmin"))
 
 
 async def lines_of(database: Database) -> Lines:

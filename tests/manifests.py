@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 
 from jobs.postgres.pgoutput import lsn_text
 from storage.backends.protocol import Backend
+from storage.increments import Increment, Log
 from storage.manifest import (
     Capture,
     Dump,
-    Increment,
-    Log,
     Manifest,
     NotCovered,
     Part,
@@ -144,6 +143,7 @@ def made_up_window(seconds: int, start: int, end: int, *, base: str = ID, slot: 
     return Increment(
         id=_id("incremental", seconds),
         kind="incremental",
+        method="wal",
         created_at=moment,
         finished_at=moment,
         base=base,

@@ -9,6 +9,7 @@ from daemon import output, recorded
 from daemon.app import App, Request
 from daemon.cli.shared import Adopt, Backup, Json, cli, recorder, say
 from daemon.command import with_app
+from daemon.manifest_output import print_manifest
 from daemon.outcomes import DIFFERENCE, DONE, FAILED, UsageError
 from jobs import catalogue
 from jobs.results import VerifyResult
@@ -126,7 +127,7 @@ def show(backup_id: Backup, as_json: Json = False) -> None:
         if as_json:
             output.print_json(manifest.model_dump(mode="json", by_alias=True))
         else:
-            output.print_manifest(manifest)
+            print_manifest(manifest)
         return DONE
 
     with_app(work, as_json=as_json)

@@ -16,6 +16,17 @@ async def require_capture(connection: Connection) -> None:
         raise obstacle
 
 
+async def refuse_standby(connection: Connection) -> None:
+    """Raise `CannotCapture` on a standby: its snapshots leave out transactions that are running."""
+    with translated("looking whether the server is a standby"):
+        if await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()"):
+            raise _standby()
+
+
+def _standby() -> CannotCapture:
+    return CannotCapture("the server is a standby", "let DATABASE_URL name the primary")
+
+
 async def read_obstacles(connection: Connection) -> list[CannotCapture]:
     """Everything that keeps this server, or this role, from change capture, each with what to do about it."""
     with translated("looking at what change capture needs"):
@@ -30,7 +41,7 @@ async def read_obstacles(connection: Connection) -> list[CannotCapture]:
         )
     role, database = row["role"], row["database"]
     if row["standby"]:
-        return [CannotCapture("the server is a standby", "let DATABASE_URL name the primary")]
+        return [_standby()]
     obstacles = []
     if row["wal_level"] != "logical":
         hint = "as superuser: ALTER SYSTEM SET wal_level = logical; then restart the server"

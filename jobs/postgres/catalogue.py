@@ -89,6 +89,11 @@ class TableShape:
         """The columns that are in the data: generated ones are not."""
         return tuple(column.name for column in self.columns if not column.generated)
 
+    @property
+    def copied_key(self) -> tuple[str, ...]:
+        """The primary key, if the data tells its rows apart by it: not if a generated column is in it."""
+        return self.primary_key if set(self.primary_key) <= set(self.copied_columns) else ()
+
 
 async def read_relations(connection: Connection) -> tuple[Relation, ...]:
     """Every relation of every user schema; touches no relation's lock."""

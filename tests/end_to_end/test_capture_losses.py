@@ -8,12 +8,14 @@ import asyncpg
 import pytest
 
 from jobs.as_of import as_of
-from jobs.chain import Through, joined
+from jobs.chain import joined
 from jobs.part_reading import read_part
+from jobs.points import Through
 from jobs.postgres.change_log import advance, read_log_end
 from jobs.postgres.connection import Source, session
 from jobs.postgres.pgoutput import lsn_text
-from storage.manifest import Increment, Manifest
+from storage.increments import Increment
+from storage.manifest import Manifest
 from tests.conftest import CreateDatabase
 from tests.following import Follower, following
 from tests.servers import DEFAULT_MAJOR, Database, Server, Servers, own_server

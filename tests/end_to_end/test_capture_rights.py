@@ -1,4 +1,4 @@
-"""What change capture needs of a server and a role; where it is lacking, an error says so and what to do."""
+"""What change capture needs of a server and a role; where it is lacking and nothing else will do, an error says so."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from tests.faults.commands import FAILED, refuse, settings_of, succeed
 from tests.servers import Database, Server, own_server
 
 ROLE = "capture_role"
+ONLY_WAL = {"ROWVAULT_INCREMENTAL__METHOD": "wal"}
 TABLES = "CREATE TABLE items (id int PRIMARY KEY); INSERT INTO items VALUES (1)"
 
 
@@ -29,14 +30,14 @@ async def tables(role: str, create_database: CreateDatabase) -> Database:
 
 
 def as_role(database: Database, folder: Path) -> dict[str, str]:
-    return settings_of(database.as_role(ROLE, "secret"), folder)
+    return settings_of(database.as_role(ROLE, "secret"), folder) | ONLY_WAL
 
 
 async def test_a_server_without_logical_wal_is_an_error_that_says_how_to_have_it(tmp_path: Path) -> None:
     async with own_server(wal_level="replica") as server:
         database = await server.create()
         await database.execute(TABLES)
-        settings = settings_of(database, tmp_path)
+        settings = settings_of(database, tmp_path) | ONLY_WAL
         error = await refuse("backup", "incremental", settings=settings, code=FAILED)
         assert error["message"] == "wal_level is replica"
         assert "ALTER SYSTEM SET wal_level = logical" in error["hint"]

@@ -10,11 +10,13 @@ import pytest
 
 from jobs.drill import MOMENT, DrillOptions, drill
 from jobs.drill_moment import newest_covered
-from jobs.incremental import CaptureOptions, incremental_backup
+from jobs.incremental import incremental_backup
 from jobs.postgres.connection import Source
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import DrillResult
-from storage.manifest import Increment, Manifest
+from jobs.taking import CaptureOptions
+from storage.increments import Increment
+from storage.manifest import Manifest
 from storage.objects import put
 from tests import hostile
 from tests.conftest import CreateDatabase
@@ -138,7 +140,8 @@ async def test_a_hard_database_passes_too(server: Server, create_database: Creat
     for _ in range(2):
         taken = await incremental_backup(Source(source.dsn), every, [place], CaptureOptions(patience=5), QUICK)
         await source.execute(TOUCH_ALL)
-    window = await place.increment(taken.id)
+    window = await place.incremental(taken.id)
+    assert isinstance(window, Increment)
     options = DrillOptions(given=Source(server.maintenance.dsn), moment=lambda covered: covered.ends)
     result = await drill([place], options)
     assert failures(result) == {}

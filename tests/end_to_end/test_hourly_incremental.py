@@ -63,7 +63,7 @@ async def test_where_changes_cannot_be_captured_it_says_so_once_and_is_no_longer
     async with own_server(wal_level="replica") as server:
         database = await server.create()
         await database.execute(SCHEMA)
-        async with running_daemon(settings(database, tmp_path)) as daemon:
+        async with running_daemon(settings(database, tmp_path, INCREMENTAL__METHOD="wal")) as daemon:
             line = await daemon.logged("incremental backups are off until the next start")
             assert "wal_level is replica" in str(line)
 

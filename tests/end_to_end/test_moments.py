@@ -217,7 +217,7 @@ async def test_an_incremental_backup_is_shown_for_people_and_for_scripts(history
     assert (document["id"], document["kind"], document["commits"]) == (history.newest, "incremental", 1)
     shown = await rowvault("show", "latest", env=history.settings)
     assert shown.returncode == DONE
-    assert f"{history.newest} (incremental)" in shown.stdout
+    assert f"{history.newest} (incremental, by wal)" in shown.stdout
 
 
 async def test_an_incremental_backup_is_verified(history: History) -> None:

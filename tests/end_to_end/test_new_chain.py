@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.chain import At
 from jobs.errors import NotThere
+from jobs.points import At
 from tests.following import Follower, following
 from tests.servers import DEFAULT_MAJOR, Servers, own_server
 
@@ -168,11 +168,16 @@ async def unusable(servers: Servers) -> AsyncIterator[Follower]:
 
 
 @pytest.mark.parametrize("table", UNUSABLE)
-async def test_the_application_changes_a_table_that_cannot_be_in_the_log_and_it_is_named(
+async def test_the_application_changes_a_table_that_cannot_be_in_the_log_and_it_is_followed_beside_it(
     unusable: Follower, table: str
 ) -> None:
     window = await unusable.change(f"UPDATE {table} SET v = 'c' WHERE id = 1", f"DELETE FROM {table} WHERE id = 2")
-    assert any(f"public.{table} " in warning for warning in window.warnings)
+    assert window.beside is not None
+    told = {one.name: one for one in window.beside.tables}
+    assert {name for name, one in told.items() if one.changes} == {table}
+    method = "whole" if table in {"without_key", "whole_row", "computed_key"} else "xmin"
+    assert (told[table].method, told[table].rows, bool(told[table].reason)) == (method, 1, True)
+    await unusable.require_latest()
 
 
 async def test_what_cannot_be_in_the_log_is_in_every_full_backup(unusable: Follower) -> None:

@@ -15,9 +15,9 @@ import pytest
 
 from jobs.as_of import opened
 from jobs.catalogue import list_backups
-from jobs.chain import At, AtLsn
 from jobs.full_backup import BackupOptions, full_backup
 from jobs.incremental import incremental_backup
+from jobs.points import At, AtLsn
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
 from jobs.postgres.pgoutput import lsn_number

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from jobs.catalogue import list_backups
-from jobs.chain import At
+from jobs.points import At
 from storage.errors import Corrupt
-from storage.manifest import Increment
+from storage.increments import Increment
 from storage.repository import Repository
 from tests.conftest import Bucket, CreateDatabase
 from tests.daemons import until
@@ -30,7 +30,8 @@ CRASHES = 4
 async def windows_of(*places: Repository) -> list[Increment]:
     """Every window that was committed, oldest first."""
     listed = reversed((await list_backups(places)).backups)
-    return [await places[0].increment(one.id) for one in listed if one.kind == "incremental"]
+    found = [await places[0].backup(one.id) for one in listed]
+    return [one for one in found if isinstance(one, Increment)]
 
 
 async def require_nothing_lost_or_twice(follower: Follower, changes: int) -> None:

@@ -5,11 +5,13 @@ from itertools import permutations
 
 import pytest
 
-from jobs.chain import At, AtLsn, BeforeXid, Chain, Point, Through, chain_to, joined
+from jobs.chain import Chain, chain_to, joined
 from jobs.errors import NotThere
+from jobs.points import At, AtLsn, BeforeXid, Point, Through
 from jobs.postgres.pgoutput import lsn_number
 from storage.backends.memory import MemoryBackend
-from storage.manifest import Increment, Manifest
+from storage.increments import Increment
+from storage.manifest import Manifest
 from storage.repository import Repository
 from tests.manifests import made_up, made_up_full, made_up_window
 from tests.windows import commit_at

@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 import storage.manifest
 from storage.errors import Corrupt, Misplaced
-from storage.manifest import Column, Increment, Manifest, NotCovered
+from storage.increments import Increment
+from storage.manifest import Column, Manifest, NotCovered
 from storage.manifest_file import dump_manifest, load_manifest
 from storage.names import LABEL_BYTES, escape
 from tests.manifests import ID, OTHER_ID, made_up

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from daemon import output, restore_output
+from daemon.manifest_output import print_manifest
 from jobs.catalogue import ListedBackup
 from jobs.findings import Finding
 from jobs.progress import Progress
@@ -39,7 +40,7 @@ def result(*problems: Problem) -> BackupResult:
 
 def listed(label: str = "", *, kept: bool = False) -> ListedBackup:
     places = (PlaceOutcome("local", "committed"), PlaceOutcome("s3", "unreachable"))
-    return ListedBackup("b1", "full", "warning", label, NOW, NOW, places, 12, 3400, kept)
+    return ListedBackup("b1", "full", "warning", label, NOW, NOW, places, 12, 3400, kept, None)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_an_empty_list_says_what_to_do(capsys: Captured) -> None:
 
 
 def test_a_manifest_shows_what_when_and_of_which_database(capsys: Captured) -> None:
-    output.print_manifest(made_up(label=HOSTILE).manifest)
+    print_manifest(made_up(label=HOSTILE).manifest)
     shown = capsys.readouterr().out
     assert f"label  {HOSTILE}" in shown
     assert "shop, PostgreSQL 18.1" in shown

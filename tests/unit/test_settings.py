@@ -118,7 +118,6 @@ def test_names_of_others_are_ignored() -> None:
         "ENCRYPTION__RECIPIENTS",
         "ENCRYPTION__IDENTITY_FILE",
         "RETENTION__DAILY",
-        "INCREMENTAL__METHOD",
     ],
 )
 def test_a_setting_that_is_not_built_yet_stops_the_start(name: str) -> None:
