@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jobs.as_of import MADE, AsOf, opened
-from jobs.catalogue import list_backups
+from jobs.catalogue import list_backups, read_backup
 from jobs.chain import chain_to
 from jobs.choose_place import choose_whole
 from jobs.points import At
@@ -20,7 +20,7 @@ from jobs.postgres.identifiers import TableName, qualified, quote
 from jobs.progress import OnProgress
 from jobs.restore import RestoreOptions, plan_restore, restore
 from jobs.restore_scope import Scope
-from storage.manifest import Table
+from storage.manifest import Manifest, Table
 from storage.repository import Repository
 
 _TICK = timedelta(microseconds=1)
@@ -29,22 +29,31 @@ _LISTED = timedelta(milliseconds=1)  # a backup is listed with the moment that i
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """The moments that incremental backups add to a full one: those after `begins`, up to `ends`."""
+    """The moments that incremental backups add to a full one: those after `begins`, up to `ends`; or only these `few`,
+    where tables were compared.
+    """
 
     begins: datetime
     ends: datetime
+    few: tuple[datetime, ...] = ()
 
     def random_moment(self) -> datetime:
         """Any of them, each as likely."""
+        if self.few:
+            return secrets.choice(self.few)
         return self.begins + (1 + secrets.randbelow((self.ends - self.begins) // _TICK)) * _TICK
 
 
 async def newest_covered(repositories: Sequence[Repository]) -> Covered | None:
     """What the newest chain covers; None where no incremental backup continues a full one."""
-    for backup in (await list_backups(repositories)).backups:
+    backups = (await list_backups(repositories)).backups
+    for backup in backups:
         begins = backup.created_at + _LISTED
         if backup.kind == "full" and backup.whole_somewhere and backup.recoverable_to > begins:
-            return Covered(begins, backup.recoverable_to)
+            base = await read_backup(repositories, backup.id)
+            compared = isinstance(base, Manifest) and bool(base.compared)
+            few = tuple(one.created_at for one in backups if compared and one.base == backup.id)
+            return Covered(begins, backup.recoverable_to, few)
     return None
 
 

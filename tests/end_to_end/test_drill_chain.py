@@ -5,11 +5,12 @@ import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 
 from jobs.drill import MOMENT, DrillOptions, drill
-from jobs.drill_moment import newest_covered
+from jobs.drill_moment import Covered, newest_covered
 from jobs.incremental import incremental_backup
 from jobs.postgres.connection import Source
 from jobs.progress import OnProgress, Progress, no_progress
@@ -17,10 +18,11 @@ from jobs.results import DrillResult
 from jobs.taking import CaptureOptions
 from storage.increments import Increment
 from storage.manifest import Manifest
+from storage.names import id_moment
 from storage.objects import put
 from tests import hostile
 from tests.conftest import CreateDatabase
-from tests.following import Follower, following
+from tests.following import Follower, comparing, following
 from tests.places import Planter, contents
 from tests.round_trip import EVERYTHING, QUICK, memory, selection
 from tests.servers import DEFAULT_MAJOR, Server, Servers
@@ -98,7 +100,7 @@ async def test_the_newest_moment_is_drilled_and_proved(chained: Chained) -> None
     result = await chained.drilled()
     assert failures(result) == {}
     assert (result.state, result.id) == ("success", chained.windows[-1].id)
-    assert {table.name: table.rows for table in result.tables} == {"items": 100, "quiet": 10, "others": 1, "keyless": 1}
+    assert {table.name: table.rows for table in result.tables} == {"items": 100, "quiet": 10, "others": 1, "keyless": 2}
     assert [one.name for one in result.scenarios] == ["one_row", "one_table", "everything", "complete_loss"]
 
 
@@ -150,8 +152,25 @@ async def test_a_hard_database_passes_too(server: Server, create_database: Creat
     assert f"{len(window.changes)} tables that the log changed were loaded and are equal" in found(result)[MOMENT]
 
 
-async def test_tables_that_no_log_follows_are_named_as_not_proved(chained: Chained) -> None:
-    assert "public.keyless is older than the rest: its changes are in no backup" in (await chained.drilled()).not_proved
+async def test_moments_of_tables_that_were_compared_are_those_of_backups(server: Server) -> None:
+    database = await server.create()
+    await database.execute(BUILD)
+    follower = comparing(database)
+    await follower.begin()
+    taken = [await follower.compare(*statements) for statements in CHANGES]
+    covered = await newest_covered(follower.places)
+    assert covered is not None
+    assert set(covered.few) == {id_moment(one.id) for one in taken}
+    for moment in covered.few:
+        options = DrillOptions(given=Source(server.maintenance.dsn))
+        result = await drill(follower.places, replace(options, moment=partial(_this, moment)))
+        assert (failures(result), result.not_proved) == ({}, ())
+        assert f"as of {moment.isoformat()}" in found(result)[MOMENT]
+    await server.drop(database)
+
+
+def _this(moment: datetime, _: Covered) -> datetime:
+    return moment
 
 
 async def test_without_an_incremental_backup_there_is_no_such_check(chained: Chained) -> None:
