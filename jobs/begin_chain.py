@@ -68,8 +68,9 @@ class Beginning:
             if self.capture.method == "wal":
                 raise
             return error.message
-        if self.capture.method == "auto" and gap is not None and gap.slot_lost:
-            losses = 1 + sum(1 for full in await self._fulls_of_a_day() if full.gap is not None and full.gap.slot_lost)
+        if self.capture.method == "auto":
+            gaps = [gap, *(full.gap for full in await self._fulls_of_a_day())]
+            losses = sum(1 for one in gaps if one is not None and one.slot_lost)
             if losses >= LOSSES:
                 return f"{losses} replication slots were lost within a day"
         return ""

@@ -61,7 +61,8 @@ async def incremental_backup(
         on_progress(Progress(f"a new chain begins: {taken}"))
         chaining = await Beginning(connection, selection, ready.primary, capture).chaining(taken)
     result = await full_backup(source, selection, repositories, replace(options, chaining=chaining), on_progress)
-    return replace(result, warnings=(f"a full backup was taken: {taken}", *result.warnings))
+    compared = (f"incremental backups will compare tables: {chaining.obstacle}",) if chaining.obstacle else ()
+    return replace(result, warnings=(f"a full backup was taken: {taken}", *compared, *result.warnings))
 
 
 async def _continue(taking: Taking) -> list[Taken] | str:

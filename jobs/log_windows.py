@@ -10,17 +10,18 @@ from datetime import datetime
 
 from jobs.continuation import Continuation, changed_since, chosen_table_logs
 from jobs.differences import beside_log, compare, these, warnings
-from jobs.giving_way import giving_way
 from jobs.log_position import continued
 from jobs.postgres.change_log import LogEnd, WindowTally, advance, is_visible, read_again, read_log_end
+from jobs.postgres.errors import Contended
 from jobs.postgres.pgoutput import lsn_text
 from jobs.postgres.snapshot import open_snapshot
 from jobs.progress import Progress
+from jobs.sweep import discard
 from jobs.taking import Taken, Taking
 from jobs.window_copy import copy_window
 from storage.increments import Beside, Increment, Log, TableChanges, Unseen
 from storage.manifest import Sequence as StoredSequence
-from storage.names import new_backup_id
+from storage.names import log_prefix, new_backup_id
 
 LONGEST = 8  # times the wanted size, where otherwise the same WAL would be read again and again
 
@@ -32,7 +33,7 @@ async def take_windows(taking: Taking, chain: Continuation) -> list[Taken] | str
     while chain.log.end < end.lsn or not taken:
         stop = chain.next_stop(end.lsn, await _window_bytes(taking, chain))
         window = _Window(taking, chain, end, stop)
-        one = await giving_way(window.take, taking.options.attempts, taking.on_progress)
+        one = await window.take()
         if isinstance(one, str):
             return one
         assert isinstance(one.increment, Increment)
@@ -86,21 +87,29 @@ class _Window:
             tally,
         )
         async with AsyncExitStack() as locks:
-            beside = await self._beside(backup_id, locks) if self._last else None
+            beside, missing = await self._beside(backup_id, locks) if self._last else (None, ())
             sequences = await taking.sequences(chain.base)
             if reason := await changed_since(taking.look, chain):
                 return reason
-        return self._described(backup_id, moment, tally, log, sequences, beside)
+        described = self._described(backup_id, moment, tally, log, sequences, beside)
+        return described.model_copy(update={"warnings": described.warnings + missing})
 
-    async def _beside(self, backup_id: str, locks: AsyncExitStack) -> Beside | None:
-        """What became of the tables that are not in the log; they stay locked until their shape was looked at."""
+    async def _beside(self, backup_id: str, locks: AsyncExitStack) -> tuple[Beside | None, tuple[str, ...]]:
+        """What became of the tables that are not in the log; they stay locked until their shape was looked at.
+
+        Where somebody holds them, the log goes on without: a slot that is not read fills the server's disk.
+        """
         taking, tables = self._taking, beside_log(self._chain.base)
         if not tables:
-            return None
+            return None, ()
         logs = await chosen_table_logs(taking.connection, taking.selection)
         reasons = {oid: log.reason for oid, log in logs.items()}
-        session = await locks.enter_async_context(open_snapshot(taking.source, these(tables), taking.options.locks))
-        return await compare(taking, session, self._chain.previous, reasons, backup_id)
+        try:
+            session = await locks.enter_async_context(open_snapshot(taking.source, these(tables), taking.options.locks))
+            return await compare(taking, session, self._chain.previous, reasons, backup_id), ()
+        except Contended as error:
+            await discard(taking.ready.primary, backup_id, log_prefix(backup_id))
+            return None, (f"tables that are not in the change log were left out this time: {error.message}",)
 
     def _described(
         self,

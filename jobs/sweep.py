@@ -50,9 +50,9 @@ async def sweep(repository: Repository, now: datetime | None = None) -> int:
     return removed
 
 
-async def discard(repository: Repository, backup_id: str) -> int:
-    """Delete all objects of a backup that was not committed; return how many."""
-    names = [stored.name async for stored in repository.objects(backup_id)]
+async def discard(repository: Repository, backup_id: str, but: str | None = None) -> int:
+    """Delete all objects of a backup that was not committed, but for those with a prefix; return how many."""
+    names = [one.name async for one in repository.objects(backup_id) if but is None or not one.name.startswith(but)]
     await repository.backend.delete(names)
     return len(names)
 

@@ -99,7 +99,12 @@ def _table_folder(backup_id: str, what: str, schema: str, table: str) -> str:
 
 def log_object(backup_id: str, piece: int) -> str:
     """One object of a window of the change log."""
-    return f"{backup_prefix(backup_id)}changes/{piece:03d}.pgcopy.zst"
+    return f"{log_prefix(backup_id)}{piece:03d}.pgcopy.zst"
+
+
+def log_prefix(backup_id: str) -> str:
+    """Where a backup's window of the change log lies; ends in `/`."""
+    return f"{backup_prefix(backup_id)}changes/"
 
 
 @dataclass(frozen=True, slots=True)
