@@ -60,7 +60,11 @@ async def store_differences(
         alongside(session.watch()),
         row_stream(source, session.snapshot.id, "difference", repository.backend, options) as stream,
     ):
-        for table in [table for table in previous.base.tables if table.oid in tables]:
+        chosen = [table for table in previous.base.tables if table.oid in tables]
+        # All at once: who waits for one of them only later is no reason to begin again.
+        names = [TableName(table.schema_name, table.name) for table in chosen]
+        await stream.worker.run(lock_nowait(stream.connection, names, options.lost_after))
+        for table in chosen:
             name = f"{table.schema_name}.{table.name}"
             on_progress(Progress("comparing", len(found), len(tables), backup_id, name))
             how, known = tables[table.oid], previous.known(table)
@@ -97,7 +101,6 @@ class _OneTable:
 
     async def difference(self) -> TableDifference:
         """What became of it; nothing is stored if no row was written and none is gone."""
-        await self.stream.worker.run(lock_nowait(self.stream.connection, [self.name], self.stream.options.lost_after))
         rows, fresh = await self.stream.worker.run(self._count())
         same = TableDifference(
             schema_name=self.name.schema,
