@@ -11,7 +11,7 @@ from jobs.postgres.capture import read_slot, set_up, take_down
 from jobs.postgres.capture_rights import refuse_standby, require_capture
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Connection, Source, session
-from jobs.postgres.errors import CannotCapture
+from jobs.postgres.errors import CannotCapture, PostgresError
 from jobs.taking import CaptureOptions, Method
 from storage.errors import Corrupt
 from storage.manifest import Gap, Manifest
@@ -47,9 +47,15 @@ class Beginning:
                 if self.capture.method == "wal":
                     raise
                 obstacle = error.message
-        if obstacle:
+        return Chaining(gap, obstacle + await self._left_behind() if obstacle else "")
+
+    async def _left_behind(self) -> str:
+        """Take away what was set up before: nobody reads it now. Backups go on if that fails, and say so."""
+        try:
             await take_down(self.connection)
-        return Chaining(gap, obstacle)
+        except PostgresError as error:
+            return f"; what captured changes before could not be removed, see rowvault doctor: {error.message}"
+        return ""
 
     async def _gap(self, reason: str) -> Gap | None:
         before = await newest_full(self.primary)

@@ -93,6 +93,25 @@ async def test_a_role_that_may_only_read_is_enough(server: Server, database: Dat
     }
 
 
+async def test_a_role_that_lost_its_privilege_goes_on_and_says_what_it_could_not_remove(
+    server: Server, database: Database, tmp_path: Path
+) -> None:
+    async with server.role(ROLE):
+        await database.execute(
+            f"ALTER ROLE {ROLE} REPLICATION; GRANT CREATE ON DATABASE {database.name} TO {ROLE};"
+            f"ALTER TABLE items OWNER TO {ROLE}; ALTER TABLE fleeting OWNER TO {ROLE}"
+        )
+        settings = settings_of(database.as_role(ROLE, "secret"), tmp_path)
+        captured = [await succeed("backup", "incremental", settings=settings) for _ in range(2)]
+        await database.execute(f"ALTER ROLE {ROLE} NOREPLICATION")
+        after = [await succeed("backup", "incremental", settings=settings) for _ in range(2)]
+        shown = await succeed("show", after[0]["id"], settings=settings)
+        await database.execute(DROP_SLOTS)
+        await database.execute(f"DROP OWNED BY {ROLE} CASCADE")
+    assert [one["kind"] for one in captured + after] == ["full", "incremental", "full", "incremental"]
+    assert shown["compared"].startswith(f"role {ROLE} has no REPLICATION; what captured changes before could not be")
+
+
 async def test_a_slot_that_is_lost_twice_in_a_day_is_given_up_for_that_day(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,24 @@ async def test_where_changes_cannot_be_captured_it_says_so_once_and_is_no_longer
         assert sorted(health["jobs"]) == ["daily-full"]
 
 
+async def test_where_changes_cannot_be_captured_tables_are_compared(tmp_path: Path) -> None:
+    async with own_server(wal_level="replica") as server:
+        database = await server.create()
+        await database.execute(SCHEMA)
+        async with running_daemon(settings(database, tmp_path)) as daemon:
+            line = await daemon.logged("incremental backups will find what changes by comparing")
+            assert line["reason"] == "wal_level is replica"
+
+            async def both_kinds() -> bool:
+                return len(daemon.all_logged("backup committed")) == 2
+
+            await until(both_kinds)
+            kinds = [line["backup"].split("-")[1] for line in daemon.all_logged("backup committed")]
+            assert kinds == ["full", "incremental"]
+            _, health = await daemon.get("/healthz")
+        assert {"daily-full", "hourly-incremental"} <= set(health["jobs"])
+
+
 async def test_a_slot_past_its_limit_is_dropped_aloud(shop: Database, tmp_path: Path) -> None:
     env = environment(settings(shop, tmp_path))
     assert (await rowvault("backup", "incremental", env=env)).returncode == 0
