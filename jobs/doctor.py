@@ -12,6 +12,7 @@ from jobs.doctor_places import PlaceExam, check_binding, examine_place, judge_sp
 from jobs.findings import Finding, Report, report_on
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
+from jobs.taking import CaptureOptions
 from storage.repository import Repository
 
 __all__ = ["Finding", "Report", "examine"]
@@ -26,16 +27,16 @@ async def examine(
     pg_bin: Path | None = None,
     *,
     copy_jobs: int = 2,
-    lag_limit: int | None = None,
+    capture: CaptureOptions | None = None,
     patience: float = PATIENCE,
 ) -> Report:
     """Examine the database and every place, the primary one first; what fails is a finding, never an error.
 
     `copy_jobs` are the COPY streams to find room for, `patience` the seconds that one step with a place may take,
-    `lag_limit` the bytes of WAL that capture may hold back, None where no incremental backup is scheduled.
+    `capture` says how changes are to be found, None where no incremental backup is scheduled.
     """
     async with task_group() as group:
-        examining = group.create_task(examine_database(source, selection, pg_bin, copy_jobs, lag_limit))
+        examining = group.create_task(examine_database(source, selection, pg_bin, copy_jobs, capture))
         places = [group.create_task(examine_place(repository, patience)) for repository in repositories]
     database, exams = examining.result(), [place.result() for place in places]
     findings = list(database.findings)

@@ -2,48 +2,70 @@
 
 from collections.abc import Collection
 
+from jobs.begin_chain import COMPARING
+from jobs.doctor_compared import CAPTURE, examine_compared, examine_comparing, examine_left_out
 from jobs.findings import Finding, size, some
 from jobs.postgres.capture import Slot, own_slots
 from jobs.postgres.capture_rights import (
-    Remedy,
     SlotLimits,
     Stranger,
     read_left_by_another,
     read_obstacles,
-    read_remedies,
     read_slot_limits,
     read_strangers,
+    refuse_standby,
 )
 from jobs.postgres.catalogue import Chosen
 from jobs.postgres.connection import Connection
-from jobs.postgres.errors import PostgresError
-from jobs.postgres.identifiers import TableName, qualified, quote
+from jobs.postgres.errors import CannotCapture, PostgresError
+from jobs.postgres.identifiers import qualified, quote
 from jobs.postgres.table_logs import TableLog, read_table_logs
+from jobs.taking import CaptureOptions
 
-CAPTURE, SLOT = "change capture", "replication slot"
+SLOT = "replication slot"
+NONE_AT_ALL = "there can be no incremental backups, only full ones"
+COMPARED = "changes cannot be read from the log, so tables are compared"
 
 
-async def examine_capture(connection: Connection, chosen: Chosen, role: str, lag_limit: int | None) -> list[Finding]:
-    """Look at what incremental backups need, and at the slot.
-
-    `lag_limit` are the bytes of WAL that the slot may hold back; None where incremental backups are not scheduled.
-    """
+async def examine_capture(
+    connection: Connection, chosen: Chosen, role: str, capture: CaptureOptions | None
+) -> list[Finding]:
+    """Look at what incremental backups need, and at the slot; `capture` is None where none are scheduled."""
     try:
         slots = await own_slots(connection)
-        if lag_limit is None:
+        if capture is None:
             return [_unread(slot) for slot in slots]
-        logs = (await read_table_logs(connection, [relation.oid for relation in chosen.relations])).values()
-        limits = await read_slot_limits(connection)
-        lacking = await _lacking(connection, [log.oid for log in logs if log.identity], role)
-        lacking += _judge_free_slots(limits, len(slots))
-        return [
-            *(lacking or [_possible(logs)]),
-            *await _left_out(connection, [log for log in logs if log.reason]),
-            *(_judge_slot(slot, lag_limit) for slot in slots),
-            *([_unlimited(lag_limit)] if limits.unlimited and (slots or not lacking) else []),
-        ]
+        await refuse_standby(connection)
+        logs = list((await read_table_logs(connection, [relation.oid for relation in chosen.relations])).values())
+        if capture.method in COMPARING:
+            return [*await examine_comparing(connection, logs, capture), *map(_not_wanted, slots)]
+        return await _examine_log(connection, logs, slots, role, capture)
+    except CannotCapture as error:
+        return [_lack(NONE_AT_ALL, error.message, error.hint)]
     except PostgresError as error:
         return [Finding(CAPTURE, "warning", error.message, error.hint)]
+
+
+async def _examine_log(
+    connection: Connection, logs: Collection[TableLog], slots: Collection[Slot], role: str, capture: CaptureOptions
+) -> list[Finding]:
+    limits = await read_slot_limits(connection)
+    lacking = await _lacking(connection, [log.oid for log in logs if log.identity], role)
+    lacking += _judge_free_slots(limits, len(slots))
+    left = await _left(connection, role)
+    # What another role left keeps this one from beginning a chain of any kind.
+    none_at_all = bool(left) or (bool(lacking) and capture.method == "wal")
+    means = NONE_AT_ALL if none_at_all else COMPARED
+    if none_at_all:
+        beside = await examine_left_out(connection, logs)
+    else:
+        beside = await examine_compared(connection, logs if lacking else [log for log in logs if log.reason])
+    return [
+        *([_lack(means, *one) for one in [*lacking, *left]] or [_possible(logs)]),
+        *beside,
+        *(_judge_slot(slot, capture.lag_limit) for slot in slots),
+        *([_unlimited(capture.lag_limit)] if limits.unlimited and (slots or not lacking) else []),
+    ]
 
 
 def _possible(logs: Collection[TableLog]) -> Finding:
@@ -51,17 +73,15 @@ def _possible(logs: Collection[TableLog]) -> Finding:
     return Finding(CAPTURE, "ok", f"changes of {captured} of {len(logs)} tables can be captured from the log")
 
 
-async def _lacking(connection: Connection, oids: Collection[int], role: str) -> list[Finding]:
-    """What server and role lack, all of it at once: what is mended one by one takes as many restarts."""
+async def _lacking(connection: Connection, oids: Collection[int], role: str) -> list[tuple[str, str]]:
+    """What server and role lack, and what mends it, all at once: mended one by one it takes as many restarts."""
     major = connection.get_server_version().major
     obstacles = [(one.message, one.hint) for one in await read_obstacles(connection)]
-    strangers = [_stranger(one, role, major) for one in await read_strangers(connection, oids)]
-    left = await read_left_by_another(connection)
-    return [_impossible(*one) for one in [*obstacles, *strangers, *([_left(left, role)] if left else [])]]
+    return obstacles + [_stranger(one, role, major) for one in await read_strangers(connection, oids)]
 
 
-def _impossible(message: str, hint: str) -> Finding:
-    return Finding(CAPTURE, "warning", f"there can be no incremental backups, only full ones: {message}", hint)
+def _lack(means: str, message: str, hint: str) -> Finding:
+    return Finding(CAPTURE, "warning", f"{means}: {message}", hint)
 
 
 def _stranger(stranger: Stranger, role: str, major: int) -> tuple[str, str]:
@@ -74,45 +94,21 @@ def _stranger(stranger: Stranger, role: str, major: int) -> tuple[str, str]:
     return message, f"as superuser: GRANT {quote(stranger.owner)} TO {quote(role)}{inheriting};"
 
 
-def _left(what: list[str], role: str) -> tuple[str, str]:
+async def _left(connection: Connection, role: str) -> list[tuple[str, str]]:
     """Another role took backups before, and this one cannot take its things away to begin anew."""
+    what = await read_left_by_another(connection)
+    if not what:
+        return []
     altering = " ".join(f"ALTER {one} OWNER TO {quote(role)};" for one in what)
-    return f"another role made {', '.join(one.lower() for one in what)}", f"as superuser: {altering}"
+    return [(f"another role made {', '.join(one.lower() for one in what)}", f"as superuser: {altering}")]
 
 
-def _judge_free_slots(limits: SlotLimits, own: int) -> list[Finding]:
+def _judge_free_slots(limits: SlotLimits, own: int) -> list[tuple[str, str]]:
     if limits.taken - own < limits.most:
         return []
     message = f"no replication slot is free: max_replication_slots is {limits.most}, and {limits.taken - own} are taken"
     more = f"ALTER SYSTEM SET max_replication_slots = {limits.taken + 1}; then restart the server"
-    return [_impossible(message, f"drop a slot that nobody reads, or as superuser: {more}")]
-
-
-async def _left_out(connection: Connection, logs: Collection[TableLog]) -> list[Finding]:
-    remedies = await read_remedies(connection, [log.oid for log in logs])
-    return [
-        Finding(
-            CAPTURE,
-            "warning",
-            f"changes of {log.table} are in no incremental backup: {log.reason}",
-            _remedy(log.table, remedies[log.oid]) if log.oid in remedies else "",
-            table=str(log.table),
-        )
-        for log in logs
-    ]
-
-
-def _remedy(table: TableName, remedy: Remedy) -> str:
-    alter = f"ALTER TABLE {qualified(table)}"
-    if remedy.unlogged:
-        return f"{alter} SET LOGGED;"
-    if remedy.index is not None:
-        using = "DEFAULT" if remedy.index_is_primary else f"USING INDEX {quote(remedy.index)}"
-        return f"{alter} REPLICA IDENTITY {using};"
-    if not remedy.has_primary_key:
-        return f"{alter} ADD PRIMARY KEY (…);"
-    unique = f"CREATE UNIQUE INDEX … ON {qualified(table)} (…);"
-    return f"{unique} {alter} REPLICA IDENTITY USING INDEX …; (columns that are NOT NULL, none of them generated)"
+    return [(message, f"drop a slot that nobody reads, or as superuser: {more}")]
 
 
 def _judge_slot(slot: Slot, lag_limit: int) -> Finding:
@@ -129,6 +125,11 @@ def _judge_slot(slot: Slot, lag_limit: int) -> Finding:
 def _unread(slot: Slot) -> Finding:
     message = f"{slot.name} holds back {size(slot.lag_bytes)} of WAL, and no incremental backup is scheduled to read it"
     return Finding(SLOT, "warning", message, "set ROWVAULT_SCHEDULE__INCREMENTAL, or remove it: rowvault teardown")
+
+
+def _not_wanted(slot: Slot) -> Finding:
+    message = f"{slot.name} holds back {size(slot.lag_bytes)} of WAL, and nobody reads it where tables are compared"
+    return Finding(SLOT, "warning", message, "the next incremental backup drops it; or do it now: rowvault teardown")
 
 
 def _unlimited(lag_limit: int) -> Finding:

@@ -24,6 +24,7 @@ from jobs.postgres.identifiers import quote
 from jobs.postgres.lineage import Lineage, read_lineage
 from jobs.postgres.pooling import refuse_transaction_pooling
 from jobs.postgres.tools import find_tools
+from jobs.taking import CaptureOptions
 
 OLDEST, NEWEST = 14, 18
 SESSIONS_BESIDE_COPIES = 3  # the job lock, the snapshot, pg_dump
@@ -39,9 +40,9 @@ class DatabaseExam:
 
 
 async def examine_database(
-    source: Source, selection: Selection, pg_bin: Path | None, copy_jobs: int, lag_limit: int | None
+    source: Source, selection: Selection, pg_bin: Path | None, copy_jobs: int, capture: CaptureOptions | None
 ) -> DatabaseExam:
-    """Look at connection, server, programs, rights, tables and change capture; `lag_limit` as `examine` has it."""
+    """Look at connection, server, programs, rights, tables and change capture; `capture` as `examine` has it."""
     try:
         await refuse_transaction_pooling(source)
     except PostgresError as error:
@@ -51,7 +52,7 @@ async def examine_database(
         return DatabaseExam([finding, *await checked("programs", _programs(None, pg_bin))])
     try:
         async with session(source, "doctor") as connection:
-            return await _examine_session(connection, source, selection, pg_bin, copy_jobs, lag_limit)
+            return await _examine_session(connection, source, selection, pg_bin, copy_jobs, capture)
     except PostgresError as error:
         return DatabaseExam([Finding("connection", "problem", error.message, error.hint)])
 
@@ -65,7 +66,7 @@ async def _examine_session(
     selection: Selection,
     pg_bin: Path | None,
     copy_jobs: int,
-    lag_limit: int | None,
+    capture: CaptureOptions | None,
 ) -> DatabaseExam:
     with translated("setting up the session"):
         await connection.execute(f"SET statement_timeout = '{_STATEMENT_TIMEOUT}'")
@@ -90,7 +91,7 @@ async def _examine_session(
     tables = await examine_tables(connection, selection, facts.role)
     findings += tables.findings
     if tables.chosen is not None:
-        findings += await examine_capture(connection, tables.chosen, facts.role, lag_limit)
+        findings += await examine_capture(connection, tables.chosen, facts.role, capture)
     return DatabaseExam(findings, lineage, tables.total_bytes)
 
 

@@ -10,6 +10,7 @@ from jobs.doctor import Finding, Report, examine
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
 from jobs.postgres.identifiers import parse_pattern
+from jobs.taking import CaptureOptions
 from storage.backends.s3 import S3Options
 from storage.repository import Repository
 from tests.conftest import Bucket
@@ -45,10 +46,10 @@ async def look(
     *places: Repository,
     selection: Selection | None = None,
     pg_bin: Path | None = None,
-    lag_limit: int | None = None,
+    capture: CaptureOptions | None = None,
 ) -> Report:
     at = source if isinstance(source, Source) else Source(source.dsn)
-    return await examine(at, selection or Selection(), places, pg_bin, patience=3, lag_limit=lag_limit)
+    return await examine(at, selection or Selection(), places, pg_bin, patience=3, capture=capture)
 
 
 def found(report: Report, check: str) -> list[Finding]:

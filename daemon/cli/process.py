@@ -68,7 +68,7 @@ def doctor(as_json: Json = False) -> None:
             app.repositories,
             settings.pg_bin,
             copy_jobs=settings.copy_jobs,
-            lag_limit=settings.incremental.slot_lag_limit if settings.schedule.incremental else None,
+            capture=app.capture_options if settings.schedule.incremental else None,
         )
         if as_json:
             output.print_json(report)

@@ -174,6 +174,9 @@ async def _make_slot(connection: Connection, slot: str, patience: float) -> int:
             )
         except asyncpg.QueryCanceledError as error:
             raise await _somebody_is_at_work(connection, patience) from error
+        except asyncpg.ConfigurationLimitExceededError as error:
+            hint = "drop a slot that nobody reads, or raise max_replication_slots and restart the server"
+            raise CannotCapture("no replication slot is free", hint) from error
         finally:
             await connection.execute("SET statement_timeout = 0")
     return lsn_number(lsn)

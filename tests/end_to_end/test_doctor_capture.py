@@ -9,6 +9,7 @@ import pytest
 
 from jobs.findings import Report
 from jobs.postgres.connection import Source
+from jobs.taking import CaptureOptions
 from tests.examining import PASSWORD, Reader, found, look, only, reader_of, worse_than_ok
 from tests.faults.commands import settings_of, succeed
 from tests.following import following
@@ -17,7 +18,7 @@ from tests.servers import Database, Servers, own_server, quoted
 
 ROLE_SQL = Path(__file__).parents[2] / "deploy" / "role.sql"
 CAPTURE, SLOT = "change capture", "replication slot"
-LIMIT = 10 * 1000**3
+AUTO = CaptureOptions(lag_limit=10 * 1000**3)
 MADE = "SELECT pubname::text FROM pg_publication UNION SELECT nspname FROM pg_namespace WHERE nspname = 'rowvault'"
 
 
@@ -28,9 +29,9 @@ async def reader(database: Database) -> AsyncIterator[Reader]:
         yield made
 
 
-async def seen(source: Source | Database, lag_limit: int | None = LIMIT) -> Report:
+async def seen(source: Source | Database, capture: CaptureOptions | None = AUTO) -> Report:
     """What `doctor` finds where incremental backups are scheduled, into a place that never had one."""
-    return await look(source, memory(), lag_limit=lag_limit)
+    return await look(source, memory(), capture=capture)
 
 
 async def carry_out(database: Database, hint: str) -> None:
@@ -45,8 +46,15 @@ async def test_where_the_log_is_not_logical_it_says_how_to_have_it_and_stays_hea
         report = await succeed("doctor", settings=settings_of(database, tmp_path))
         (warning,) = [finding for finding in report["findings"] if finding["state"] != "ok"]
         assert (warning["check"], warning["state"]) == (CAPTURE, "warning")
-        assert warning["message"].endswith("only full ones: wal_level is replica")
+        assert warning["message"] == "changes cannot be read from the log, so tables are compared: wal_level is replica"
         assert warning["hint"] == "as superuser: ALTER SYSTEM SET wal_level = logical; then restart the server"
+        taken = await succeed("backup", "incremental", settings=settings_of(database, tmp_path))
+        assert taken["kind"] == "full"
+        shown = await succeed("show", "latest", settings=settings_of(database, tmp_path))
+        assert shown["compared"] == "wal_level is replica"
+        wal = settings_of(database, tmp_path, INCREMENTAL__METHOD="wal")
+        (warning,) = [one for one in (await succeed("doctor", settings=wal))["findings"] if one["state"] != "ok"]
+        assert warning["message"] == "there can be no incremental backups, only full ones: wal_level is replica"
         off = settings_of(database, tmp_path, SCHEDULE__INCREMENTAL="off")
         assert {finding["state"] for finding in (await succeed("doctor", settings=off))["findings"]} == {"ok"}
 
@@ -134,6 +142,7 @@ async def test_nobody_is_told_to_make_the_role_a_member_of_a_superuser(database:
     assert "GRANT" not in warning.hint
 
 
+COMPARED = "compared at each incremental backup"
 T = 'ALTER TABLE "public"."t"'
 UNFIT = {
     "without a key": (
@@ -191,7 +200,8 @@ async def test_a_table_that_cannot_be_in_the_log_is_named_with_why_and_what_mend
     able, warning = found(report, CAPTURE)
     assert (able.state, able.message) == ("ok", "changes of 1 of 2 tables can be captured from the log")
     assert (warning.state, warning.table, warning.hint) == ("warning", "public.t", hint)
-    assert warning.message == f"changes of public.t are in no incremental backup: {reason}"
+    followed = "copied whole whenever it changed" if reason == "it has no primary key" else COMPARED
+    assert warning.message == f"public.t is {followed}: {reason}"
     await database.execute(hint.replace("…", "id"))
     assert only(await seen(database), CAPTURE).state == "ok"
 
@@ -236,7 +246,7 @@ async def test_what_the_slot_holds_back_is_said_and_past_half_of_the_limit_it_is
     well = found(await seen(database), SLOT)[0]
     assert well.state == "ok"
     assert "of WAL; past 10.0 GB it is dropped" in well.message
-    warning = found(await seen(database, lag_limit=1), SLOT)[0]
+    warning = found(await seen(database, replace(AUTO, lag_limit=1)), SLOT)[0]
     assert (warning.state, warning.hint) == (
         "warning",
         "see that the daemon runs, or read it now: rowvault backup incremental",
@@ -246,7 +256,7 @@ async def test_what_the_slot_holds_back_is_said_and_past_half_of_the_limit_it_is
 async def test_a_slot_that_no_schedule_reads_is_a_warning(database: Database) -> None:
     await database.execute("CREATE TABLE items (id int PRIMARY KEY)")
     await following(database).begin()
-    (warning,) = worse_than_ok(await seen(database, lag_limit=None))
+    (warning,) = worse_than_ok(await seen(database, None))
     assert (warning.check, warning.state) == (SLOT, "warning")
     assert "rowvault teardown" in warning.hint
 
