@@ -4,7 +4,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import aioboto3
 import pytest
 
+from tests.memory import in_memory
 from tests.programs import PoolMode, pgbouncer, prometheus
 from tests.seaweed import S3Server, start_seaweed
 from tests.servers import DEFAULT_MAJOR, MAJORS, Build, Database, Server, Servers
@@ -23,6 +24,13 @@ _buckets = itertools.count(1)
 CreateDatabase = Callable[..., Awaitable[Database]]
 Pooled = Callable[[Database, PoolMode], Awaitable[str]]
 StartPrometheus = Callable[[str], Awaitable[str]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let what is temporary be in memory."""
+    stack = ExitStack()
+    stack.enter_context(in_memory())
+    config.add_cleanup(stack.close)
 
 
 @pytest.fixture(scope="session")

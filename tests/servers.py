@@ -98,7 +98,10 @@ class Server:
     async def create(self, name: str | None = None, *, template: str = "template1") -> Database:
         """A new database, named `test_N` unless given, copied from a template database."""
         database = self.database(name or f"test_{next(_numbers)}")
-        await self.maintenance.execute(f"CREATE DATABASE {quoted(database.name)} TEMPLATE {quoted(template)}")
+        # By way of the log, as it would, a database of ten megabytes takes half as long again.
+        await self.maintenance.execute(
+            f"CREATE DATABASE {quoted(database.name)} TEMPLATE {quoted(template)} STRATEGY FILE_COPY"
+        )
         return database
 
     async def clone(self, key: str, build: Build) -> Database:
@@ -122,10 +125,10 @@ class Server:
 
     async def drop(self, database: Database) -> None:
         """Remove a database, whoever is still connected to it, or follows its changes."""
-        await self.maintenance.execute(
-            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = $1", database.name
-        )
-        await self.maintenance.execute(f"DROP DATABASE IF EXISTS {quoted(database.name)} WITH (FORCE)")
+        slots = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = $1"
+        async with self.maintenance.connect() as connection:
+            await connection.execute(slots, database.name)
+            await connection.execute(f"DROP DATABASE IF EXISTS {quoted(database.name)} WITH (FORCE)")
 
     def database(self, name: str) -> Database:
         """One that exists, whoever made it."""
