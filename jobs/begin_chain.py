@@ -11,7 +11,7 @@ from jobs.postgres.capture import read_slot, set_up, take_down
 from jobs.postgres.capture_rights import refuse_standby, require_capture
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Connection, Source, session
-from jobs.postgres.errors import CannotCapture, PostgresError
+from jobs.postgres.errors import CannotCapture, MissingPrivilege, PostgresError
 from jobs.taking import CaptureOptions, Method
 from storage.errors import Corrupt
 from storage.manifest import Gap, Manifest
@@ -35,7 +35,7 @@ class Beginning:
     async def chaining(self, reason: str) -> Chaining:
         """Set up what the next full backup needs, anew. `reason` says why the chain before cannot be continued.
 
-        Raises `CannotCapture` if only the change log is wanted and it cannot be had, `Contended`.
+        Raises `CannotCapture` or `MissingPrivilege` if only the change log is wanted and it cannot be had, `Contended`.
         """
         gap = await self._gap(reason)
         obstacle = await self._obstacle(gap)
@@ -43,7 +43,7 @@ class Beginning:
             try:
                 logs = await chosen_table_logs(self.connection, self.selection)
                 await set_up(self.connection, list(logs.values()), self.capture.patience)
-            except CannotCapture as error:
+            except (CannotCapture, MissingPrivilege) as error:
                 if self.capture.method == "wal":
                     raise
                 obstacle = error.message

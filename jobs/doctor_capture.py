@@ -52,16 +52,12 @@ async def _examine_log(
     limits = await read_slot_limits(connection)
     lacking = await _lacking(connection, [log.oid for log in logs if log.identity], role)
     lacking += _judge_free_slots(limits, len(slots))
-    left = await _left(connection, role)
-    # What another role left keeps this one from beginning a chain of any kind.
-    none_at_all = bool(left) or (bool(lacking) and capture.method == "wal")
-    means = NONE_AT_ALL if none_at_all else COMPARED
-    if none_at_all:
-        beside = await examine_left_out(connection, logs)
+    if lacking and capture.method == "wal":
+        means, beside = NONE_AT_ALL, await examine_left_out(connection, logs)
     else:
-        beside = await examine_compared(connection, logs if lacking else [log for log in logs if log.reason])
+        means, beside = COMPARED, await examine_compared(connection, logs, reading=not lacking)
     return [
-        *([_lack(means, *one) for one in [*lacking, *left]] or [_possible(logs)]),
+        *([_lack(means, *one) for one in lacking] or [_possible(logs)]),
         *beside,
         *(_judge_slot(slot, capture.lag_limit) for slot in slots),
         *([_unlimited(capture.lag_limit)] if limits.unlimited and (slots or not lacking) else []),
@@ -77,7 +73,9 @@ async def _lacking(connection: Connection, oids: Collection[int], role: str) -> 
     """What server and role lack, and what mends it, all at once: mended one by one it takes as many restarts."""
     major = connection.get_server_version().major
     obstacles = [(one.message, one.hint) for one in await read_obstacles(connection)]
-    return obstacles + [_stranger(one, role, major) for one in await read_strangers(connection, oids)]
+    strangers = [_stranger(one, role, major) for one in await read_strangers(connection, oids)]
+    left = await read_left_by_another(connection)
+    return [*obstacles, *strangers, *([_left(left, role)] if left else [])]
 
 
 def _lack(means: str, message: str, hint: str) -> Finding:
@@ -94,13 +92,10 @@ def _stranger(stranger: Stranger, role: str, major: int) -> tuple[str, str]:
     return message, f"as superuser: GRANT {quote(stranger.owner)} TO {quote(role)}{inheriting};"
 
 
-async def _left(connection: Connection, role: str) -> list[tuple[str, str]]:
+def _left(what: list[str], role: str) -> tuple[str, str]:
     """Another role took backups before, and this one cannot take its things away to begin anew."""
-    what = await read_left_by_another(connection)
-    if not what:
-        return []
     altering = " ".join(f"ALTER {one} OWNER TO {quote(role)};" for one in what)
-    return [(f"another role made {', '.join(one.lower() for one in what)}", f"as superuser: {altering}")]
+    return f"another role made {', '.join(one.lower() for one in what)}", f"as superuser: {altering}"
 
 
 def _judge_free_slots(limits: SlotLimits, own: int) -> list[tuple[str, str]]:

@@ -14,8 +14,9 @@ from jobs.taking import CaptureOptions
 CAPTURE = "change capture"
 
 
-async def examine_compared(connection: Connection, logs: Collection[TableLog]) -> list[Finding]:
-    """Look at tables that the log cannot have, or that are compared since there is none to read."""
+async def examine_compared(connection: Connection, logs: Collection[TableLog], *, reading: bool) -> list[Finding]:
+    """Look at tables that the log cannot have; at all of them if they are compared since it cannot be read."""
+    logs = [log for log in logs if log.reason or not reading]
     oids = [log.oid for log in logs]
     comparable = await read_comparable(connection, oids, STAMP)
     remedies = await read_remedies(connection, oids)
