@@ -138,7 +138,7 @@ class App:
 
     def diff_options(self, tables: Sequence[str], *, keys: bool) -> DiffOptions:
         """How a comparison is made."""
-        return DiffOptions(tuple(tables), keys=keys, scratch=self.scratch)
+        return DiffOptions(tuple(tables), keys=keys, scratch=self.scratch, attempts=self.settings.give_way_attempts)
 
     @property
     def scratch(self) -> Path | None:

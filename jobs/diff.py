@@ -24,6 +24,7 @@ from jobs.diff_sides import (
     live_side,
     tables_meant,
 )
+from jobs.giving_way import giving_way
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
 from jobs.postgres.copy_text import unescaped
@@ -41,11 +42,15 @@ Key = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class DiffOptions:
-    """`tables` are names as a person writes them, none for all. `keys`: tell which rows. `scratch`: see `Buckets`."""
+    """`tables` are names as a person writes them, none for all. `keys`: tell which rows. `scratch`: see `Buckets`.
+
+    `attempts`: how often to begin again after giving way.
+    """
 
     tables: tuple[str, ...] = ()
     keys: bool = False
     scratch: Path | None = None
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +114,17 @@ async def diff_live(
     """Compare a backup with its tables as they are now, all at one moment, and those that `selection` has beside them.
 
     Raises `NotThere` for a table that is nowhere, `Corrupt` if what was backed up is whole in no place, `Contended`
-    if somebody waits too long on the locks.
+    if somebody waits too long on the locks in each attempt.
     """
-    async with (
-        backup_side(repositories, manifest) as backup,
-        live_side(source, backup, selection, options.tables, limits) as live,
-    ):
-        return await _diff(backup, live, options, on_progress)
+
+    async def attempt() -> DiffResult:
+        async with (
+            backup_side(repositories, manifest) as backup,
+            live_side(source, backup, selection, options.tables, limits) as live,
+        ):
+            return await _diff(backup, live, options, on_progress)
+
+    return await giving_way(attempt, options.attempts, on_progress)
 
 
 async def diff_backups(

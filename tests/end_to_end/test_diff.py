@@ -17,6 +17,7 @@ from jobs.errors import NotThere
 from jobs.postgres.connection import Source
 from jobs.postgres.errors import ConnectionLost, Contended, MissingPrivilege
 from jobs.postgres.snapshot import LockLimits
+from jobs.progress import Progress
 from storage.backends.local import LocalBackend
 from storage.backends.memory import MemoryBackend
 from storage.errors import Corrupt, NotFound
@@ -353,6 +354,23 @@ async def test_whoever_waits_on_the_locks_goes_first(
     with pytest.raises(Contended, match=r"gave way on public\.customers"):
         await unfinished
     assert open_in(tmp_path) == []
+
+
+async def test_it_begins_again_after_it_gave_way(shop: Database, taken: Taken) -> None:
+    again = asyncio.Event()
+
+    def hear(progress: Progress) -> None:
+        if "beginning again after attempt 1" in progress.phase:
+            again.set()
+
+    async with holding(shop, "LOCK TABLE customers IN ACCESS EXCLUSIVE MODE") as session:
+        source, options = Source(shop.dsn), DiffOptions(attempts=2)
+        comparing = asyncio.create_task(
+            diff_live([taken.repository], taken.manifest, source, selection(), LIMITS, options, hear)
+        )
+        await again.wait()
+        await session.execute("COMMIT")
+    assert (await comparing).equal
 
 
 async def test_a_session_that_ends_ends_the_comparison(shop: Database, unfinished: asyncio.Task[DiffResult]) -> None:
