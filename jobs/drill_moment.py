@@ -1,6 +1,6 @@
 """Brings back a random moment that the newest chain covers, and proves it: not only the newest point must be one.
 
-The tables that the log changed are loaded beside what a drill restored, one after the other, and compared byte for
+The tables that had changed by then are loaded beside what a drill restored, one after the other, and compared byte for
 byte. All else is read through.
 """
 
@@ -65,7 +65,7 @@ async def bring_back_moment(
     how: RestoreOptions,
     on_progress: OnProgress,
 ) -> str:
-    """Make everything as of the moment and load what the log changed, beside what is there; say what was done.
+    """Make everything as of the moment and load what had changed, beside what is there; say what was done.
 
     Raises what says that it cannot be had: `NotThere` for a gap anywhere in the chain, `Corrupt`, `Difference`.
     """
@@ -76,7 +76,7 @@ async def bring_back_moment(
         for table in changed:
             await _load_beside(made, table, scratch, how, on_progress)
     rest = len(made.manifest.tables) - len(changed)
-    return f"{len(changed)} tables that the log changed were loaded and are equal, {rest} others are whole"
+    return f"{len(changed)} tables that had changed were loaded and are equal, {rest} others are whole"
 
 
 def _is_made(table: Table) -> bool:

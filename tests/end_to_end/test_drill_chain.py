@@ -109,7 +109,7 @@ async def test_a_random_moment_is_proved_and_named(chained: Chained) -> None:
     said = found(await drill(chained.follower.places, DrillOptions(given=given)))[MOMENT]
     moment = datetime.fromisoformat(said.removeprefix("as of ").split(": ")[0])
     assert chained.base.created_at < moment <= chained.windows[-1].created_at
-    assert "tables that the log changed were loaded and are equal" in said
+    assert "tables that had changed were loaded and are equal" in said
 
 
 async def test_any_moment_that_the_newest_chain_covers_may_be_chosen(chained: Chained) -> None:
@@ -149,7 +149,7 @@ async def test_a_hard_database_passes_too(server: Server, create_database: Creat
     assert failures(result) == {}
     assert len(window.changes) > 10
     assert all(table.changes for table in window.changes)
-    assert f"{len(window.changes)} tables that the log changed were loaded and are equal" in found(result)[MOMENT]
+    assert f"{len(window.changes)} tables that had changed were loaded and are equal" in found(result)[MOMENT]
 
 
 async def test_moments_of_tables_that_were_compared_are_those_of_backups(server: Server) -> None:
