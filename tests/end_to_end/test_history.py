@@ -3,11 +3,16 @@
 import json
 import shutil
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from daemon.app import Kind, Request, open_app
+from daemon.settings import load_settings
+from jobs.progress import no_progress
+from jobs.results import BackupResult
 from tests.conftest import CreateDatabase
 from tests.daemons import environment, settings_for
 from tests.programs import rowvault
@@ -47,9 +52,11 @@ class Place:
                 await connection.execute(statement)
             return int(await connection.fetchval("SELECT pg_current_xact_id()::text"))
 
-    async def backup(self, kind: str = "incremental") -> Document:
-        """Take a backup of some kind."""
-        return await self.command("backup", kind)
+    async def backup(self, kind: Kind = "incremental") -> BackupResult:
+        """Take a backup of some kind, as the command does."""
+        async with open_app(load_settings(self.env, None)) as app:
+            take = app.full_backup if kind == "full" else app.incremental_backup
+            return await take(Request(), no_progress)
 
     async def versions(self, *key: str, table: str = "orders") -> list[Document]:
         """What the history of a row holds."""
@@ -77,7 +84,7 @@ async def place(create_database: CreateDatabase, tmp_path: Path) -> Place:
     """A database whose changes are captured, with its first full backup."""
     made = Place(await create_database(key="history", build=BUILD), tmp_path / "backups")
     made.folder.mkdir()
-    assert (await made.backup())["kind"] == "full"
+    assert (await made.backup()).kind == "full"
     return made
 
 
@@ -108,7 +115,7 @@ async def test_every_version_is_told_with_its_transaction_and_what_changed(place
         None,
         {"id": "7", "state": None, "note": "a\tb"},
     ]
-    assert [version["backup"] for version in versions[1:]] == [window["id"], window["id"], other["id"]]
+    assert [version["backup"] for version in versions[1:]] == [window.id, window.id, other.id]
     assert versions[1]["at"] < versions[2]["at"] < versions[3]["at"]
 
 
@@ -156,14 +163,14 @@ async def test_where_the_log_has_a_gap_the_next_full_backup_tells(place: Place) 
     window = await place.backup()
     await drop_slot(place.database)
     await place.does("UPDATE orders SET state = 'lost' WHERE id = 7")
-    assert (full := await place.backup())["kind"] == "full"
+    assert (full := await place.backup()).kind == "full"
     await place.does("UPDATE orders SET state = 'sent' WHERE id = 7")
     await place.backup()
     versions = await place.versions("id=7")
     assert kinds(versions) == ["first seen", "update", "found in a full", "update"]
     found = versions[2]
-    assert (found["backup"], found["changed"], found["row"]["state"]) == (full["id"], ["state"], "lost")
-    assert (found["after"], found["at"]) == (window["created_at"], full["created_at"])
+    assert (found["backup"], found["changed"], found["row"]["state"]) == (full.id, ["state"], "lost")
+    assert [datetime.fromisoformat(found[when]) for when in ("after", "at")] == [window.created_at, full.created_at]
     assert (found["xid"], found["lsn"]) == (None, None)
 
 
@@ -271,7 +278,7 @@ async def test_another_replica_identity_tells_rows_apart_as_well(place: Place) -
         "CREATE UNIQUE INDEX by_code ON orders (code)",
         "ALTER TABLE orders REPLICA IDENTITY USING INDEX by_code",
     )
-    assert (await place.backup())["kind"] == "full"
+    assert (await place.backup()).kind == "full"
     await place.does("UPDATE orders SET code = 'seven' WHERE id = 7")
     await place.does("UPDATE orders SET id = 1007 WHERE id = 7")
     await place.does("DELETE FROM orders WHERE id = 1007")
@@ -284,7 +291,7 @@ async def test_another_replica_identity_tells_rows_apart_as_well(place: Place) -
 
 async def test_a_full_replica_identity_tells_rows_apart_as_well(place: Place) -> None:
     await place.does("ALTER TABLE orders REPLICA IDENTITY FULL")
-    assert (await place.backup())["kind"] == "full"
+    assert (await place.backup()).kind == "full"
     await place.does(f"UPDATE orders SET note = '{LONG}' WHERE id = 7")
     await place.does("UPDATE orders SET state = 'paid', note = note WHERE id = 7")
     await place.does("DELETE FROM orders WHERE id = 7")
@@ -297,7 +304,7 @@ async def test_a_full_replica_identity_tells_rows_apart_as_well(place: Place) ->
 async def test_windows_that_do_not_touch_the_table_are_not_read(place: Place) -> None:
     await place.does("UPDATE pairs SET v = 0")
     window = await place.backup()
-    shutil.rmtree(place.folder / "backups" / window["id"] / "changes")
+    shutil.rmtree(place.folder / "backups" / window.id / "changes")
     assert kinds(await place.versions("id=7")) == ["first seen"]
 
 
@@ -305,7 +312,7 @@ async def test_full_backups_that_the_log_leads_past_are_not_read(place: Place) -
     full = await place.backup("full")
     await place.does("UPDATE orders SET state = 'paid' WHERE id = 7")
     await place.backup()
-    shutil.rmtree(place.folder / "backups" / full["id"] / "data")
+    shutil.rmtree(place.folder / "backups" / full.id / "data")
     assert kinds(await place.versions("id=7")) == ["first seen", "update"]
 
 
@@ -313,19 +320,19 @@ async def test_a_backup_whose_manifest_is_damaged_is_as_good_as_none_and_said(pl
     await place.does("UPDATE orders SET state = 'paid' WHERE id = 7")
     window = await place.backup()
     await place.backup("full")
-    for manifest in (place.folder / "manifests").rglob(f"{window['id']}*"):
+    for manifest in (place.folder / "manifests").rglob(f"{window.id}*"):
         manifest.write_bytes(b"{}")
     told = await place.history("id=7")
     assert kinds(told["versions"]) == ["first seen", "found in a full"]
-    assert any(window["id"] in note for note in told["notes"])
+    assert any(window.id in note for note in told["notes"])
 
 
 async def test_a_window_that_is_damaged_is_said_and_not_skipped(place: Place) -> None:
     await place.does("UPDATE orders SET state = 'paid' WHERE id = 7")
     window = await place.backup()
-    shutil.rmtree(place.folder / "backups" / window["id"] / "changes")
+    shutil.rmtree(place.folder / "backups" / window.id / "changes")
     code, message = await place.refused("history", "orders", "--key", "id=7")
-    assert (code, window["id"] in message) == (4, True)
+    assert (code, window.id in message) == (4, True)
 
 
 REFUSALS: dict[str, tuple[tuple[str, ...], int, str]] = {
