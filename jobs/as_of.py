@@ -21,11 +21,12 @@ from jobs.chain import Chain, chain_to
 from jobs.concurrency import task_group
 from jobs.errors import NotThere
 from jobs.leasing import leased_for_reading
+from jobs.merge import Merge
 from jobs.part_reading import read_part
 from jobs.points import BeforeXid, Point, Through
 from jobs.postgres.pgoutput import Commit, changes, lsn_number
 from jobs.progress import OnProgress, Progress, no_progress
-from jobs.replay import Merge, TableStates
+from jobs.replay import Room, TableStates
 from jobs.restore_scope import chosen_tables
 from storage.backends.local import LocalBackend
 from storage.backends.overlay import Overlay
@@ -34,11 +35,11 @@ from storage.codecs import Encoder
 from storage.errors import Corrupt, OutOfSpace, StorageError
 from storage.manifest import Manifest, Part, StoredFile, Table
 from storage.manifest import Sequence as StoredSequence
+from storage.names import MADE
 from storage.repository import Repository
 
 Change = Callable[[Iterator[bytes]], Iterator[bytes]]
-MADE = "as-of/"
-LEVEL = -3  # read once and thrown away: speed counts
+LEVEL = -7  # read once and thrown away: speed counts
 STREAMS = 2
 
 
@@ -159,11 +160,12 @@ async def _made(
 ) -> Manifest:
     """Replay the log, and follow the tables beside it; then write each wanted table anew that was changed."""
     with tempfile.TemporaryDirectory(dir=folder) as work, ExitStack() as stack:
+        room = Room()
 
         def opened_states(tables: Iterable[Table]) -> dict[int, TableStates]:
             return {
                 table.oid: stack.enter_context(
-                    closing(TableStates(table, Path(work), table.identity or table.primary_key))
+                    closing(TableStates(table, Path(work), room, table.identity or table.primary_key))
                 )
                 for table in tables
             }
@@ -232,12 +234,17 @@ async def _replay(
 
 
 async def _rewritten(repository: Repository, table: Table, state: TableStates, folder: Path) -> Table:
-    """The table with its changes in it: each part of the base without what became of its rows, and what is new."""
+    """The table with its changes in it: each part of the base without what became of its rows, and what is new.
+
+    A part in which nothing became of a row is the base's own.
+    """
     merge = await asyncio.to_thread(Merge, state)
     turns = asyncio.Semaphore(STREAMS)
 
     async def rewrite(part: Part) -> Part:
         async with turns:
+            if not await read_part(repository, part, merge.touches):
+                return part
             return await read_part(repository, part, partial(_write, merge.kept, folder, table, part))
 
     async with task_group() as group:

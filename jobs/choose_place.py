@@ -7,7 +7,8 @@ from jobs.progress import OnProgress, no_progress
 from jobs.results import Problem
 from jobs.verify import problems_of
 from storage.errors import Corrupt, NotFound, StorageError
-from storage.manifest import Manifest
+from storage.manifest import Manifest, Part
+from storage.names import MADE
 from storage.repository import Repository
 
 
@@ -19,7 +20,8 @@ async def choose_whole(
 ) -> tuple[Repository, Manifest]:
     """The first place where every object of the backup is whole, read through to the end.
 
-    With `tables` (their oids) only those tables' rows and the definitions are read.
+    With `tables` (their oids) only those tables' rows and the definitions are read. What was made as of a moment is not
+    read: it came from what was checked just then, and loading checks it.
 
     Raises `Difference` with everything that was found if none is whole, what a place raised if none could be read,
     and `NotFound` if no place has it.
@@ -49,9 +51,13 @@ async def choose_whole(
 
 
 def _narrowed(manifest: Manifest, tables: Collection[int] | None) -> Manifest:
-    if tables is None:
-        return manifest
-    return manifest.model_copy(update={"tables": tuple(table for table in manifest.tables if table.oid in tables)})
+    wanted = [table for table in manifest.tables if tables is None or table.oid in tables]
+    stored = [table.model_copy(update={"parts": tuple(filter(_is_stored, table.parts))}) for table in wanted]
+    return manifest.model_copy(update={"tables": tuple(stored)})
+
+
+def _is_stored(part: Part) -> bool:
+    return not any(stored.name.startswith(MADE) for stored in part.objects)
 
 
 def _first_problem(problems: list[Problem], failures: list[StorageError]) -> str:

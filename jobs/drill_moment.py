@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from jobs.as_of import MADE, AsOf, opened
+from jobs.as_of import AsOf, opened
 from jobs.catalogue import list_backups, read_backup
 from jobs.chain import chain_to
 from jobs.choose_place import choose_whole
@@ -21,6 +21,7 @@ from jobs.progress import OnProgress
 from jobs.restore import RestoreOptions, plan_restore, restore
 from jobs.restore_scope import Scope
 from storage.manifest import Manifest, Table
+from storage.names import MADE
 from storage.repository import Repository
 
 _TICK = timedelta(microseconds=1)

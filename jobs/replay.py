@@ -4,18 +4,18 @@ It is kept by the text of a row's key: what was written under one text is found 
 """
 
 import sqlite3
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
+from jobs.known_keys import ManyKeys
 from jobs.postgres.pgoutput import UNCHANGED, Change
 from storage.errors import Corrupt
 from storage.manifest import Table
 
-RECENT = 50_000
-"""States that are kept in memory before they go to disk together."""
+ROOM = 32 * 1024 * 1024
+STATE = 250  # bytes that a state takes in memory beside its key and its line, about
+AT_ONCE = 10_000  # keys that are looked up together; SQLite takes some 30,000
 
 
 class RowState(NamedTuple):  # quicker to make than a dataclass, and made for every change
@@ -46,6 +46,8 @@ class Rows:
         """The key of a row, given its fields."""
         if len(fields) != self.width:
             raise misfit(self.name, f"a change has {len(fields)} columns instead of {self.width}")
+        if len(self._positions) == 1:
+            return fields[self._positions[0]]
         return b"\t".join([fields[position] for position in self._positions])
 
     def key_of(self, line: bytes) -> bytes:
@@ -69,14 +71,37 @@ class Rows:
         return [self.key(line.split(b"\t")) for line in lines]
 
 
+class Room:
+    """Memory, in bytes, that the states of several tables share: when it is full, all of them go to disk."""
+
+    def __init__(self, most: int = ROOM) -> None:
+        self.spilled = ManyKeys()
+        self._tables: list[TableStates] = []
+        self._most = self._left = most
+
+    def share(self, states: "TableStates") -> None:
+        """Let one more table have of it."""
+        self._tables.append(states)
+
+    def take(self, size: int) -> None:
+        """Take room for a state, which is there already."""
+        self._left -= size
+        if self._left < 0:
+            for states in self._tables:
+                states.spill()
+            self._left = self._most
+
+
 class TableStates:
     """What became of one table's rows. Raises `Corrupt` for a change that does not fit what was there before."""
 
-    def __init__(self, table: Table, folder: Path, key: Sequence[str] = ()) -> None:
+    def __init__(self, table: Table, folder: Path, room: Room, key: Sequence[str] = ()) -> None:
         self.rows = Rows(table, key)
         self.truncated = False
+        self._room = room
         self._recent: dict[bytes, RowState] = {}
         self._spilled = False
+        room.share(self)
         # Written by one thread at a time, though not always by the same; read by several, which SQLite serializes.
         self._disk = sqlite3.connect(folder / f"{table.oid}.states", isolation_level=None, check_same_thread=False)
         self._disk.executescript(
@@ -117,14 +142,14 @@ class TableStates:
     def get(self, key: bytes) -> RowState | None:
         """What became of the row with a key; None if nothing is known of it."""
         state = self._recent.get(key)
-        if state is not None or not self._spilled:
+        if state is not None or not self._spilled or not self._room.spilled.hits((key,)):
             return state
         row = self._disk.execute("SELECT line, origin, in_base FROM states WHERE key = ?", (key,)).fetchone()
         return RowState(row[0], row[1], bool(row[2])) if row else None
 
     def settle(self) -> None:
         """There are no more changes: what follows reads the states in bulk."""
-        self._spill()
+        self.spill()
         self._disk.execute("CREATE INDEX origins ON states (origin) WHERE origin IS NOT NULL")
 
     def count(self, condition: str = "true") -> int:
@@ -132,22 +157,24 @@ class TableStates:
         number: int = self._disk.execute(f"SELECT count(*) FROM states WHERE {condition}").fetchone()[0]
         return number
 
-    def keys(self) -> Iterator[bytes]:
-        """Every key of which something is known."""
-        return (row[0] for row in self._disk.execute("SELECT key FROM states"))
+    def known(self) -> Iterator[tuple[bytes, bool]]:
+        """Every key of which something is known, and whether the base must have a row with it."""
+        return self._disk.execute("SELECT key, in_base FROM states")
 
     def in_base(self, keys: Sequence[bytes]) -> dict[bytes, bool]:
-        """Of those keys of which something is known: whether the base must have a row with it."""
-        marks = ",".join("?" * len(keys))
-        rows = self._disk.execute(f"SELECT key, in_base FROM states WHERE key IN ({marks})", keys)
-        return dict(rows.fetchall())
+        """The same of those of these keys of which something is known."""
+        return self._looked_up("SELECT key, in_base FROM states WHERE key IN", keys)
 
     def wanting(self, origins: Sequence[bytes]) -> dict[bytes, bytes]:
         """The lines, by origin, that get fields from the base's rows with these keys."""
-        marks = ",".join("?" * len(origins))
-        return dict(
-            self._disk.execute(f"SELECT origin, line FROM states WHERE origin IN ({marks})", origins).fetchall()
-        )
+        return self._looked_up("SELECT origin, line FROM states WHERE origin IN", origins)
+
+    def _looked_up(self, query: str, keys: Sequence[bytes]) -> dict[bytes, Any]:
+        found: dict[bytes, Any] = {}
+        for begin in range(0, len(keys), AT_ONCE):
+            some = keys[begin : begin + AT_ONCE]
+            found.update(self._disk.execute(f"{query} ({','.join('?' * len(some))})", some))
+        return found
 
     def whole_lines(self) -> Iterator[bytes]:
         """The lines that want nothing from the base."""
@@ -197,10 +224,13 @@ class TableStates:
 
     def _set(self, key: bytes, state: RowState) -> None:
         self._recent[key] = state
-        if len(self._recent) >= RECENT:
-            self._spill()
+        self._room.take(STATE + len(key) + len(state.line or b""))
 
-    def _spill(self) -> None:
+    def spill(self) -> None:
+        """Write to disk what is in memory."""
+        if not self._recent:
+            return
+        self._room.spilled.add(self._recent)
         self._disk.execute("BEGIN")
         self._disk.executemany(
             "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?)",
@@ -217,105 +247,3 @@ def misfit(table: str, what: str) -> Corrupt:
         f"the change log does not fit the full backup: in {table}, {what}",
         "restore the full backup itself, or another moment; and report this",
     )
-
-
-class Merge:
-    """One table's rows as of the moment: the base's that nothing became of, and those that the log left.
-
-    The base's rows pass through `kept`, several parts at a time from threads of their own; `left` comes last, and
-    proves that the base had every row it had to have.
-    """
-
-    def __init__(self, states: TableStates) -> None:
-        states.settle()
-        self._states = states
-        self._rows = states.rows
-        self._filter = key_filter(states.keys(), states.count())
-        self._counting = threading.Lock()
-        self._to_find = states.count("in_base")
-        self._to_complete = states.count("origin IS NOT NULL")
-
-    def kept(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """The lines of a part of the base that are still so, with those that need a field of an earlier row."""
-        rest = b""
-        for chunk in chunks:
-            lines = (rest + chunk).split(b"\n")
-            rest = lines.pop()
-            if lines:
-                yield self._kept(lines)
-
-    def _kept(self, lines: list[bytes]) -> bytes:
-        keys = self._rows.keys(lines)
-        hits = self._filter.hits(keys)
-        touched = self._states.in_base(hits) if hits else {}
-        if not all(touched.values()):
-            raise misfit(self._rows.name, "a row was inserted that the full backup has already")
-        with self._counting:
-            self._to_find -= len(touched)
-        kept = [line for line, key in zip(lines, keys, strict=True) if key not in touched] if touched else lines
-        if self._to_complete and touched:
-            kept += self._completed(lines, keys, self._states.wanting(hits))
-        return b"\n".join(kept) + b"\n" if kept else b""
-
-    def _completed(self, lines: list[bytes], keys: list[bytes], wanting: dict[bytes, bytes]) -> list[bytes]:
-        with self._counting:
-            self._to_complete -= len(wanting)
-        return [
-            b"\t".join(
-                was if now == UNCHANGED else now
-                for was, now in zip(line.split(b"\t"), wanting[key].split(b"\t"), strict=True)
-            )
-            for line, key in zip(lines, keys, strict=True)
-            if key in wanting
-        ]
-
-    def left(self) -> Iterator[bytes]:
-        """The rows that the log made or changed wholly; raises `Corrupt` if the base lacked one that was changed."""
-        if self._to_find or self._to_complete:
-            raise misfit(self._rows.name, f"{self._to_find or self._to_complete} rows were changed that are not in it")
-        for line in self._states.whole_lines():
-            yield line + b"\n"
-
-
-FEW = 200_000
-"""Keys that are kept in memory as they are, some 20 MB."""
-
-
-class KeyFilter(Protocol):
-    """Tells most keys that are not in a set from those that may be."""
-
-    def hits(self, keys: Sequence[bytes]) -> tuple[bytes, ...]:
-        """Of these keys, those that may be in the set."""
-
-
-def key_filter(keys: Iterable[bytes], count: int) -> KeyFilter:
-    """A filter that knows these keys: exactly if they are few, else in eight megabytes."""
-    return FewKeys(frozenset(keys)) if count <= FEW else ManyKeys(keys)
-
-
-@dataclass(frozen=True, slots=True)
-class FewKeys:
-    """Knows every key. Implements `KeyFilter`."""
-
-    keys: frozenset[bytes]
-
-    def hits(self, keys: Sequence[bytes]) -> tuple[bytes, ...]:
-        """See `KeyFilter.hits`."""
-        return tuple(self.keys.intersection(keys))
-
-
-class ManyKeys:
-    """Knows a bit of each key's hash. Implements `KeyFilter`."""
-
-    BITS = 1 << 26
-
-    def __init__(self, keys: Iterable[bytes]) -> None:
-        self._bits = bytearray(self.BITS // 8)
-        for key in keys:
-            at = hash(key) % self.BITS
-            self._bits[at >> 3] |= 1 << (at & 7)
-
-    def hits(self, keys: Sequence[bytes]) -> tuple[bytes, ...]:
-        """See `KeyFilter.hits`."""
-        bits, many = self._bits, self.BITS
-        return tuple(key for key in keys if bits[(at := hash(key) % many) >> 3] >> (at & 7) & 1)

@@ -20,6 +20,7 @@ KEPT = "keep/"
 VERIFICATIONS = "verifications/"
 TRAIL = "trail/"
 DRILLS = "drills/"
+MADE = "as-of/"  # beside a repository, never in one: temporary objects of a backup as of a moment
 
 TableList = Literal["keys", "removed", "added"]
 

@@ -29,6 +29,7 @@ _INT16, _INT32 = Struct("!h"), Struct("!i")
 _OID = Struct("!I")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _SPECIAL = re.compile(rb"[\\\b\f\n\r\t\v]")
+_PLAIN = bytes(set(range(256)) - ESCAPES.keys())
 
 Kind = Literal["insert", "update", "delete", "truncate"]
 
@@ -187,18 +188,22 @@ def _tuple(message: bytes, at: int) -> tuple[list[bytes], int]:
     (count,) = _INT16.unpack_from(message, at)
     at += 2
     fields: list[bytes] = []
+    texts: list[bytes] = []
     for _ in range(count):
         how = message[at]
         at += 1
         if how == _TEXT:
-            (length,) = _INT32.unpack_from(message, at)
-            value = message[at + 4 : at + 4 + length]
-            fields.append(_SPECIAL.sub(_escape, value) if _SPECIAL.search(value) else value)
-            at += 4 + length
+            end = at + 4 + _INT32.unpack_from(message, at)[0]
+            text = message[at + 4 : end]
+            fields.append(text)
+            texts.append(text)
+            at = end
         elif how == _UNCHANGED:
             fields.append(UNCHANGED)
         else:
             fields.append(NULL)
+    if b"".join(texts).translate(None, _PLAIN):  # to search each is slower, and few have anything to escape
+        fields = [field if field is NULL or field is UNCHANGED else _SPECIAL.sub(_escape, field) for field in fields]
     return fields, at
 
 

@@ -10,17 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import replay
+from jobs import merge, replay
+from jobs.known_keys import ManyKeys
+from jobs.merge import Merge
 from jobs.postgres.pgoutput import NULL, UNCHANGED, Change
-from jobs.replay import FewKeys, KeyFilter, ManyKeys, Merge, TableStates
+from jobs.replay import Room, TableStates
 from storage.errors import Corrupt
 from storage.manifest import Column, Table
 from tests.manifests import made_up
 from tests.windows import commit_at, cut
 
 COMMIT = commit_at(1000)
-FEW = 2
-"""States in memory, so that most of them go to disk."""
+LITTLE = 600
+"""Bytes of memory for states, so that most of them go to disk."""
 
 Key = tuple[bytes, bytes]
 Row = tuple[bytes, bytes]
@@ -66,12 +68,13 @@ def text(rows: Rows) -> bytes:
 
 def merged(states: TableStates, base: Rows, size: int = 1000, parts: int = 1) -> list[bytes]:
     """The lines that come out of a base in so many parts, read in pieces of that size."""
-    merge, keys = Merge(states), list(base)
+    merging, keys = Merge(states), list(base)
     out = b""
     for number in range(0 if states.truncated else parts):
         some = {key: base[key] for key in keys[number::parts]}
-        out += b"".join(merge.kept(iter(cut(text(some), size))))
-    return sorted((out + b"".join(merge.left())).splitlines())
+        pieces = cut(text(some), size)
+        out += b"".join(merging.kept(iter(pieces)) if merging.touches(iter(pieces)) else pieces)
+    return sorted((out + b"".join(merging.left())).splitlines())
 
 
 def replayed(states: TableStates, happened: list[Change], base: Rows) -> list[bytes]:
@@ -82,7 +85,7 @@ def replayed(states: TableStates, happened: list[Change], base: Rows) -> list[by
 
 @pytest.fixture
 def states(tmp_path: Path) -> Iterator[TableStates]:
-    with closing(TableStates(TABLE, tmp_path)) as made:
+    with closing(TableStates(TABLE, tmp_path, Room())) as made:
         yield made
 
 
@@ -116,15 +119,15 @@ def one_change(draw: st.DataObject, rows: Rows) -> Change:
 
 @settings(max_examples=150, deadline=None)
 @given(base=st.dictionaries(KEYS, ROWS, max_size=6), count=st.integers(0, 14), draw=st.data(),
-       size=st.integers(1, 60), parts=st.integers(1, 3))  # fmt: skip
+       size=st.integers(1, 60), parts=st.integers(1, 3), few=st.sampled_from([0, 10]))  # fmt: skip
 def test_any_changes_of_any_base_make_the_rows_that_they_made(
-    base: Rows, count: int, draw: st.DataObject, size: int, parts: int
+    base: Rows, count: int, draw: st.DataObject, size: int, parts: int, few: int
 ) -> None:
     rows = dict(base)
     with (
-        patch.object(replay, "RECENT", FEW),
+        patch.object(merge, "FEW", few),
         tempfile.TemporaryDirectory() as folder,
-        closing(TableStates(TABLE, Path(folder))) as states,
+        closing(TableStates(TABLE, Path(folder), Room(LITTLE))) as states,
     ):
         for _ in range(count):
             states.apply(one_change(draw, rows))
@@ -139,6 +142,16 @@ def test_a_table_that_the_log_does_not_name_is_untouched(states: TableStates) ->
 def test_any_change_touches_a_table(states: TableStates, change: Change) -> None:
     states.apply(change)
     assert states.touched
+
+
+def test_all_tables_go_to_disk_together_once_their_room_is_full(tmp_path: Path) -> None:
+    room, other = Room(LITTLE), TABLE.model_copy(update={"oid": TABLE.oid + 1})
+    with closing(TableStates(TABLE, tmp_path, room)) as one, closing(TableStates(other, tmp_path, room)) as two:
+        one.apply(inserted((b"1", b"x"), (b"", b"")))
+        two.apply(inserted((b"1", b"x"), (b"", b"")))
+        assert (one.count(), two.count()) == (0, 0)
+        two.apply(inserted((b"2", b"x"), (b"", b"")))
+        assert (one.count(), two.count()) == (1, 2)
 
 
 def test_an_untouched_value_follows_its_row_from_key_to_key(states: TableStates) -> None:
@@ -183,16 +196,12 @@ def test_changes_that_do_not_fit_are_refused_and_name_the_table(
 
 
 @given(st.sets(st.binary(max_size=8)), st.sets(st.binary(max_size=8)))
-@pytest.mark.parametrize("known", [FewKeys, ManyKeys])
-def test_a_filter_lets_every_key_pass_that_is_in_it(
-    known: Callable[[frozenset[bytes]], KeyFilter], inside: set[bytes], others: set[bytes]
-) -> None:
-    assert inside <= set(known(frozenset(inside)).hits([*inside, *others]))
+def test_every_key_that_is_known_passes(inside: set[bytes], others: set[bytes]) -> None:
+    assert inside <= set(ManyKeys(inside).hits([*inside, *others]))
 
 
-@pytest.mark.parametrize("known", [FewKeys, ManyKeys])
-def test_a_filter_holds_back_almost_everything_else(known: Callable[[frozenset[bytes]], KeyFilter]) -> None:
-    found = known(frozenset(b"in %d" % number for number in range(10_000)))
+def test_almost_everything_else_is_held_back() -> None:
+    found = ManyKeys(b"in %d" % number for number in range(10_000))
     assert len(found.hits([b"out %d" % number for number in range(10_000)])) < 20
 
 
