@@ -13,7 +13,7 @@ class TableLog:
     """How one table stands to the change log.
 
     `identity` are the columns that tell its rows apart there; empty where it cannot be in the log, for `reason`.
-    `fingerprint` changes with everything that changes its rows or their shape without a trace in the log.
+    `fingerprint` changes with everything that changes its rows, their shape, or what it may hold without a trace there.
     """
 
     oid: int
@@ -42,8 +42,30 @@ async def read_table_logs(connection: Connection, oids: Collection[int]) -> dict
 # A replica identity that is usable (https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-REPLICA-IDENTITY):
 # without one, the application's own UPDATEs of a published table fail. With FULL, the primary key tells rows apart.
 # What rewrites a table without a trace in the log shows in its attributes' rows; a swap of names in the names.
+# What it may hold its constraints tell, its unique indexes, and the types of its columns with those that they are made
+# of: rows that came after a change of these do not go into a table as it was before.
 _TABLE_LOGS = """
-    WITH identity AS (
+    WITH RECURSIVE used AS (
+        SELECT attrelid AS table_oid, atttypid AS type_oid FROM pg_catalog.pg_attribute
+         WHERE attrelid = ANY ($1::oid[]) AND attnum > 0 AND atttypid >= 16384
+         UNION
+        SELECT u.table_oid, made_of.oid
+          FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.type_oid CROSS JOIN LATERAL (
+               VALUES (t.typelem), (t.typbasetype) UNION ALL
+               SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 UNION ALL
+               SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)
+          ) made_of (oid) WHERE made_of.oid >= 16384
+    ), types AS (
+        SELECT u.table_oid, pg_catalog.string_agg(pg_catalog.concat_ws(':', t.oid, t.typnotnull,
+               (SELECT pg_catalog.string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder)
+                  FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid),
+               (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', a.attnum, a.atttypid, a.atttypmod), ','
+                                             ORDER BY a.attnum)
+                  FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0),
+               (SELECT pg_catalog.string_agg(k.oid::text, ',' ORDER BY k.oid)
+                  FROM pg_catalog.pg_constraint k WHERE k.contypid = t.oid)), ';' ORDER BY t.oid) AS told
+          FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.type_oid GROUP BY u.table_oid
+    ), identity AS (
         SELECT c.oid, i.indexrelid, i.indimmediate AND i.indisvalid AND i.indisready AND i.indislive AS usable,
                ARRAY(SELECT a.attname FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY u (attnum, position)
                        JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.attnum
@@ -69,9 +91,16 @@ _TABLE_LOGS = """
                   FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid),
                (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', a.attnum, a.atttypid, a.atttypmod, a.xmin), ','
                                              ORDER BY a.attnum)
-                  FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0)), 'UTF8')), 'hex')
+                  FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0),
+               (SELECT pg_catalog.string_agg(k.oid::text, ',' ORDER BY k.oid)
+                  FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('c', 'f')),
+               (SELECT pg_catalog.string_agg(told, ';' ORDER BY told COLLATE "C") FROM (
+                    SELECT pg_catalog.concat_ws(':', i.indisprimary, i.indkey, i.indexprs, i.indpred) AS told
+                      FROM pg_catalog.pg_index i
+                     WHERE i.indrelid = c.oid AND (i.indisunique OR i.indisexclusion)) one),
+               y.told), 'UTF8')), 'hex')
                AS fingerprint
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-      LEFT JOIN identity d ON d.oid = c.oid
+      LEFT JOIN identity d ON d.oid = c.oid LEFT JOIN types y ON y.table_oid = c.oid
      WHERE c.oid = ANY ($1::oid[])
 """

@@ -27,6 +27,8 @@ ROLE = "comparing_role"
 TABLES = """
     CREATE TABLE items (id int PRIMARY KEY, v text); INSERT INTO items SELECT n, 'v' FROM generate_series(1, 10) n;
     CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY, v text); INSERT INTO fleeting VALUES (1, 'v');
+    CREATE TABLE keyed (id int PRIMARY KEY, other int NOT NULL UNIQUE); INSERT INTO keyed VALUES (1, 1);
+    ALTER TABLE keyed REPLICA IDENTITY USING INDEX keyed_other_key;
 """
 
 
@@ -99,7 +101,8 @@ async def test_a_role_that_lost_its_privilege_goes_on_and_says_what_it_could_not
     async with server.role(ROLE):
         await database.execute(
             f"ALTER ROLE {ROLE} REPLICATION; GRANT CREATE ON DATABASE {database.name} TO {ROLE};"
-            f"ALTER TABLE items OWNER TO {ROLE}; ALTER TABLE fleeting OWNER TO {ROLE}"
+            f"ALTER TABLE items OWNER TO {ROLE}; ALTER TABLE fleeting OWNER TO {ROLE};"
+            f"ALTER TABLE keyed OWNER TO {ROLE}"
         )
         settings = settings_of(database.as_role(ROLE, "secret"), tmp_path)
         captured = [await succeed("backup", "incremental", settings=settings) for _ in range(2)]
@@ -169,6 +172,10 @@ ALTERED = {
     "another key": (
         "ALTER TABLE fleeting REPLICA IDENTITY NOTHING, DROP CONSTRAINT fleeting_pkey, ADD PRIMARY KEY (v)",
         "the definition of public.fleeting changed",
+    ),
+    "another key beside the replica identity": (
+        "ALTER TABLE keyed DROP CONSTRAINT keyed_pkey, ADD PRIMARY KEY (other)",
+        "the definition of public.keyed changed",
     ),
 }
 

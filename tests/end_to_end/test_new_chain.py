@@ -20,6 +20,12 @@ BUILD = """
     CREATE TABLE days_rest PARTITION OF days DEFAULT; INSERT INTO days VALUES ('2026-01-01');
     CREATE TABLE passing (id int PRIMARY KEY, n int); INSERT INTO passing VALUES (1, 0);
     CREATE TABLE keyed (id int PRIMARY KEY, other int NOT NULL UNIQUE); INSERT INTO keyed VALUES (1, 2);
+    CREATE TYPE mood AS ENUM ('good', 'bad');
+    CREATE DOMAIN small AS int CONSTRAINT below_ten CHECK (VALUE < 10);
+    CREATE TYPE pair AS (a small, b text);
+    CREATE TABLE held (id int PRIMARY KEY, moods mood[], pair pair, n int CONSTRAINT low CHECK (n < 10),
+        email text, other int CONSTRAINT is_there REFERENCES keyed);
+    CREATE UNIQUE INDEX one_each ON held (lower(email)) WHERE n > 1;
 """
 SLOT = "SELECT slot FROM rowvault.capture"
 
@@ -76,6 +82,12 @@ CHANGED_TABLES = {
         "BEGIN; ALTER TABLE one RENAME TO t; ALTER TABLE two RENAME TO one; ALTER TABLE t RENAME TO two; COMMIT",
         "definition of public.",
     ),
+    "a type took another value": ("ALTER TYPE mood ADD VALUE 'fair'", "definition of public.held"),
+    "a type took another attribute": ("ALTER TYPE pair ADD ATTRIBUTE c int", "definition of public.held"),
+    "a domain takes what it did not": ("ALTER DOMAIN small DROP CONSTRAINT below_ten", "definition of public.held"),
+    "a column takes what it did not": ("ALTER TABLE held DROP CONSTRAINT low", "definition of public.held"),
+    "values need no longer be there": ("ALTER TABLE held DROP CONSTRAINT is_there", "definition of public.held"),
+    "values may come twice": ("DROP INDEX one_each", "definition of public.held"),
 }  # fmt: skip
 
 
