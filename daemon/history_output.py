@@ -50,7 +50,8 @@ def print_history(found: History) -> None:
         row = version.row
     count = len(found.versions)
     out.print(f"{count} {'version' if count == 1 else 'versions'}; the backups reach to {_time(found.reaches)}")
-    out.print(Text(f"bring one back: rowvault restore --table {found.table} --key … --at-lsn LSN --to DSN"))
+    point = "--at-lsn LSN" if any(version.lsn for version in found.versions) else "BACKUP"
+    out.print(Text(f"bring one back: rowvault restore {point} --table {found.table} --key … --to DSN"))
     print_warnings(found.notes)
 
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -45,11 +46,20 @@ STREAMS = 2
 
 @dataclass(frozen=True, slots=True)
 class AsOf:
-    """A backup as of a moment. `repositories` are where it can be read; `stale` are tables that are older than it."""
+    """A backup as of a moment. `repositories` are where it can be read; `stale` are tables that are older than it, as
+    of the moment `known`, for they are known only as of backups.
+    """
 
     repositories: tuple[Repository, ...]
     manifest: Manifest
     stale: tuple[str, ...]
+    known: datetime
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person must know of the tables that are older."""
+        older = f"is as of {self.known.isoformat()}: it is not in the change log, so it is known only as of backups"
+        return tuple(f"{name} {older}" for name in self.stale)
 
 
 class _Made(Repository):
@@ -81,7 +91,7 @@ async def opened(
     if point is None:
         found = await read_resolved(repositories, wanted)
         if isinstance(found, Manifest):
-            yield AsOf(tuple(repositories), found, ())
+            yield AsOf(tuple(repositories), found, (), found.created_at)
             return
         point = Through(found)
     chain = await chain_to(repositories, point)
@@ -123,7 +133,7 @@ async def as_of(
                     failures.append(error)
                     continue
                 backend = Overlay(repository.backend, LocalBackend(folder), MADE)
-                yield AsOf((_Made(repository.place, backend, manifest),), manifest, stale)
+                yield AsOf((_Made(repository.place, backend, manifest),), manifest, stale, chain.beside_moment)
                 return
         raise next((one for one in failures if isinstance(one, Corrupt)), failures[0])
 

@@ -49,6 +49,12 @@ class Chain:
         return max(one.created_at for one in (self.base, *self.windows, *self.beside))
 
     @property
+    def beside_moment(self) -> datetime:
+        """As of when it brings back the tables that are not in the log."""
+        beside = self.beside[-1].beside if self.beside else None
+        return beside.moment if beside is not None else self.base.created_at
+
+    @property
     def last(self) -> AnyBackup:
         """The backup with which it ends."""
         return max((self.base, *self.windows, *self.beside), key=lambda one: one.created_at)

@@ -148,7 +148,7 @@ async def _carry_out(
             (
                 *scratch.not_proved,
                 *await not_proved(scratch.database, plan),
-                *_older(newest),
+                *newest.warnings,
                 *tries.not_proved,
             ),
         )
@@ -264,11 +264,6 @@ async def _prove_moment(
     with tries.trying(MOMENT, doing):
         done = await bring_back_moment(repositories, covered, moment, ground.scratch, ground.options, on_progress)
         tries.checks.append(Check(MOMENT, "ok", f"{doing}: {done}"))
-
-
-def _older(newest: AsOf) -> tuple[str, ...]:
-    """Tables that come from the full backup that the chain begins with: no log holds their changes."""
-    return tuple(f"{name} is older than the rest: its changes are in no backup" for name in newest.stale)
 
 
 async def _world(repositories: Sequence[Repository], manifest: Manifest, how: RestoreOptions) -> World:

@@ -1,6 +1,7 @@
 """Every version of one row, out of all backups: as the oldest full backup has it, then change by change.
 
-Where the log has a gap, the next full backup tells how the row was after it, and that it changed within.
+Where the log has a gap, the next full backup tells how the row was after it, and that it changed within. So does each
+backup that compares the row's table, where that is not in the log.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from jobs.errors import NotThere
-from jobs.history_stretches import Stretch, read_backups, stretches, table_meant
+from jobs.history_stretches import Stretch, key_is_copied, read_backups, stretches, table_meant
 from jobs.leasing import leased_for_reading
 from jobs.postgres.connection import Source, session
 from jobs.postgres.copy_text import escaped, unescaped
@@ -19,12 +20,13 @@ from jobs.postgres.identifiers import TableName
 from jobs.postgres.pgoutput import NULL, lsn_text
 from jobs.progress import OnProgress, no_progress
 from jobs.restore_key import check_key, read_key
-from jobs.row_steps import Fields, Key, RowReading, Step, copied_columns
+from jobs.row_differences import Fields
+from jobs.row_steps import Key, RowReading, Step, copied_columns
 from storage.errors import Corrupt, StorageError
-from storage.manifest import Manifest, Table
+from storage.manifest import Table
 from storage.repository import Repository
 
-VersionKind = Literal["first seen", "insert", "update", "delete", "truncate", "found in a full"]
+VersionKind = Literal["first seen", "insert", "update", "delete", "truncate", "found in a backup"]
 Row = Mapping[str, str | None]
 
 
@@ -32,8 +34,8 @@ Row = Mapping[str, str | None]
 class Version:
     """The row after one change: None if it was gone. `changed` are the columns that differ from the version before.
 
-    `at` is when the transaction `xid` was committed, whose commit record is at `lsn`. A version that a full backup
-    tells of has neither: it came to be at that moment or before, and after the moment `after` if that is known.
+    `at` is when the transaction `xid` was committed, whose commit record is at `lsn`. A version that was found
+    in a backup has neither: it came to be at that moment or before, and after the moment `after` if that is known.
     `backup` holds the change. Nobody else ever saw a `passing` version: the same transaction made another one.
     `moved_from` and `moved_to` are keys, where that is what changed.
     """
@@ -64,11 +66,15 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What is told so far: the versions, the row as it was last, and how far that is known: a moment, slot and LSN."""
+    """What is told so far: the versions, the row as it was last, and how far that is known: moments, slot and LSN.
+
+    The row was surely so as of `known`.
+    """
 
     versions: tuple[Version, ...]
     row: Row | None
     reaches: datetime
+    known: datetime
     slot: str | None
     end: int
 
@@ -89,11 +95,18 @@ async def history(
     newest, wanted = table_meant(backups.fulls, table)
     name = TableName(wanted.schema_name, wanted.name)
     check_key(wanted, key)
-    _refuse_unlogged(newest, wanted, name)
+    if not key_is_copied(wanted):
+        raise NotThere(
+            f"a generated column is part of the primary key of {name}, and no backup has it: its rows have no history",
+            f"restore the whole table beside the live one: rowvault restore {newest.id} --table … --into-schema …",
+        )
     values, notes = await _written(source, wanted, key)
     notes += tuple(f"as if there were no such backup: {error.message}" for error in backups.damaged)
     told: _Told | None = None
-    for stretch in stretches(backups, name, key):
+    along = stretches(backups, name, key)
+    if any(stretch.by_column for stretch in along):
+        notes += (f"{name} was followed by a column: that rows went, or changed without it, full backups alone tell",)
+    for stretch in along:
         told = await _told_on(repositories, stretch, values, told, on_progress)
     if told is None or not told.versions:
         if backups.damaged:
@@ -103,14 +116,6 @@ async def history(
             "what was written after the newest backup is in none: rowvault backup incremental",
         )
     return History(name, values, _with_passing(told.versions), told.reaches, notes)
-
-
-def _refuse_unlogged(newest: Manifest, table: Table, name: TableName) -> None:
-    if newest.capture is not None and not table.identity:
-        raise NotThere(
-            f"the changes of {name} are in no backup, so its rows have no history",
-            "only tables with a usable key that are not unlogged are in the change log",
-        )
 
 
 async def _written(
@@ -149,6 +154,8 @@ async def _told_on(
 async def _read(stretch: Stretch, reading: RowReading, key: Key, before: _Told | None) -> _Told:
     """First the row as it was where the telling stopped before, then what became of it."""
     fields = await reading.in_base(key)
+    if not stretch.table.identity:
+        return await _read_compared(stretch, reading, key, fields, before)
     columns = copied_columns(stretch.table)
     known_to = before.end if before is not None and before.slot == stretch.slot else 0
     row, versions, met = _row(columns, fields), list(before.versions if before else ()), False
@@ -161,7 +168,22 @@ async def _read(stretch: Stretch, reading: RowReading, key: Key, before: _Told |
                 met = True
             row = after
     versions += [] if met else _met(stretch, before, row)
-    return _Told(tuple(versions), row, stretch.chain.reaches, stretch.slot, stretch.end)
+    return _Told(tuple(versions), row, stretch.reaches, stretch.known, stretch.slot, stretch.end)
+
+
+async def _read_compared(
+    stretch: Stretch, reading: RowReading, key: Key, fields: Fields | None, before: _Told | None
+) -> _Told:
+    """The same where no log tells: a row that was stored again as it was is no version."""
+    columns = copied_columns(stretch.table)
+    row = _row(columns, fields)
+    versions = [*(before.versions if before else ()), *_met(stretch, before, row)]
+    for found in await reading.differences(key, fields):
+        was, row = row, _row(columns, found.fields)
+        if row != was:
+            changed = _changed(was, row)
+            versions.append(Version("found in a backup", found.at, found.backup, changed, row, after=found.after))
+    return _Told(tuple(versions), row, stretch.reaches, stretch.known, None, 0)
 
 
 def _met(stretch: Stretch, before: _Told | None, row: Row | None) -> list[Version]:
@@ -172,7 +194,7 @@ def _met(stretch: Stretch, before: _Told | None, row: Row | None) -> list[Versio
     if row == before.row:
         return []
     changed = _changed(before.row, row)
-    return [Version("found in a full", base.created_at, base.id, changed, row, after=before.reaches)]
+    return [Version("found in a backup", base.created_at, base.id, changed, row, after=before.known)]
 
 
 def _version(stretch: Stretch, columns: Sequence[str], step: Step, before: Row | None, after: Row | None) -> Version:

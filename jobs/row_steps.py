@@ -22,12 +22,12 @@ from jobs.postgres.pgoutput import (
 )
 from jobs.progress import OnProgress, Progress
 from jobs.replay import Rows, misfit
+from jobs.row_differences import Fields, Found, found_in_differences
 from jobs.row_search import Needle, find_row
 from storage.increments import Increment
 from storage.manifest import Table
 from storage.repository import Repository
 
-Fields = list[bytes]
 Key = Mapping[str, bytes]
 """The fields of COPY text, by column, that a row is known by."""
 
@@ -62,6 +62,10 @@ class Step:
 def copied_columns(table: Table) -> list[str]:
     """The columns that a line of COPY text has, in order."""
     return [column.name for column in table.columns if not column.generated]
+
+
+def _needle(columns: Sequence[str], key: Key) -> Needle:
+    return Needle(tuple((columns.index(name), field) for name, field in key.items()), len(columns))
 
 
 class Followed:
@@ -152,10 +156,15 @@ class RowReading:
 
     async def in_base(self, key: Key) -> Fields | None:
         """The row as the base has it, None if it has none."""
-        columns = copied_columns(self._table)
-        sought = Needle(tuple((columns.index(name), field) for name, field in key.items()), len(columns))
+        sought = _needle(copied_columns(self._table), key)
         line, _, _ = (await find_row(self._repository, self._table, sought, self._on_progress)).partition(b"\n")
         return line.split(b"\t") if line else None
+
+    async def differences(self, key: Key, known: Fields | None) -> list[Found]:
+        """What the backups found of it that compare its table with the base, where it was as `known`."""
+        sought = _needle(self._table.primary_key, key), _needle(copied_columns(self._table), key)
+        chain = self._chain
+        return await found_in_differences(self._repository, chain.base, chain.beside, self._table, sought, known)
 
     async def steps(self, key: Key, known: Fields | None, last: Step | None = None) -> AsyncGenerator[Step, None]:
         """Every change of the row that the base lacks, in the order of the log, up to `last` if it is given.

@@ -65,8 +65,8 @@ def restore(
                 opening = opened(app.repositories, backup_id or "latest", point, scope.tables, app.scratch, on_progress)
                 found = await stack.enter_async_context(opening)
                 plan = await plan_restore(found.repositories, found.manifest, target, scope, options, on_progress)
-            for name in found.stale:
-                output.warn(f"{name} comes back as in full backup {found.manifest.id}: its changes are in no backup")
+            for warning in found.warnings:
+                output.warn(warning)
             if not as_json:
                 restore_output.print_plan(plan)
             if dry_run:

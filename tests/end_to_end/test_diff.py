@@ -233,7 +233,8 @@ async def test_keys_are_bounded_and_it_is_said_that_there_are_more(shop: Databas
 async def test_two_backups_are_compared(shop: Database, taken: Taken) -> None:
     await shop.execute("DELETE FROM customers WHERE id = 1; DROP TABLE notes; CREATE TABLE fresh AS SELECT 1 AS one")
     later = await back_up(shop, repository=taken.repository)
-    one, other = (AsOf((taken.repository,), manifest, ()) for manifest in (taken.manifest, later.manifest))
+    both = (taken.manifest, later.manifest)
+    one, other = (AsOf((taken.repository,), manifest, (), manifest.created_at) for manifest in both)
     result = await diff_backups(one, other, DiffOptions(keys=True))
     found = by_name(result)
     assert counts(found["customers"]) == (1, 0, 0)

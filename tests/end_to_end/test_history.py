@@ -26,6 +26,7 @@ BUILD = """
     ALTER TABLE pairs ALTER "b.b" SET STORAGE EXTERNAL;
     CREATE TABLE loose (n int);
     CREATE UNLOGGED TABLE volatile (n int PRIMARY KEY);
+    CREATE TABLE generated (id int, g int GENERATED ALWAYS AS (id) STORED PRIMARY KEY);
     CREATE TABLE halves (id int PRIMARY KEY) PARTITION BY RANGE (id);
     CREATE TABLE lower PARTITION OF halves FOR VALUES FROM (0) TO (100);
     CREATE TABLE upper PARTITION OF halves FOR VALUES FROM (100) TO (200);
@@ -167,7 +168,7 @@ async def test_where_the_log_has_a_gap_the_next_full_backup_tells(place: Place) 
     await place.does("UPDATE orders SET state = 'sent' WHERE id = 7")
     await place.backup()
     versions = await place.versions("id=7")
-    assert kinds(versions) == ["first seen", "update", "found in a full", "update"]
+    assert kinds(versions) == ["first seen", "update", "found in a backup", "update"]
     found = versions[2]
     assert (found["backup"], found["changed"], found["row"]["state"]) == (full.id, ["state"], "lost")
     assert [datetime.fromisoformat(found[when]) for when in ("after", "at")] == [window.created_at, full.created_at]
@@ -183,7 +184,7 @@ async def test_a_row_that_a_gap_did_not_change_has_no_version_there(place: Place
 async def test_a_full_backup_that_no_log_has_reached_yet_tells_too(place: Place) -> None:
     await place.does("UPDATE orders SET state = 'paid' WHERE id = 7")
     await place.backup("full")
-    assert kinds(await place.versions("id=7")) == ["first seen", "found in a full"]
+    assert kinds(await place.versions("id=7")) == ["first seen", "found in a backup"]
     await place.backup()
     assert kinds(await place.versions("id=7")) == ["first seen", "update"]
 
@@ -194,7 +195,7 @@ async def test_a_changed_definition_begins_anew(place: Place) -> None:
     await place.does("UPDATE orders SET extra = 2 WHERE id = 7")
     await place.backup()
     versions = await place.versions("id=7")
-    assert kinds(versions) == ["first seen", "found in a full", "update"]
+    assert kinds(versions) == ["first seen", "found in a backup", "update"]
     assert [version["changed"] for version in versions[1:]] == [["extra"], ["extra"]]
 
 
@@ -284,7 +285,7 @@ async def test_another_replica_identity_tells_rows_apart_as_well(place: Place) -
     await place.does("DELETE FROM orders WHERE id = 1007")
     await place.backup()
     versions = await place.versions("id=7")
-    assert kinds(versions) == ["first seen", "found in a full", "update", "update"]
+    assert kinds(versions) == ["first seen", "found in a backup", "update", "update"]
     assert (versions[2]["changed"], versions[3]["moved_to"]) == (["code"], {"id": "1007"})
     assert kinds(await place.versions("id=1007")) == ["update", "delete"]
 
@@ -323,7 +324,7 @@ async def test_a_backup_whose_manifest_is_damaged_is_as_good_as_none_and_said(pl
     for manifest in (place.folder / "manifests").rglob(f"{window.id}*"):
         manifest.write_bytes(b"{}")
     told = await place.history("id=7")
-    assert kinds(told["versions"]) == ["first seen", "found in a full"]
+    assert kinds(told["versions"]) == ["first seen", "found in a backup"]
     assert any(window.id in note for note in told["notes"])
 
 
@@ -339,7 +340,8 @@ REFUSALS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "a key column is missing": (("pairs", "--key", "a=x"), 2, "b.b"),
     "a column is not in the key": (("orders", "--key", "id=7", "--key", "state=new"), 2, "state"),
     "there is no key": (("loose", "--key", "n=1"), 2, "public.loose"),
-    "the table is not in the log": (("volatile", "--key", "n=1"), 4, "public.volatile"),
+    "a table beside the log never had the key": (("volatile", "--key", "n=1"), 4, "public.volatile"),
+    "the key is generated": (("generated", "--key", "g=1"), 4, "public.generated"),
     "the table is in no backup": (("nowhere", "--key", "n=1"), 4, "nowhere"),
     "the key never existed": (("orders", "--key", "id=77777"), 4, "public.orders"),
     "the table is partitioned": (("halves", "--key", "id=7"), 2, "halves"),
@@ -375,6 +377,26 @@ async def test_people_see_a_line_a_version_and_what_changed(place: Place) -> Non
     assert state == "    state: new → paid"
     assert note.startswith("    note: note 7 → xxx")
     assert len(note) < 100
+
+
+async def test_a_table_that_is_not_in_the_log_is_told_by_backups_and_comes_back_by_them(place: Place) -> None:
+    await place.does("INSERT INTO volatile VALUES (7)")
+    there = await place.backup()
+    await place.does("DELETE FROM volatile WHERE n = 7")
+    gone = await place.backup()
+    versions = await place.versions("n=7", table="volatile")
+    assert kinds(versions) == ["found in a backup", "found in a backup"]
+    assert [(version["backup"], version["row"]) for version in versions] == [
+        (there.id, {"n": "7"}),
+        (gone.id, None),
+    ]
+    done = await rowvault("history", "volatile", "--key", "n=7", env=place.env)
+    _, came, _, went, _, hint = done.stdout.splitlines()
+    assert came.startswith("between ")
+    assert f"found in a backup, gone, in {gone.id}" in went
+    assert "rowvault restore BACKUP --table public.volatile --key" in hint
+    await place.command("restore", there.id, "--table=volatile", "--key=n=7", "--to=env:APP_DSN", "--yes")
+    assert await place.database.value("SELECT n FROM volatile") == 7
 
 
 async def drop_slot(database: Database) -> None:

@@ -166,7 +166,9 @@ async def test_a_table_without_a_key_comes_back_as_of_the_full_backup_and_that_i
     at = history.marks[1].time.isoformat()
     answer = await rowvault("restore", "--at", at, "--to", target.dsn, "--yes", env=history.settings)
     assert answer.returncode == DONE
-    assert "public.keyless comes back as in full backup" in answer.stderr
+    moment = history.backups[0]["created_at"].removesuffix("Z")
+    assert f"public.keyless is as of {moment}" in answer.stderr
+    assert "it is not in the change log, so it is known only as of backups" in " ".join(answer.stderr.split())
     assert (await lines_of(target))["public.keyless"] == [b"in the full backup"]
 
 
