@@ -1,7 +1,7 @@
 """Stores what a query gives as COPY text: COPY stream → sieve, hash, compress, hash (in a thread) → backend."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,23 +23,23 @@ NO_ROWS = Part(
 class Sieve(Protocol):
     """Makes other lines of those that come."""
 
-    def feed(self, chunk: bytes) -> bytes:
-        """Lines for what came."""
+    def feed(self, chunk: bytes) -> Iterable[bytes]:
+        """Lines for what came, in pieces."""
 
-    def finish(self) -> bytes:
-        """Lines that are left once all came."""
+    def finish(self) -> Iterable[bytes]:
+        """Lines that are left once all came, in pieces."""
 
 
 class AllOfThem:
     """Lets every line through. Implements `Sieve`."""
 
-    def feed(self, chunk: bytes) -> bytes:
+    def feed(self, chunk: bytes) -> Iterable[bytes]:
         """See `Sieve.feed`."""
-        return chunk
+        return (chunk,)
 
-    def finish(self) -> bytes:
+    def finish(self) -> Iterable[bytes]:
         """See `Sieve.finish`."""
-        return b""
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,12 @@ class RowStream:
         """In the worker's thread. Lines are counted by their ends, since not all that COPY counted go on."""
         encoder, rows = Encoder(self.options.level, self.options.roll_at), 0
 
-        async def send(lines: bytes) -> None:
+        async def send(pieces: Iterable[bytes]) -> None:
             nonlocal rows
-            rows += lines.count(b"\n")
-            if (block := encoder.feed(lines)) is not None:
-                await handoff.put(Encoded(block))
+            for lines in pieces:
+                rows += lines.count(b"\n")
+                if (block := encoder.feed(lines)) is not None:
+                    await handoff.put(Encoded(block))
 
         async def sink(chunk: bytes) -> None:
             await send(sieve.feed(chunk))

@@ -5,12 +5,15 @@ A key is a line of COPY text; lists are sorted by its fields as bytes before the
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from jobs.errors import Unexplained
 from jobs.postgres.copy_text import unescaped_bytes
 
 WRITTEN = b"1"
+AT_ONCE = 10_000
+"""Keys that are told of together."""
 
 
 class Step(NamedTuple):
@@ -88,39 +91,59 @@ def _turns(lines: Iterable[bytes], number: int, *, there: bool) -> Iterator[_Tur
 
 
 class KeySieve:
-    """Takes all keys of a table as they are now, sorted and marked; gives those known ones that went or were written.
+    """Takes keys of a table as they are now, sorted and marked; gives those known ones that went or were written.
 
+    `all_of_them` are taken; else those of written rows only, and of the others it is not known whether they went.
     `keys`, `written` and `known` count what went by, `fresh` the written ones that were not known. Raises `Unexplained`
-    for one that is neither known nor written since.
+    for one that is neither known nor written since. Implements `Sieve`, in bounded memory however many go.
     """
 
-    def __init__(self, table: str, known: Iterator[bytes]) -> None:
+    def __init__(self, table: str, known: Iterator[bytes], *, all_of_them: bool = True) -> None:
         self.keys = self.written = self.known = self.fresh = self.removed = 0
         self._table = table
         self._known = known
+        self._all_of_them = all_of_them
         self._rest = b""
         self._next: bytes | None = None
         self._begun = False
 
-    def feed(self, chunk: bytes) -> bytes:
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Take the next bytes of the keys that are there; the removed ones that this tells of."""
-        self._begin()
         lines = (self._rest + chunk).split(b"\n")
         self._rest = lines.pop()
-        removed: list[bytes] = []
-        for marked in lines:
-            self._take(marked[2:], marked[:1] == WRITTEN, removed)
         self.keys += len(lines)
-        return self._told(removed)
+        return self._told(self._taken(lines))
 
-    def finish(self) -> bytes:
+    def finish(self) -> Iterator[bytes]:
         """There are no more keys: the known ones that are left went."""
+        return self._told(self._passed(None))
+
+    def _taken(self, lines: Sequence[bytes]) -> Iterator[bytes]:
         self._begin()
-        removed: list[bytes] = []
-        while self._next is not None:
-            self._pass(self._next, removed)
+        for marked in lines:
+            line, written = marked[2:], marked[:1] == WRITTEN
+            if self._next != line:
+                yield from self._passed(fields_of(line))
+            self.written += written
+            if self._next == line:
+                if written:
+                    yield line
+                self._step()
+            elif written:
+                self.fresh += 1
+            else:
+                raise Unexplained(
+                    f"{self._table} has a row that was not there at the last backup and was not written since",
+                    "a full backup has it; report this",
+                )
+
+    def _passed(self, here: tuple[bytes, ...] | None) -> Iterator[bytes]:
+        """Go on to the known key that is here or after; to the end, if nowhere."""
+        self._begin()
+        while self._next is not None and (here is None or fields_of(self._next) < here):
+            if self._all_of_them:
+                yield self._next
             self._step()
-        return self._told(removed)
 
     def _begin(self) -> None:
         """Reading what is known blocks, so it begins in the thread that goes through it."""
@@ -128,41 +151,11 @@ class KeySieve:
             self._begun = True
             self._step()
 
-    def _take(self, line: bytes, written: bool, removed: list[bytes]) -> None:
-        known = self._next
-        if known != line:
-            here = fields_of(line)
-            while known is not None and fields_of(known) < here:
-                self._pass(known, removed)
-                known = self._step()
-        self.written += written
-        if known == line:
-            if written:
-                removed.append(line)
-            self._step()
-        elif written:
-            self.fresh += 1
-        else:
-            raise Unexplained(
-                f"{self._table} has a row that was not there at the last backup and was not written since",
-                "a full backup has it; report this",
-            )
-
-    def _pass(self, known: bytes, removed: list[bytes]) -> None:
-        removed.append(known)
-
-    def _step(self) -> bytes | None:
+    def _step(self) -> None:
         self._next = next(self._known, None)
         self.known += self._next is not None
-        return self._next
 
-    def _told(self, removed: list[bytes]) -> bytes:
-        self.removed += len(removed)
-        return b"".join([line + b"\n" for line in removed])
-
-
-class WrittenSieve(KeySieve):
-    """The same where only keys of written rows go by: of the others it is not known whether they went."""
-
-    def _pass(self, known: bytes, removed: list[bytes]) -> None:
-        pass
+    def _told(self, removed: Iterator[bytes]) -> Iterator[bytes]:
+        while some := list(islice(removed, AT_ONCE)):
+            self.removed += len(some)
+            yield b"".join([line + b"\n" for line in some])

@@ -30,7 +30,7 @@ from jobs.postgres.written import (
 from jobs.progress import OnProgress, Progress
 from jobs.replay import Rows
 from jobs.row_stream import AllOfThem, RowStream
-from jobs.sorted_keys import KeySieve, Step, WrittenSieve, known_keys, lines_of
+from jobs.sorted_keys import KeySieve, Step, known_keys, lines_of
 from jobs.table_copy import CopyOptions
 from storage.increments import Beside, TableDifference
 from storage.manifest import Part, Table
@@ -162,7 +162,8 @@ class _OneTable:
         """The keys to ask for, and what tells them from those that are known."""
         key, written = self.table.primary_key, self.how.written
         if self.how.method == "timestamp":
-            return written_keys_query(self.name, key, self.encoding, written), WrittenSieve(str(self.name), known)
+            query = written_keys_query(self.name, key, self.encoding, written)
+            return query, KeySieve(str(self.name), known, all_of_them=False)
         return marked_keys_query(self.name, key, self.encoding, written), KeySieve(str(self.name), known)
 
     async def _renewed(self) -> Part | None:

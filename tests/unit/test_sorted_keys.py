@@ -1,6 +1,7 @@
 """Sorted lists of keys: what is known after any steps, and which of it went."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from jobs.errors import Unexplained
 from jobs.postgres.copy_text import escaped
-from jobs.sorted_keys import KeySieve, Step, fields_of, known_keys, lines_of
+from jobs.sorted_keys import AT_ONCE, KeySieve, Step, fields_of, known_keys, lines_of
 from tests.windows import cut
 
 # Bytes below a tab, a tab and its escape, a backslash: what sorts differently before and after it is escaped.
@@ -51,7 +52,7 @@ def test_a_sieve_gives_what_went_and_what_was_written(
     written = now - before | data.draw(st.sets(st.sampled_from(sorted(now & before)))) if now & before else now - before
     sieve = KeySieve("t", iter(listed(before)))
     text = b"".join((b"1\t" if one in map(line, written) else b"0\t") + one + b"\n" for one in listed(now))
-    told = b"".join(map(sieve.feed, cut(text, data.draw(st.integers(1, 50))))) + sieve.finish()
+    told = b"".join(chain(*map(sieve.feed, cut(text, data.draw(st.integers(1, 50)))), sieve.finish()))
     assert list(lines_of([told])) == listed(before - now | (written & before))
     assert (sieve.keys, sieve.written, sieve.known) == (len(now), len(written), len(before))
     assert (sieve.removed, sieve.fresh) == (len(before - now | (written & before)), len(now - before))
@@ -59,7 +60,14 @@ def test_a_sieve_gives_what_went_and_what_was_written(
 
 def test_a_row_that_was_neither_known_nor_written_is_not_believed() -> None:
     with pytest.raises(Unexplained, match=r"public\.t"):
-        KeySieve("public.t", iter([b"a", b"c"])).feed(b"0\ta\n0\tb\n0\tc\n")
+        list(KeySieve("public.t", iter([b"a", b"c"])).feed(b"0\ta\n0\tb\n0\tc\n"))
+
+
+def test_however_many_keys_went_a_few_are_told_of_at_once() -> None:
+    known = (b"%07d" % number for number in range(3 * AT_ONCE))
+    sieve = KeySieve("t", known)
+    pieces = [len(piece.splitlines()) for piece in chain(sieve.feed(b"0\t%07d\n" % (2 * AT_ONCE)), sieve.finish())]
+    assert (sum(pieces), max(pieces)) == (3 * AT_ONCE - 1, AT_ONCE)
 
 
 def test_a_sieve_reads_nothing_before_it_is_fed() -> None:
