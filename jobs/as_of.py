@@ -140,7 +140,7 @@ async def as_of(
 
 def _stale(chain: Chain, point: Point, wanted: Sequence[Table]) -> tuple[str, ...]:
     """The tables that are known only as of an earlier moment."""
-    if chain.beside and point.is_exactly(chain.beside[-1]):
+    if point.is_exactly(chain.beside[-1] if chain.beside else chain.base):
         return ()
     return tuple(f"{one.schema_name}.{one.name}" for one in wanted if not one.identity)
 

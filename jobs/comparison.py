@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Literal
 
 from jobs.difference_chain import Previous
+from jobs.errors import Unexplained
 from jobs.postgres.written import stamped_since, written_since
 from storage.manifest import Table
 
@@ -35,7 +36,20 @@ class Comparison:
 
 
 def comparison(table: Table, previous: Previous, reason: str, stamps: Stamps | None) -> Comparison:
-    """How a table is compared. `reason`: why it is not in the change log; without `stamps` no column is believed."""
+    """How a table is compared. `reason`: why it is not in the change log; without `stamps` no column is believed.
+
+    Raises `Unexplained` where a column was believed before: what it did not tell of would never be seen.
+    """
+    how = _comparison(table, previous, reason, stamps)
+    if how.method == "xmin" and any(one.method == "timestamp" for one in previous.known(table).since):
+        raise Unexplained(
+            f"{table.schema_name}.{table.name} was followed by a column, which does not tell of all that changed",
+            "a full backup has it",
+        )
+    return how
+
+
+def _comparison(table: Table, previous: Previous, reason: str, stamps: Stamps | None) -> Comparison:
     by_xmin = written_since(previous.snapshot.xmin)
     if table.keys is None:
         return Comparison("whole", reason if table.primary_key else "it has no primary key", by_xmin)

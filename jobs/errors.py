@@ -4,7 +4,7 @@ JobError
 ├── NotThere          a backup or an object of it that was asked for is nowhere
 ├── Difference        verification found that bytes are not what was backed up
 ├── UnsafeTarget      a restore is refused, since it would make things worse
-├── Unexplained       a table cannot have come out of what was backed up before
+├── Unexplained       what became of a table cannot be told from what was backed up before
 └── NoPlace           no place took the backup
 """
 
@@ -37,7 +37,7 @@ class UnsafeTarget(JobError):
 
 
 class Unexplained(JobError):
-    """What is in a table cannot have come out of what was backed up of it before."""
+    """What became of a table cannot be told from what was backed up of it before."""
 
 
 class NoPlace(JobError):

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from jobs import table_difference
+from jobs.as_of import opened
 from jobs.catalogue import list_backups
 from jobs.errors import NotThere
 from jobs.full_backup import full_backup
@@ -155,6 +156,12 @@ async def test_only_the_moments_of_backups_can_be_had_and_the_nearest_are_named(
         await compared.backed_up(At(after.created_at + timedelta(seconds=1)))
 
 
+async def test_the_moment_of_the_full_backup_can_be_had_of_one_table_too(compared: Follower) -> None:
+    full = await compared.primary.manifest((await compared.compare()).base or "")
+    async with opened(compared.places, "", At(full.created_at), names=("parents",)) as made:
+        assert (made.manifest.id, made.stale) == (full.id, ())
+
+
 async def test_an_earlier_backup_is_what_was_there(compared: Follower) -> None:
     earlier = await compared.compare("INSERT INTO parents VALUES (950); UPDATE items SET note = 'then'")
     then = await compared.lines()
@@ -218,6 +225,16 @@ async def test_what_a_column_cannot_tell_is_said(stamped: Follower) -> None:
     full = await full_backup(stamped.source, Selection(), stamped.places, QUICK)
     assert full.kind == "full"
     await stamped.require_latest()
+
+
+async def test_what_a_column_did_not_tell_is_found_once_it_is_no_longer_believed(stamped: Follower) -> None:
+    await stamped.compare("UPDATE stamped SET v = 'y' WHERE id = 8")
+    exact = replace(stamped, capture=replace(stamped.capture, method="xmin"))
+    result = await exact.take()
+    assert result.kind == "full"
+    assert "public.stamped was followed by a column" in result.warnings[0]
+    await exact.compare()
+    await exact.require_latest()
 
 
 async def test_a_column_without_a_time_zone_is_not_believed(stamped: Follower) -> None:
