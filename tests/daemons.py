@@ -22,7 +22,7 @@ from daemon.app import open_app
 from daemon.settings import load_settings
 from jobs.catalogue import ListedBackup, list_backups
 from tests.conftest import Bucket
-from tests.programs import running_rowvault
+from tests.programs import Process, real_rowvault, running_rowvault
 from tests.servers import Database
 
 PATIENCE = 100.0
@@ -44,7 +44,7 @@ async def until(answer: Callable[[], Awaitable[T | None]], within: float = PATIE
 class RunningDaemon:
     """A daemon that was started, everything it has logged so far, and its address."""
 
-    process: asyncio.subprocess.Process
+    process: Process
     lines: list[Line] = field(default_factory=list)
     port: int = 0
     reading: asyncio.Task[None] | None = None
@@ -134,21 +134,22 @@ class RunningDaemon:
 
 
 @asynccontextmanager
-async def running_daemon(settings: Mapping[str, str]) -> AsyncIterator[RunningDaemon]:
+async def running_daemon(settings: Mapping[str, str], *, real: bool = False) -> AsyncIterator[RunningDaemon]:
     """`rowvault run` with these settings (without their prefix) on a free port, once it serves.
 
-    Incremental backups are taken only if the settings say when.
+    Incremental backups are taken only if the settings say when. A `real` one is a process of its own from the start.
     """
     impatient = {"CHECK_INTERVAL": "1s", "S3__RETRY_FOR": "1s", "SCHEDULE__INCREMENTAL": "off"}
-    async with serving_command("run", env=environment(impatient | dict(settings))) as daemon:
+    async with serving_command("run", env=environment(impatient | dict(settings)), real=real) as daemon:
         yield daemon
 
 
 @asynccontextmanager
-async def serving_command(command: str, env: Mapping[str, str]) -> AsyncIterator[RunningDaemon]:
+async def serving_command(command: str, env: Mapping[str, str], *, real: bool = False) -> AsyncIterator[RunningDaemon]:
     """A command that serves as the daemon on a free port, once it does."""
     usual = {"ROWVAULT_HTTP__PORT": "0", "ROWVAULT_LOG_FORMAT": "json"}
-    async with running_rowvault(command, env={**usual, **env}) as process:
+    start = real_rowvault if real else running_rowvault
+    async with start(command, env={**usual, **env}) as process:
         daemon = RunningDaemon(process)
         daemon.reading = asyncio.create_task(_read(process, daemon.lines))
         try:
@@ -159,7 +160,7 @@ async def serving_command(command: str, env: Mapping[str, str]) -> AsyncIterator
             await asyncio.wait([daemon.reading])
 
 
-async def _read(process: asyncio.subprocess.Process, lines: list[Line]) -> None:
+async def _read(process: Process, lines: list[Line]) -> None:
     assert process.stderr is not None
     async for line in process.stderr:
         lines += [json.loads(line) if line.startswith(b"{") else {"event": line.decode()}]

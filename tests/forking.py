@@ -15,8 +15,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from asyncio import StreamReader, StreamReaderProtocol
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -54,17 +55,12 @@ class Forked:
 @contextmanager
 def forked(args: Sequence[str], environment: Mapping[str, str], folder: Path, stdin: str = "") -> Iterator[Forked]:
     """Start one command in that folder, with that environment and no other."""
-    request = json.dumps([args, environment, str(folder)]).encode()
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
         given.write(stdin.encode())
         given.seek(0)
-        ours, theirs = socket.socketpair()
-        with ours:
-            with theirs:
-                handed = [theirs.fileno(), given.fileno(), out.fileno(), error.fileno()]
-                socket.send_fds(_forking_process(), [request], handed)
-            pid = int.from_bytes(ours.recv(PID_BYTES, socket.MSG_WAITALL), "big")
-            yield Forked(args, pid, ours, out.fileno(), error.fileno())
+        pid, answer = _begin(args, environment, folder, (given.fileno(), out.fileno(), error.fileno()))
+        with answer:
+            yield Forked(args, pid, answer, out.fileno(), error.fileno())
 
 
 def run_forked(
@@ -77,6 +73,81 @@ def run_forked(
         except TimeoutError:
             command.kill()
             raise
+
+
+class ForkedProcess:
+    """A command that goes on, with the face of `asyncio.subprocess.Process`. Belongs to the running loop."""
+
+    def __init__(self, pid: int, answer: socket.socket, stdout: StreamReader, stderr: StreamReader) -> None:
+        self.pid = pid
+        self.stdout = stdout
+        self.stderr = stderr
+        self.returncode: int | None = None
+        self._ended = asyncio.create_task(self._end(answer))
+
+    async def _end(self, answer: socket.socket) -> int:
+        self.returncode = int(await asyncio.get_running_loop().sock_recv(answer, PID_BYTES))
+        return self.returncode
+
+    async def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        return await asyncio.shield(self._ended)
+
+    async def communicate(self) -> tuple[bytes, bytes]:
+        """What it says until it ends, on stdout and on stderr."""
+        output, errors = await asyncio.gather(self.stdout.read(), self.stderr.read())
+        await self.wait()
+        return output, errors
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            with suppress(ProcessLookupError):  # it has ended by itself just now
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@asynccontextmanager
+async def forked_process(
+    args: Sequence[str], environment: Mapping[str, str], folder: Path
+) -> AsyncIterator[ForkedProcess]:
+    """A command that was started, its output in pipes; to be ended within the block."""
+    (out, told), (error, complained) = os.pipe(), os.pipe()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    try:
+        begun = await asyncio.to_thread(_begin, args, environment, folder, (nothing, told, complained))
+    finally:
+        for file in (nothing, told, complained):
+            os.close(file)
+    pid, answer = begun
+    with answer, ExitStack() as stack:
+        answer.setblocking(False)
+        yield ForkedProcess(pid, answer, await _reader(out, stack), await _reader(error, stack))
+
+
+async def _reader(pipe: int, stack: ExitStack) -> StreamReader:
+    reader = StreamReader()
+    connecting = asyncio.get_running_loop().connect_read_pipe(
+        lambda: StreamReaderProtocol(reader), os.fdopen(pipe, "rb")
+    )
+    transport, _ = await connecting
+    stack.callback(transport.close)
+    return reader
+
+
+def _begin(
+    args: Sequence[str], environment: Mapping[str, str], folder: Path, streams: Sequence[int]
+) -> tuple[int, socket.socket]:
+    """Have a command started with these for stdin, stdout and stderr: its number, and what will tell its exit code."""
+    request = json.dumps([args, environment, str(folder)]).encode()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        socket.send_fds(_forking_process(), [request], [theirs.fileno(), *streams])
+    return int.from_bytes(ours.recv(PID_BYTES, socket.MSG_WAITALL), "big"), ours
 
 
 def _text(file: int) -> str:

@@ -15,13 +15,14 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Literal
 
-from tests.forking import Forked, forked, run_forked
+from tests.forking import Forked, ForkedProcess, forked, forked_process, run_forked
 from tests.servers import Database, Server, program
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 PoolMode = Literal["session", "transaction"]
+Process = asyncio.subprocess.Process | ForkedProcess
 
 
 def free_port() -> int:
@@ -93,10 +94,20 @@ def started_rowvault(*args: str, env: Mapping[str, str]) -> Iterator[Forked]:
 
 
 @asynccontextmanager
-async def running_rowvault(
-    *args: str, env: Mapping[str, str] | None = None
-) -> AsyncIterator[asyncio.subprocess.Process]:
+async def running_rowvault(*args: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Process]:
     """A command of ours that goes on, its output in pipes; terminated at the end, killed if need be."""
+    with _folder("cwd") as folder:
+        environment = command_environment({"TMPDIR": str(folder), **(env or {})})
+        async with forked_process(args, environment, folder) as process:
+            try:
+                yield process
+            finally:
+                await _stop(process)
+
+
+@asynccontextmanager
+async def real_rowvault(*args: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Process]:
+    """The same as a process of its own from the start, for tests of signals and of how it looks from outside."""
     with _folder("cwd") as folder:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "daemon", *args),
@@ -147,7 +158,7 @@ async def _running(
         await _stop(process)
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
+async def _stop(process: Process) -> None:
     """Terminate a process, kill it if need be; its pipes are read out, else it might not end."""
     if process.returncode is None:
         process.terminate()

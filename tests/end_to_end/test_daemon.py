@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import CreateDatabase, new_bucket
 from tests.daemons import RunningDaemon, environment, listed, running_daemon, settings_for
-from tests.programs import free_port, rowvault, running_rowvault
+from tests.programs import free_port, real_rowvault, rowvault
 from tests.seaweed import S3Server
 from tests.servers import DEFAULT_MAJOR, Servers
 
@@ -165,7 +165,7 @@ async def test_what_cannot_be_right_stops_the_start(tmp_path: Path) -> None:
 
 async def test_interrupted_from_a_terminal_it_stops_as_cleanly(create_database: CreateDatabase, tmp_path: Path) -> None:
     env = environment(settings_for(await create_database(), tmp_path) | {"HTTP__PORT": "0"})
-    async with running_rowvault("run", env=env) as process:
+    async with real_rowvault("run", env=env) as process:
         assert process.stderr is not None
         await process.stderr.readuntil(b"serving health and metrics")
         process.send_signal(2)

@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from tests.daemons import processes_about, serving_command, until
-from tests.programs import rowvault, running_rowvault
+from tests.programs import real_rowvault, rowvault
 
 TABLES = {
     "AgentApproval",
@@ -80,7 +80,7 @@ async def test_once_runs_every_job_brings_two_rows_back_and_leaves_nothing(
 
 
 async def test_it_serves_as_the_daemon_until_ctrl_c_and_leaves_nothing(folder: Path) -> None:
-    async with serving_command("demo", env={"TMPDIR": str(folder)}) as daemon:
+    async with serving_command("demo", env={"TMPDIR": str(folder)}, real=True) as daemon:
 
         async def tables() -> set[str]:
             shown = [name for name in await daemon.metrics() if name.startswith("rowvault_table_backup_rows")]
@@ -103,7 +103,7 @@ async def test_stopped_while_it_prepares_it_leaves_nothing_either(folder: Path) 
     async def store_started() -> bool:
         return any("weed" in line for line in processes_about(str(folder)))
 
-    async with running_rowvault("demo", env={"TMPDIR": str(folder)}) as process:
+    async with real_rowvault("demo", env={"TMPDIR": str(folder)}) as process:
         await until(store_started)
         process.terminate()
         _, said = await process.communicate()

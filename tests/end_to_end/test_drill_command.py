@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import CreateDatabase
 from tests.daemons import environment, processes_about, running_daemon, settings_for, until
-from tests.programs import rowvault, running_rowvault
+from tests.programs import real_rowvault, rowvault
 from tests.servers import Database
 
 SHOP = """
@@ -145,7 +145,7 @@ async def test_what_a_killed_drill_left_is_swept_by_the_next(settings: dict[str,
         return not processes_about(str(temporary))
 
     env = environment(settings) | {"TMPDIR": str(temporary)}
-    async with running_rowvault("drill", env=env) as process:
+    async with real_rowvault("drill", env=env) as process:
         await until(server_runs)
         process.kill()
         await process.wait()
@@ -160,7 +160,7 @@ async def test_stopped_it_cleans_up(settings: dict[str, str], temporary: Path) -
         return any("-D" in line and "postgres" in line for line in processes_about(str(temporary)))
 
     env = environment(settings) | {"TMPDIR": str(temporary)}
-    async with running_rowvault("drill", env=env) as process:
+    async with real_rowvault("drill", env=env) as process:
         await until(server_runs)
         process.terminate()
         _, said = await process.communicate()

@@ -11,15 +11,21 @@ from tests.conftest import CreateDatabase
 from tests.daemons import RunningDaemon, environment, listed, running_daemon, settings_for
 from tests.programs import rowvault
 from tests.servers import Database
+from tests.sessions import holding
 
 SCHEMA = "CREATE TABLE events AS SELECT n, repeat(md5(n::text), 8) AS payload FROM generate_series(1, 4000) n"
 SLOW = {"RATE_LIMIT": "20kB"}
 
 
 @pytest.fixture
-async def settings(create_database: CreateDatabase, tmp_path: Path) -> dict[str, str]:
-    """A database of a megabyte and an empty folder."""
-    database: Database = await create_database(key="events", build=SCHEMA)
+async def database(create_database: CreateDatabase) -> Database:
+    """A database of a megabyte."""
+    return await create_database(key="events", build=SCHEMA)
+
+
+@pytest.fixture
+def settings(database: Database, tmp_path: Path) -> dict[str, str]:
+    """The database and an empty folder."""
     return settings_for(database, tmp_path)
 
 
@@ -34,16 +40,19 @@ async def test_two_replicas_started_together_take_one_full(settings: dict[str, s
         assert len(await listed(settings)) == 1
 
 
-async def test_a_replica_that_was_held_up_takes_no_backup_when_the_other_has_taken_it(settings: dict[str, str]) -> None:
-    async with running_daemon(settings | {"RATE_LIMIT": "150kB"}) as first:
-        await first.logged("backup begins")
-        async with running_daemon(settings) as second:
+async def test_a_replica_that_was_held_up_takes_no_backup_when_the_other_has_taken_it(
+    database: Database, settings: dict[str, str]
+) -> None:
+    async with running_daemon(settings | {"LOCK_TIMEOUT": "1m"}) as first, AsyncExitStack() as stack:
+        async with holding(database, "LOCK TABLE events"):
+            await first.logged("backup begins")
+            second = await stack.enter_async_context(running_daemon(settings))
             await second.logged("backup has to wait for another process")
-            await first.logged("backup committed")
-            await second.logged("another replica has taken this backup already")
-            await second.run_ended()
-            assert second.all_logged("backup begins") == []
-            assert len(await listed(settings)) == 1
+        await first.logged("backup committed")
+        await second.logged("another replica has taken this backup already")
+        await second.run_ended()
+        assert second.all_logged("backup begins") == []
+        assert len(await listed(settings)) == 1
 
 
 async def test_a_replica_held_up_says_by_whom_and_takes_over_when_that_one_is_killed(settings: dict[str, str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import CreateDatabase
 from tests.daemons import environment, listed, processes_about, running_daemon, sessions_of_ours, settings_for, until
-from tests.programs import rowvault, running_rowvault
+from tests.programs import real_rowvault, rowvault
 from tests.servers import Database
 
 SCHEMA = """
@@ -54,7 +54,7 @@ def children_for(database: Database) -> list[str]:
 
 
 async def test_sigterm_stops_an_idle_daemon_within_a_second(settings: dict[str, str]) -> None:
-    async with running_daemon(settings) as daemon:
+    async with running_daemon(settings, real=True) as daemon:
         await daemon.logged("backup committed")
         await daemon.run_ended()
         code, seconds = await daemon.terminate()
@@ -65,7 +65,7 @@ async def test_sigterm_stops_an_idle_daemon_within_a_second(settings: dict[str, 
 
 
 async def test_sigterm_lets_a_backup_finish_that_can_in_time(database: Database, settings: dict[str, str]) -> None:
-    async with running_daemon(settings | {"RATE_LIMIT": "600kB", "STOP_GRACE_SECONDS": "30"}) as daemon:
+    async with running_daemon(settings | {"RATE_LIMIT": "600kB", "STOP_GRACE_SECONDS": "30"}, real=True) as daemon:
         await copying(database)
         code, seconds = await daemon.terminate()
         assert code == 0
@@ -78,7 +78,7 @@ async def test_sigterm_lets_a_backup_finish_that_can_in_time(database: Database,
 async def test_sigterm_ends_a_backup_within_the_grace_and_nothing_of_it_is_left(
     database: Database, settings: dict[str, str]
 ) -> None:
-    async with running_daemon(settings | SLOW | {"STOP_GRACE_SECONDS": "4"}) as daemon:
+    async with running_daemon(settings | SLOW | {"STOP_GRACE_SECONDS": "4"}, real=True) as daemon:
         await copying(database)
         code, seconds = await daemon.terminate()
         assert code == 0
@@ -93,7 +93,7 @@ async def test_sigterm_ends_a_backup_within_the_grace_and_nothing_of_it_is_left(
 async def test_a_signal_ends_a_backup_by_hand_with_one_line_and_nothing_of_it_is_left(
     database: Database, settings: dict[str, str], number: signal.Signals
 ) -> None:
-    async with running_rowvault("backup", env=environment(settings | SLOW)) as process:
+    async with real_rowvault("backup", env=environment(settings | SLOW)) as process:
         await copying(database)
         process.send_signal(number)
         _, said = await process.communicate()
@@ -111,7 +111,7 @@ async def test_a_pg_dump_that_waits_is_ended_too(database: Database, settings: d
     async with database.connect() as other, other.transaction():
         # pg_dump locks every table of the schema, chosen or not.
         await other.execute("LOCK TABLE beside")
-        async with running_rowvault("backup", env=environment(settings | patient)) as process:
+        async with real_rowvault("backup", env=environment(settings | patient)) as process:
             await until(lambda: waits_for_a_lock(database))
             assert children_for(database)
             process.terminate()

@@ -6,7 +6,6 @@ import random
 import re
 import signal
 import time
-from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,7 +22,7 @@ from tests.daemons import PATIENCE, until
 from tests.faults.commands import off_site, opened, settings_of, succeed
 from tests.faults.gate import Gate, is_manifest, is_part
 from tests.faults.places import Objects, accounted_for, expire_leases, files, matches, require_whole
-from tests.programs import running_rowvault, started_rowvault
+from tests.programs import Process, running_rowvault, started_rowvault
 from tests.servers import Database
 
 MOMENTS = 20

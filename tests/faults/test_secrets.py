@@ -17,7 +17,7 @@ from tests.conftest import Bucket, CreateDatabase
 from tests.daemons import serving_command, until
 from tests.faults.commands import DONE, FAILED, IMPATIENT, USAGE, off_site, settings_of
 from tests.faults.places import contents
-from tests.programs import rowvault, running_rowvault
+from tests.programs import real_rowvault, rowvault
 from tests.servers import Database, Server
 
 SHOP = """
@@ -79,7 +79,7 @@ def arguments_and_environments(parent: int) -> dict[str, bytes]:
 
 async def test_a_backup(shop: Shop, tmp_path: Path, bucket: Bucket) -> None:
     settings = settings_of(shop.dsn, tmp_path / "backups", EXCLUDE_TABLES="public.notes") | off_site(bucket)
-    async with running_rowvault("backup", env=settings) as process:
+    async with real_rowvault("backup", env=settings) as process:
         async with shop.database.connect() as application, application.transaction():
             await application.execute("LOCK TABLE notes IN ACCESS EXCLUSIVE MODE")
             await waits_for_a_lock(shop.database)
@@ -120,7 +120,7 @@ async def test_a_restore_with_a_password_typed_in(shop: Shop, tmp_path: Path, cr
     assert (await rowvault("backup", env=settings)).returncode == DONE
     target = await create_database()
     await target.execute(HOLD)
-    async with running_rowvault("restore", "--yes", "--to", target.as_role("odd", PASSWORD), env=settings) as process:
+    async with real_rowvault("restore", "--yes", "--to", target.as_role("odd", PASSWORD), env=settings) as process:
         async with target.connect() as holder, holder.transaction():
             await holder.execute("SELECT pg_advisory_xact_lock(1)")
             await waits_for_a_lock(target)
