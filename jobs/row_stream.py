@@ -52,7 +52,7 @@ class RowStream:
     options: CopyOptions
 
     async def store(self, query: str, what: str, name: Callable[[int], str], sieve: Sieve) -> Part:
-        """Store what comes through the sieve, each piece under its name; `NO_ROWS` if nothing does."""
+        """Store what a query, which may sort, gives through the sieve; `NO_ROWS` if that is nothing."""
         handoff: Handoff[Encoded] = Handoff()
         async with task_group() as group:
             group.create_task(self.worker.run(self._encode(query, what, sieve, handoff)))
@@ -84,6 +84,6 @@ class RowStream:
         async def sink(chunk: bytes) -> None:
             await send(sieve.feed(chunk))
 
-        await copy_out(self.connection, query, what, sink, self.options.lost_after)
+        await copy_out(self.connection, query, what, sink, self.options.lost_after, sorts=True)
         await send(sieve.finish())
         await handoff.put(Encoded(*encoder.finish(), rows))

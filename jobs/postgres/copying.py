@@ -102,10 +102,13 @@ async def copy_out(
     sink: Sink,
     lost_after: float,
     form: Literal["text", "binary"] = "text",
+    *,
+    sorts: bool = False,
 ) -> int:
     """Stream a query's rows as COPY writes them into `sink`; return the number of rows that the server counted.
 
-    Raises `ConnectionLost` if the server sends nothing for so many seconds; how long `sink` takes does not count.
+    Raises `ConnectionLost` if the server sends nothing for so many seconds; how long `sink` takes does not count, nor,
+    if it `sorts`, how long it takes to the first row: of a large table that is many minutes.
     """
     now = asyncio.get_running_loop().time
 
@@ -115,7 +118,7 @@ async def copy_out(
         patience.reschedule(now() + lost_after)
 
     try:
-        async with asyncio.timeout(lost_after) as patience:
+        async with asyncio.timeout(None if sorts else lost_after) as patience:
             with translated(f"copying {what}"):
                 status = await connection.copy_from_query(query, output=take, format=form, encoding="UTF8")
     except TimeoutError as error:

@@ -11,15 +11,19 @@ from jobs.as_of import opened
 from jobs.catalogue import list_backups
 from jobs.errors import NotThere
 from jobs.full_backup import full_backup
+from jobs.key_lists import row_stream
 from jobs.points import At
 from jobs.postgres.catalogue import Selection
+from jobs.postgres.snapshot import open_snapshot
+from jobs.row_stream import AllOfThem
+from jobs.table_copy import CopyOptions
 from jobs.verify import verify_backup
 from storage.increments import Difference
 from tests.changes import BUILD, CHANGES
 from tests.conftest import CreateDatabase
 from tests.following import Follower, comparing
 from tests.places import Planter
-from tests.round_trip import QUICK
+from tests.round_trip import QUICK, memory
 from tests.servers import DEFAULT_MAJOR, Servers
 
 KEYS = r"""
@@ -129,6 +133,16 @@ async def test_the_list_of_keys_is_renewed_now_and_then(compared: Follower, monk
         renewed += any(table.keys for table in difference.beside.tables if table.name == "parents")
         await compared.require_latest()
     assert 1 <= renewed < 4
+
+
+async def test_the_server_may_sort_keys_for_as_long_as_it_takes(compared: Follower) -> None:
+    patience = CopyOptions(lost_after=0.2)
+    async with (
+        open_snapshot(compared.source, Selection(), QUICK.locks) as session,
+        row_stream(compared.source, session.snapshot.id, "keys", memory().backend, patience) as stream,
+    ):
+        stored = await stream.store("SELECT 1 FROM pg_catalog.pg_sleep(0.5)", "keys", str, AllOfThem())
+    assert stored.rows == 1
 
 
 async def test_it_is_verified_like_any_other(compared: Follower) -> None:
