@@ -101,11 +101,13 @@ async def accounted_for(repository: Repository) -> set[str]:
 async def expire_leases(repositories: Sequence[Repository]) -> None:
     """Let every lease in every place have expired already: its holder was killed, and a minute has gone by.
 
-    One that was just being written is gone by then: tests of sweeping prove that, for only files can be made older.
+    One that was just being written is gone by then, and so is an entry of the trail: tests of sweeping prove that, for
+    only files can be made older.
     """
     for repository in repositories:
-        async for unfinished in repository.backend.unfinished("leases/"):
-            await repository.backend.discard(unfinished)
+        for prefix in ("leases/", "trail/"):
+            async for unfinished in repository.backend.unfinished(prefix):
+                await repository.backend.discard(unfinished)
         for lease in await list_leases(repository.backend):
             expired = {"backup": lease.backup, "expires_at": LONG_AGO.isoformat()}
             await put(repository.backend, lease.name, json.dumps(expired).encode())
