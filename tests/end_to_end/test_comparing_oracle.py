@@ -21,7 +21,7 @@ from tests.following import Follower, Lines, comparing, lines_of
 from tests.servers import MAJORS, own_server
 from tests.working import BUILD, Barrier, Worker
 
-SECONDS = LOG_SECONDS / 2
+SECONDS = LOG_SECONDS / 4
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The oracle: while many sessions work and backups are taken, moments are remembered; each must come back as it was.
 
-ROWVAULT_ORACLE_SECONDS    how long the work goes on (default 15)
+ROWVAULT_ORACLE_SECONDS    how long the work goes on (default 30)
 ROWVAULT_ORACLE_SEED       repeats a run, as far as chance allows; it is printed, and chooses the server's version
 """
 
@@ -27,7 +27,7 @@ from tests.following import Follower, Lines, following, lines_of
 from tests.servers import MAJORS, Database, Server, own_server
 from tests.working import BUILD, Barrier, Worker
 
-SECONDS = float(os.environ.get("ROWVAULT_ORACLE_SECONDS", "15"))
+SECONDS = float(os.environ.get("ROWVAULT_ORACLE_SECONDS", "30"))
 SEED = int(os.environ.get("ROWVAULT_ORACLE_SEED", random.randrange(1_000_000)))
 WORKERS = 4
 WINDOWS = (100_000, 1 << 28)
