@@ -34,6 +34,7 @@ _SETTINGS = """
     SET tcp_keepalives_interval = 10;
     SET tcp_keepalives_count = 3;
 """
+_NEWER = ((14, "idle_session_timeout"), (17, "transaction_timeout"))
 
 Connection: TypeAlias = asyncpg.Connection
 
@@ -109,8 +110,9 @@ async def set_up(connection: Connection, purpose: str) -> None:
     with translated("setting up the session"):
         await connection.execute(_SETTINGS)
         await connection.execute("SELECT pg_catalog.set_config('application_name', $1, false)", f"rowvault: {purpose}")
-        if connection.get_server_version().major >= 17:
-            await connection.execute("SET transaction_timeout = 0")
+        major = connection.get_server_version().major
+        newer = [f"SET {setting} = 0" for since, setting in _NEWER if major >= since]
+        await connection.execute("; ".join(newer))
 
 
 @asynccontextmanager

@@ -89,11 +89,13 @@ async def test_a_session_sees_everything_and_says_it_exactly(database: Database)
         ALTER DATABASE "{database.name}" SET statement_timeout = '1s';
         ALTER DATABASE "{database.name}" SET idle_in_transaction_session_timeout = '1s';
         ALTER DATABASE "{database.name}" SET transaction_timeout = '1s';
+        ALTER DATABASE "{database.name}" SET idle_session_timeout = '1s';
         """
     )
     async with session(Source(database.dsn), "test") as connection:
         names = [
             *("row_security", "statement_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"),
+            "idle_session_timeout",
             *("search_path", "extra_float_digits", "DateStyle", "IntervalStyle", "bytea_output", "TimeZone"),
             *("client_encoding", "application_name"),
         ]
@@ -103,6 +105,7 @@ async def test_a_session_sees_everything_and_says_it_exactly(database: Database)
         "statement_timeout": "0",
         "idle_in_transaction_session_timeout": "0",
         "transaction_timeout": "0",
+        "idle_session_timeout": "0",
         "search_path": '""',
         "extra_float_digits": "3",
         "DateStyle": "ISO, YMD",
