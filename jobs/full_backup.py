@@ -208,6 +208,7 @@ async def _copy(taking: _Taking, session: SnapshotSession, backup_id: str, mirro
     try:
         async with alongside(session.watch()):
             manifest = await _store_everything(taking, session.snapshot, inventory, settings_sql, backup_id, mirrors)
+            await session.make_durable()
             await session.confirm()
             return manifest
     except Exception:

@@ -70,6 +70,7 @@ async def store_differences(
             how, known = tables[table.oid], previous.known(table)
             one = _OneTable(stream, repository, backup_id, table, how, known, previous.base.source.encoding)
             found.append(await one.difference())
+        await session.make_durable()
         await session.confirm()
     return Beside(
         previous=previous.id,

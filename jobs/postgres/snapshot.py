@@ -15,7 +15,7 @@ from typing import NoReturn
 import asyncpg
 
 from jobs.postgres.catalogue import Chosen, Relation, Selection, ancestry, choose, read_relations
-from jobs.postgres.connection import Connection, Source, connect
+from jobs.postgres.connection import Connection, Source, connect, session
 from jobs.postgres.errors import SESSION_FAULTS, ConnectionLost, Contended, MissingPrivilege, translated
 from jobs.postgres.identifiers import TableName, qualified
 
@@ -56,6 +56,7 @@ class SnapshotSession:
     relations: tuple[Relation, ...]
     chosen: Chosen
     limits: LockLimits
+    _source: Source
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def watch(self) -> NoReturn:
@@ -80,19 +81,43 @@ class SnapshotSession:
         """
         await self._impatient()
 
+    async def make_durable(self) -> None:
+        """Have the server flush all that the snapshot saw; `confirm` afterwards tells that it did not crash before.
+
+        With `synchronous_commit = off` a crash takes back what was committed just before it, and gives its xids to
+        others, whose rows would then look as old as those that were seen.
+        """
+        if await self._ask(_UNFLUSHED, self.snapshot.lsn) is None:
+            return
+        with translated("making durable what was backed up"):
+            async with session(self._source, "flush") as connection:
+                # A commit flushes all before it. Nobody need read the message.
+                await connection.execute("SET synchronous_commit = local")
+                await connection.execute("SELECT pg_catalog.pg_logical_emit_message(true, 'rowvault', '')")
+
     async def _impatient(self) -> asyncpg.Record | None:
         """Somebody who has waited too long on our locks."""
+        # Without this, a transaction keeps seeing the sessions it saw first.
+        await self._ask("SELECT pg_catalog.pg_stat_clear_snapshot()")
+        return await self._ask(_WAITERS, self.limits.give_way_after)
+
+    async def _ask(self, query: str, *values: object) -> asyncpg.Record | None:
+        """The first row, one question at a time."""
         try:
             async with asyncio.timeout(self.limits.lost_after), self._turn:
-                # Without this, a transaction keeps seeing the sessions it saw first.
-                await self.connection.execute("SELECT pg_catalog.pg_stat_clear_snapshot()")
-                return await self.connection.fetchrow(_WAITERS, self.limits.give_way_after)
+                return await self.connection.fetchrow(query, *values)
         except SESSION_FAULTS as error:
             raise ConnectionLost(
                 f"the session that holds the snapshot was lost: {str(error) or 'no answer'}",
                 "nothing was committed; run the backup again, and see the server's log",
             ) from error
 
+
+# What a standby replayed, it has flushed.
+_UNFLUSHED = """
+    SELECT WHERE CASE WHEN pg_catalog.pg_is_in_recovery() THEN false
+                      ELSE pg_catalog.pg_current_wal_flush_lsn() < $1::text::pg_catalog.pg_lsn END
+"""
 
 _WAITERS = """
     WITH waiting AS (
@@ -134,7 +159,7 @@ async def open_snapshot(
         chosen = choice(relations)
         if _identities(chosen) != _identities(expected):
             raise Contended("tables came, went or changed names while they were locked", "run the backup again")
-        yield SnapshotSession(connection, snapshot, relations, chosen, limits)
+        yield SnapshotSession(connection, snapshot, relations, chosen, limits, source)
     finally:
         connection.terminate()
 

@@ -17,7 +17,7 @@ from tests.daemons import until
 from tests.faults.commands import DIFFERENCE, document, off_site, opened, refuse, settings_of, succeed
 from tests.faults.gate import Gate, Kind, is_manifest
 from tests.faults.places import Objects, accounted_for, expire_leases, require_whole
-from tests.following import Follower, following
+from tests.following import Follower, comparing, following
 from tests.places import Planter
 from tests.programs import rowvault, running_rowvault
 from tests.servers import Database, own_server
@@ -109,6 +109,23 @@ async def test_a_server_that_crashes_after_each_window_makes_nothing_be_lost_or_
         await require_nothing_lost_or_twice(follower, 4 * 5 + 5 + 10 + 15 + 20)
         for moment, lines in moments:
             assert await follower.backed_up(At(moment)) == lines
+
+
+async def test_a_crash_takes_nothing_back_that_a_backup_has() -> None:
+    """Else its xids would be given again, and rows that were written under them look as if they had been seen."""
+    async with own_server(checkpoint_timeout="1d", wal_writer_delay="10s", synchronous_commit="off") as server:
+        database = await server.create()
+        await database.execute(TABLE)
+        await database.execute("CHECKPOINT")
+        follower = comparing(database)
+        for number, kind in enumerate(("full", "incremental"), 1):
+            await database.execute("INSERT INTO items SELECT FROM generate_series(1, 5)")
+            assert (await follower.take()).kind == kind
+            await server.embedded.stop(immediate=True)
+            await server.embedded.start()
+            await database.execute(f"UPDATE items SET n = {number} WHERE id = 3")
+            assert (await follower.take()).kind == "incremental"
+            await follower.require_latest()
 
 
 @dataclass(frozen=True)
