@@ -116,7 +116,7 @@ class IncrementalSettings(_Group):
     method: Literal["auto", "wal", "xmin", "timestamp"] = Field(
         "auto",
         description="How changes are found: wal (the change log), xmin (tables are compared), timestamp (likewise, by a"
-        " column, which misses rows that went); auto: wal where it can be, else xmin.",
+        " column, which misses rows changed without it); auto: wal where it can be, else xmin.",
     )
     timestamp_columns: Names = Field(
         ("updated_at",),

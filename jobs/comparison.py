@@ -27,7 +27,7 @@ class Stamps:
 class Comparison:
     """How one table is compared, and why so. `written` is an SQL condition, true of rows that may be new.
 
-    By `timestamp` neither rows that went are seen nor those that were changed without their column.
+    By `timestamp` rows that were changed without their column are not seen.
     """
 
     method: Literal["xmin", "timestamp", "whole"]

@@ -91,7 +91,7 @@ def warnings(tables: Sequence[TableDifference]) -> tuple[str, ...]:
 
 _WHAT_TO_KNOW = {
     "whole": "is copied whole whenever it changed",
-    "timestamp": "is followed by a column, so that rows which went, or changed without it, are not seen,"
+    "timestamp": "is followed by a column, so that rows which changed without it are not seen,"
     " and a restore may fail where they break a unique or foreign key",
 }
 

@@ -76,8 +76,8 @@ def _judge_stamped(stamped: Collection[TableLog]) -> list[Finding]:
     if not stamped:
         return []
     message = (
-        f"INCREMENTAL__METHOD is timestamp: in {some([log.table for log in stamped])}, rows that went,"
-        " or changed without their column, are not seen until the next full backup"
+        f"INCREMENTAL__METHOD is timestamp: in {some([log.table for log in stamped])}, rows that changed"
+        " without their column are not seen until the next full backup"
     )
     return [Finding(CAPTURE, "warning", message, "ROWVAULT_INCREMENTAL__METHOD=auto finds them")]
 

@@ -72,7 +72,7 @@ class Stretch:
 
     @property
     def by_column(self) -> bool:
-        """Whether rows that went, or were changed without their column, are not seen."""
+        """Whether rows that were changed without their column are not seen."""
         return any(map(self._by_column, self.chain.beside))
 
     def _by_column(self, step: Incremental) -> bool:

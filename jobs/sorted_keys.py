@@ -91,18 +91,16 @@ def _turns(lines: Iterable[bytes], number: int, *, there: bool) -> Iterator[_Tur
 
 
 class KeySieve:
-    """Takes keys of a table as they are now, sorted and marked; gives those known ones that went or were written.
+    """Takes all keys of a table as they are now, sorted and marked; gives those known ones that went or were written.
 
-    `all_of_them` are taken; else those of written rows only, and of the others it is not known whether they went.
     `keys`, `written` and `known` count what went by, `fresh` the written ones that were not known. Raises `Unexplained`
     for one that is neither known nor written since. Implements `Sieve`, in bounded memory however many go.
     """
 
-    def __init__(self, table: str, known: Iterator[bytes], *, all_of_them: bool = True) -> None:
+    def __init__(self, table: str, known: Iterator[bytes]) -> None:
         self.keys = self.written = self.known = self.fresh = self.removed = 0
         self._table = table
         self._known = known
-        self._all_of_them = all_of_them
         self._rest = b""
         self._next: bytes | None = None
         self._begun = False
@@ -141,8 +139,7 @@ class KeySieve:
         """Go on to the known key that is here or after; to the end, if nowhere."""
         self._begin()
         while self._next is not None and (here is None or fields_of(self._next) < here):
-            if self._all_of_them:
-                yield self._next
+            yield self._next
             self._step()
 
     def _begin(self) -> None:

@@ -23,8 +23,6 @@ from jobs.postgres.snapshot import SnapshotSession
 from jobs.postgres.written import (
     count_query,
     marked_keys_query,
-    written_count_query,
-    written_keys_query,
     written_rows_query,
 )
 from jobs.progress import OnProgress, Progress
@@ -112,7 +110,8 @@ class _OneTable:
             rows=rows,
             changes=0,
         )
-        if not fresh and rows == self.known.rows:
+        # A column may be wrong of a row that came, so that it makes up for one that went.
+        if not fresh and rows == self.known.rows and self.how.method != "timestamp":
             return same
         if self.known.keys is None:
             whole = await self._whole()
@@ -120,12 +119,9 @@ class _OneTable:
         return await self._changed(same, self.known.keys)
 
     async def _count(self) -> tuple[int, int]:
-        """How many rows there are, as far as is seen, and how many were written."""
-        connection, written = self.stream.connection, self.how.written
+        """How many rows there are, and how many were written."""
         with translated(f"counting the rows of {self.name}"):
-            if self.how.method == "timestamp":
-                return self.known.rows, await connection.fetchval(written_count_query(self.name, written))
-            row = await connection.fetchrow(count_query(self.name, written))
+            row = await self.stream.connection.fetchrow(count_query(self.name, self.how.written))
         return row["rows"], row["written"]
 
     async def _whole(self) -> Part:
@@ -141,17 +137,16 @@ class _OneTable:
             AllOfThem(),
         )
         with ExitStack() as reading:
-            query, sieve = self._comparing(self._known_keys(listed, reading))
+            sieve = KeySieve(str(self.name), self._known_keys(listed, reading))
+            query = marked_keys_query(self.name, self.table.primary_key, self.encoding, self.how.written)
             removed = await self.stream.store(query, f"the keys of {self.name}", self._named("removed"), sieve)
-        seen = same.rows if self.how.method == "xmin" else added.rows
-        if (sieve.keys, sieve.written, sieve.known) != (seen, added.rows, self.known.rows):
+        if (sieve.keys, sieve.written, sieve.known) != (same.rows, added.rows, self.known.rows):
             raise Unexplained(
                 f"{self.name} does not fit what was backed up of it: {sieve.known} of {self.known.rows} keys are known",
                 "a full backup has it; report this",
             )
         return same.model_copy(
             update={
-                "rows": self.known.rows - sieve.removed + added.rows,
                 "changes": sieve.removed + sieve.fresh,
                 "removed": removed if removed.rows else None,
                 "added": added if added.rows else None,
@@ -159,17 +154,9 @@ class _OneTable:
             }
         )
 
-    def _comparing(self, known: Iterator[bytes]) -> tuple[str, KeySieve]:
-        """The keys to ask for, and what tells them from those that are known."""
-        key, written = self.table.primary_key, self.how.written
-        if self.how.method == "timestamp":
-            query = written_keys_query(self.name, key, self.encoding, written)
-            return query, KeySieve(str(self.name), known, all_of_them=False)
-        return marked_keys_query(self.name, key, self.encoding, written), KeySieve(str(self.name), known)
-
     async def _renewed(self) -> Part | None:
-        """A list of all keys, if it is time for one; where not all rows are seen, it would not fit what is known."""
-        if self.how.method == "timestamp" or len(self.known.since) < RENEW_AFTER:
+        """A list of all keys, if it is time for one."""
+        if len(self.known.since) < RENEW_AFTER:
             return None
         return await store_keys(self.stream, self.backup_id, self.name, self.table.primary_key, self.encoding)
 

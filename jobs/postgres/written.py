@@ -33,11 +33,6 @@ def count_query(table: TableName, written: str) -> str:
     )
 
 
-def written_count_query(table: TableName, written: str) -> str:
-    """How many rows were written."""
-    return f"SELECT pg_catalog.count(*) FROM ONLY {qualified(table)} WHERE {written}"
-
-
 def keys_query(table: TableName, key: Sequence[str], encoding: str) -> str:
     """All keys, sorted."""
     return f"SELECT {column_list(key)} FROM ONLY {qualified(table)} {_sorted(key, encoding)}"
@@ -47,11 +42,6 @@ def marked_keys_query(table: TableName, key: Sequence[str], encoding: str, writt
     """All keys, sorted, each after a 1 if its row was written, else a 0."""
     marked = f"({written})::pg_catalog.int4"
     return f"SELECT {marked}, {column_list(key)} FROM ONLY {qualified(table)} {_sorted(key, encoding)}"
-
-
-def written_keys_query(table: TableName, key: Sequence[str], encoding: str, written: str) -> str:
-    """The keys of rows that were written, sorted, each after a 1."""
-    return f"SELECT 1, {column_list(key)} FROM ONLY {qualified(table)} WHERE {written} {_sorted(key, encoding)}"
 
 
 def written_rows_query(
