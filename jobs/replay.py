@@ -13,7 +13,7 @@ from jobs.postgres.pgoutput import UNCHANGED, Change
 from storage.errors import Corrupt
 from storage.manifest import Table
 
-ROOM = 32 * 1024 * 1024
+ROOM = 24 * 1024 * 1024
 STATE = 250  # bytes that a state takes in memory beside its key and its line, about
 AT_ONCE = 10_000  # keys that are looked up together; SQLite takes some 30,000
 
