@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -27,7 +28,8 @@ StartPrometheus = Callable[[str], Awaitable[str]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let what is temporary be in memory."""
+    """Let what is temporary be in memory, and an interrupt be one, though whoever began the suite ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     stack = ExitStack()
     stack.enter_context(in_memory())
     config.add_cleanup(stack.close)
