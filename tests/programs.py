@@ -3,7 +3,6 @@
 import asyncio
 import os
 import pwd
-import signal
 import socket
 import sys
 import tempfile
@@ -117,8 +116,6 @@ async def real_rowvault(*args: str, env: Mapping[str, str] | None = None) -> Asy
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            # Whoever runs the tests in the background of a script has them ignore it, and all that they start.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             yield process
