@@ -16,7 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from daemon.cli import cli, main
+from daemon.cli import cli
 from tests.daemons import environment, settings_for
 from tests.programs import command_environment, rowvault
 from tests.servers import DEFAULT_MAJOR, Servers
@@ -188,15 +188,9 @@ async def test_an_empty_repository_says_what_to_do(env: dict[str, str], tmp_path
 
 
 @pytest.mark.parametrize("args", [["nope"], ["list", "--nope"], ["show"], ["verify"]])
-def test_a_wrong_command_line_is_exit_2_and_one_line(
-    args: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["rowvault", *args])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    first, second = captured.err.splitlines()
+async def test_a_wrong_command_line_is_exit_2_and_one_line(args: list[str]) -> None:
+    done = await rowvault(*args, env={})
+    assert (done.returncode, done.stdout) == (2, "")
+    first, second = done.stderr.splitlines()
     assert first.startswith("error: ")
     assert second.startswith("  to do: ")
