@@ -107,7 +107,7 @@ def describe_schema_only(inventory: Inventory) -> tuple[stored.SchemaOnly, ...]:
         )
         for relation in inventory.relations
         if relation.kind in _KINDS
-        and relation.table.schema in inventory.schemas
+        and relation.table.schema in inventory.scope.schemas
         and relation.oid not in with_rows
         and not relation.of_extension
     )
@@ -188,6 +188,6 @@ def describe_warnings(lineage: Lineage, inventory: Inventory, missing: stored.No
         for key in missing.foreign_keys
     ]
     views = [relation for relation in inventory.relations if relation.kind == "m"]
-    if any(view.table.schema in inventory.schemas for view in views):
+    if any(view.table.schema in inventory.scope.schemas for view in views):
         warnings.append("materialized views are kept as definitions: restoring fills them anew")
     return tuple(warnings)

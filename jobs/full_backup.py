@@ -6,7 +6,7 @@ that slow storage never holds the snapshot.
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,14 +30,14 @@ from jobs.key_lists import store_key_lists
 from jobs.leasing import leased
 from jobs.log_position import LogPosition, log_position
 from jobs.offsite import Mirror, mirrored
-from jobs.postgres.catalogue import Selection
+from jobs.postgres.catalogue import Chosen, Selection, TableShape
 from jobs.postgres.connection import Source, session
-from jobs.postgres.copying import PartPlan
+from jobs.postgres.copying import PartPlan, plan_copying
 from jobs.postgres.identifiers import TableName
-from jobs.postgres.inventory import Inventory, read_inventory
+from jobs.postgres.inventory import Inventory, Scope, read_chosen_shapes, read_inventory, read_scope
 from jobs.postgres.role_settings import read_role_settings
 from jobs.postgres.snapshot import LockLimits, Snapshot, SnapshotSession, open_snapshot
-from jobs.postgres.tools import Tools, find_tools
+from jobs.postgres.tools import Tools, newest_for, tools_at_hand
 from jobs.preparing import Ready, identify, make_ready
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome, VerifyResult
@@ -50,6 +50,8 @@ from storage.manifest import Dump, Gap, Manifest, Part, Table
 from storage.manifest import Sequence as StoredSequence
 from storage.names import check_label, new_backup_id
 from storage.repository import Repository
+
+Shapes = Mapping[int, TableShape]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,10 @@ async def full_backup(
     """
     check_label(options.label)
     started = time.monotonic()
-    lineage = await identify(source)
-    tools = await asyncio.to_thread(find_tools, lineage.major, options.pg_bin)
+    async with task_group() as group:
+        at_hand = group.create_task(asyncio.to_thread(tools_at_hand, options.pg_bin))
+        lineage = await identify(source)
+    tools = newest_for(lineage.major, at_hand.result())
     ready = await make_ready(lineage, repositories, adopt=options.adopt)
     taking = await _taking(source, selection, ready, tools, options, on_progress)
     manifest, committed = await giving_way(lambda: _attempt(taking), options.attempts, on_progress)
@@ -203,11 +207,11 @@ async def _commit(primary: Repository, manifest: Manifest) -> None:
 
 async def _copy(taking: _Taking, session: SnapshotSession, backup_id: str, mirrors: list[Mirror]) -> Manifest:
     """Copy everything; on failure remove what was written, since a full disk should not stay full."""
-    inventory = await read_inventory(session)
+    scope = await read_scope(session)
     settings_sql = await read_role_settings(session.connection)
     try:
         async with alongside(session.watch()):
-            manifest = await _store_everything(taking, session.snapshot, inventory, settings_sql, backup_id, mirrors)
+            manifest = await _store_everything(taking, session, scope, settings_sql, backup_id, mirrors)
             await session.make_durable()
             await session.confirm()
             return manifest
@@ -219,22 +223,24 @@ async def _copy(taking: _Taking, session: SnapshotSession, backup_id: str, mirro
 
 async def _store_everything(
     taking: _Taking,
-    snapshot: Snapshot,
-    inventory: Inventory,
+    session: SnapshotSession,
+    scope: Scope,
     settings_sql: str,
     backup_id: str,
     mirrors: list[Mirror],
 ) -> Manifest:
     """Store schema and rows side by side, then what is made of both. Mirrors are offered each object that is there."""
     backend, lock_timeout = taking.primary.backend, taking.options.locks.lock_timeout
+    snapshot, chosen = session.snapshot, session.chosen
     async with task_group() as group:
         schema = group.create_task(
-            copy_schema(
-                taking.tools, taking.source, snapshot.id, inventory, settings_sql, backup_id, backend, lock_timeout
-            )
+            copy_schema(taking.tools, taking.source, snapshot.id, scope, settings_sql, backup_id, backend, lock_timeout)
         )
-        keys = group.create_task(_store_keys(taking, snapshot, inventory, backup_id, mirrors))
-        parts = await _store_rows(taking, snapshot, inventory, backup_id, mirrors)
+        shapes = await read_chosen_shapes(session)
+        reading = group.create_task(read_inventory(session, scope, shapes))
+        keys = group.create_task(_store_keys(taking, snapshot, chosen, shapes, backup_id, mirrors))
+        parts = await _store_rows(taking, snapshot, chosen, shapes, backup_id, mirrors)
+    inventory = reading.result()
     tables = describe_tables(inventory, parts_by_table(parts), keys.result(), taking.logged)
     sequences = describe_sequences(inventory.sequences)
     dump = await store_dump(backend, backup_id, taking.tools, inventory, schema.result(), tables, sequences)
@@ -244,10 +250,10 @@ async def _store_everything(
 
 
 async def _store_rows(
-    taking: _Taking, snapshot: Snapshot, inventory: Inventory, backup_id: str, mirrors: list[Mirror]
+    taking: _Taking, snapshot: Snapshot, chosen: Chosen, shapes: Shapes, backup_id: str, mirrors: list[Mirror]
 ) -> list[tuple[PartPlan, Part]]:
     copying = taking.options.copying
-    plans = inventory.parts(copying.pages_per_part)
+    plans = plan_copying(chosen, shapes, copying.pages_per_part)
     total = sum(plan.weight for plan in plans)
     done = 0
     stored: list[tuple[PartPlan, Part]] = []
@@ -265,11 +271,11 @@ async def _store_rows(
 
 
 async def _store_keys(
-    taking: _Taking, snapshot: Snapshot, inventory: Inventory, backup_id: str, mirrors: list[Mirror]
+    taking: _Taking, snapshot: Snapshot, chosen: Chosen, shapes: Shapes, backup_id: str, mirrors: list[Mirror]
 ) -> dict[TableName, Part]:
     """Store lists of keys, in a session of its own beside those that copy rows."""
-    beside = [one for one in inventory.chosen.relations if taking.keys and one.oid not in taking.logged]
-    keys = [(one.table, key) for one in beside if (key := inventory.shapes[one.oid].copied_key)]
+    beside = [one for one in chosen.relations if taking.keys and one.oid not in taking.logged]
+    keys = [(one.table, key) for one in beside if (key := shapes[one.oid].copied_key)]
     encoding = taking.ready.lineage.encoding
 
     def on_list(listed: Part) -> None:

@@ -9,7 +9,7 @@ from jobs.concurrency import task_group
 from jobs.instructions import INSTRUCTIONS, load_script
 from jobs.postgres.connection import Source
 from jobs.postgres.ddl import dump_roles, dump_schema, schema_as_sql
-from jobs.postgres.inventory import Inventory
+from jobs.postgres.inventory import Inventory, Scope
 from jobs.postgres.tools import Tools
 from storage.backends.protocol import Backend
 from storage.codecs import Tally
@@ -30,7 +30,7 @@ async def copy_schema(
     tools: Tools,
     source: Source,
     snapshot_id: str,
-    inventory: Inventory,
+    scope: Scope,
     settings_sql: str,
     backup_id: str,
     backend: Backend,
@@ -42,7 +42,7 @@ async def copy_schema(
         archive = Path(folder) / "schema.dump"
         async with task_group() as group:
             roles = group.create_task(dump_roles(tools, source))
-            await _dump_archive(tools, source, snapshot_id, inventory, lock_timeout, archive)
+            await _dump_archive(tools, source, snapshot_id, scope, lock_timeout, archive)
             sql = await schema_as_sql(tools, archive)
         dumped = await asyncio.to_thread(archive.read_bytes)
     return SchemaFiles(
@@ -53,11 +53,11 @@ async def copy_schema(
 
 
 async def _dump_archive(
-    tools: Tools, source: Source, snapshot_id: str, inventory: Inventory, lock_timeout: float, archive: Path
+    tools: Tools, source: Source, snapshot_id: str, scope: Scope, lock_timeout: float, archive: Path
 ) -> None:
-    extensions = [extension.name for extension in inventory.extensions]
+    extensions = [extension.name for extension in scope.extensions]
     with archive.open("wb") as file:
-        async for block in dump_schema(tools, source, snapshot_id, inventory.schemas, extensions, lock_timeout):
+        async for block in dump_schema(tools, source, snapshot_id, scope.schemas, extensions, lock_timeout):
             await asyncio.to_thread(file.write, block)
 
 
@@ -76,10 +76,10 @@ async def store_dump(
     instructions = INSTRUCTIONS.format(id=backup_id, tool=tools.version)
     return Dump(
         tool=f"pg_dump {tools.version}",
-        schemas=inventory.schemas,
+        schemas=inventory.scope.schemas,
         extensions=tuple(
             Extension(name=extension.name, version=extension.version, schema_name=extension.schema)
-            for extension in inventory.extensions
+            for extension in inventory.scope.extensions
         ),
         roles=inventory.roles,
         servers=inventory.servers,

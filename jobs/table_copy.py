@@ -46,6 +46,8 @@ class _Copied:
 # Small parts come finished, many at a time; of others come the blocks; None ends a stream.
 _Stream = Handoff[_Copied | list[_Copied] | None]
 SMALL_BYTES = 1024 * 1024
+# To write files takes the interpreter's lock from who copies, again and again: better many at once.
+SMALL_PARTS = 500
 
 
 async def copy_tables(
@@ -91,18 +93,20 @@ async def _encode_all(
 ) -> None:
     """In the worker's thread: copy parts until none is left, which None says."""
     limit = RateLimit(options.rate_limit / options.streams) if options.rate_limit else None
+    small: list[_Copied] = []
+    gathered = 0
     for batch in waiting:
         await lock_nowait(connection, [part.table for part in batch], options.lost_after)
-        small: list[_Copied] = []
         for part in batch:
             copied = await _encode(connection, part, options, limit, handoff)
             if copied is not None:
                 small.append(copied)
-            if sum(len(one.encoded.block.data) for one in small) >= SMALL_BYTES:
+                gathered += len(copied.encoded.block.data)
+            if len(small) == SMALL_PARTS or gathered >= SMALL_BYTES:
                 await handoff.put(small)
-                small = []
-        if small:
-            await handoff.put(small)
+                small, gathered = [], 0
+    if small:
+        await handoff.put(small)
     await handoff.put(None)
 
 

@@ -5,11 +5,11 @@ A table is cut into parts by ranges of its pages (ctid), so that several streams
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jobs.postgres.catalogue import Relation, TableShape
+from jobs.postgres.catalogue import Chosen, Relation, TableShape
 from jobs.postgres.connection import Connection
 from jobs.postgres.errors import ConnectionLost, translated
 from jobs.postgres.identifiers import TableName, column_list, qualified
@@ -60,6 +60,12 @@ def plan_parts(relation: Relation, shape: TableShape, pages_per_part: int = PAGE
         PartPlan(relation.table, number, columns, start, end, weight)
         for number, (start, end) in enumerate(zip(starts, ends, strict=True))
     ]
+
+
+def plan_copying(chosen: Chosen, shapes: Mapping[int, TableShape], pages_per_part: int) -> list[PartPlan]:
+    """What there is to copy, the largest first."""
+    plans = [plan_parts(one, shapes[one.oid], pages_per_part) for one in chosen.relations]
+    return largest_first([part for parts in plans for part in parts])
 
 
 def largest_first(parts: list[PartPlan]) -> list[PartPlan]:

@@ -1,4 +1,4 @@
-"""Everything a backup must know of the database at its snapshot, read in one go before the copying begins."""
+"""Everything a backup must know of the database at its snapshot: first what dumping and copying begin with."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,6 @@ from jobs.postgres.catalogue import (
     read_shapes,
 )
 from jobs.postgres.connection import Connection
-from jobs.postgres.copying import PartPlan, largest_first, plan_parts
 from jobs.postgres.dependencies import (
     objects_outside_schemas,
     roles_named_by,
@@ -31,20 +30,27 @@ from jobs.postgres.table_logs import TableLog, read_table_logs
 
 
 @dataclass(frozen=True, slots=True)
-class Inventory:
-    """The database as the snapshot sees it.
+class Scope:
+    """What is dumped: `schemas` whole, with all that they depend on, and the extensions."""
 
-    `schemas` are those to dump, with all that they depend on; `other_schemas` the rest. `outside_schemas` names objects
-    that belong to no schema; `roles`, `servers` and `tablespaces` are those that the dump names.
+    schemas: tuple[str, ...]
+    extensions: tuple[Extension, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The database as the snapshot sees it: all that a manifest tells beside rows and definitions.
+
+    `other_schemas` are those that are not dumped. `outside_schemas` names objects that belong to no schema; `roles`,
+    `servers` and `tablespaces` are those that the dump names.
     """
 
     relations: tuple[Relation, ...]
     chosen: Chosen
+    scope: Scope
     shapes: dict[int, TableShape]
     logs: dict[int, TableLog]
-    schemas: tuple[str, ...]
     other_schemas: tuple[str, ...]
-    extensions: tuple[Extension, ...]
     roles: tuple[str, ...]
     servers: tuple[str, ...]
     tablespaces: tuple[str, ...]
@@ -53,40 +59,47 @@ class Inventory:
     foreign_keys: tuple[ForeignKey, ...]
     large_objects: int
 
-    def parts(self, pages_per_part: int) -> list[PartPlan]:
-        """What there is to copy, the largest first."""
-        plans = [plan_parts(one, self.shapes[one.oid], pages_per_part) for one in self.chosen.relations]
-        return largest_first([part for parts in plans for part in parts])
+
+async def read_scope(session: SnapshotSession) -> Scope:
+    """What the dump of the definitions must know to begin."""
+    async with session.alone() as connection:
+        with translated("reading the catalogue"):
+            extensions = await read_extensions(connection)
+            return Scope(tuple(sorted(await schemas_to_dump(connection, session.chosen, extensions))), extensions)
 
 
-async def read_inventory(session: SnapshotSession) -> Inventory:
-    """Read the inventory in the coordinator's session."""
-    connection = session.connection
-    with translated("reading the catalogue"):
-        extensions = await read_extensions(connection)
-        schemas = sorted(await schemas_to_dump(connection, session.chosen, extensions))
-        sequences = [
-            relation.table
-            for relation in session.relations
-            if relation.kind == "S" and relation.table.schema in schemas and not relation.of_extension
-        ]
-        oids = [relation.oid for relation in session.chosen.relations]
-        return Inventory(
-            relations=session.relations,
-            chosen=session.chosen,
-            shapes=await read_shapes(connection, oids),
-            logs=await read_table_logs(connection, oids),
-            schemas=tuple(schemas),
-            other_schemas=tuple(name for name in await read_schemas(connection) if name not in schemas),
-            extensions=extensions,
-            roles=await roles_named_by(connection, schemas),
-            servers=await servers_named_by(connection, schemas),
-            tablespaces=await tablespaces_named_by(connection, schemas),
-            outside_schemas=await objects_outside_schemas(connection),
-            sequences=await read_sequences(connection, sequences),
-            foreign_keys=await read_foreign_keys(connection),
-            large_objects=await count_large_objects(connection),
-        )
+async def read_chosen_shapes(session: SnapshotSession) -> dict[int, TableShape]:
+    """What the copying of the chosen tables must know to begin, by their oids."""
+    async with session.alone() as connection:
+        with translated("reading the catalogue"):
+            return await read_shapes(connection, [relation.oid for relation in session.chosen.relations])
+
+
+async def read_inventory(session: SnapshotSession, scope: Scope, shapes: dict[int, TableShape]) -> Inventory:
+    """Read the rest in the coordinator's session, which has nothing else to do while others copy."""
+    schemas = [*scope.schemas]
+    sequences = [
+        relation.table
+        for relation in session.relations
+        if relation.kind == "S" and relation.table.schema in schemas and not relation.of_extension
+    ]
+    async with session.alone() as connection:
+        with translated("reading the catalogue"):
+            return Inventory(
+                relations=session.relations,
+                chosen=session.chosen,
+                scope=scope,
+                shapes=shapes,
+                logs=await read_table_logs(connection, shapes),
+                other_schemas=tuple(name for name in await read_schemas(connection) if name not in schemas),
+                roles=await roles_named_by(connection, schemas),
+                servers=await servers_named_by(connection, schemas),
+                tablespaces=await tablespaces_named_by(connection, schemas),
+                outside_schemas=await objects_outside_schemas(connection),
+                sequences=await read_sequences(connection, sequences),
+                foreign_keys=await read_foreign_keys(connection),
+                large_objects=await count_large_objects(connection),
+            )
 
 
 async def schemas_to_dump(connection: Connection, chosen: Chosen, extensions: tuple[Extension, ...]) -> set[str]:

@@ -59,6 +59,12 @@ class SnapshotSession:
     _source: Source
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[Connection]:
+        """The session, for as long as the block runs; whoever watches it waits."""
+        async with self._turn:
+            yield self.connection
+
     async def watch(self) -> NoReturn:
         """Raise `Contended` once somebody has waited too long on our locks, `ConnectionLost` if the session ends.
 

@@ -58,13 +58,23 @@ def _candidates(pg_bin: Path | None) -> list[Path]:
 
 def find_tools(server_version: int, pg_bin: Path | None) -> Tools:
     """The newest pg_dump at hand; raises `ToolMissing` if there is none, or it is older than the server (a major)."""
+    return newest_for(server_version, tools_at_hand(pg_bin))
+
+
+def tools_at_hand(pg_bin: Path | None) -> list[Tools]:
+    """Every version of the programs that is installed; raises `ToolMissing` if none is."""
     found = [tools for folder in _candidates(pg_bin) if (tools := _tools_in(folder)) is not None]
     if not found:
         raise ToolMissing(
             "pg_dump was not found",
             "install the PostgreSQL client programs, or set PG_BIN to the folder that holds pg_dump",
         )
-    newest = max(found, key=lambda tools: tools.major)
+    return found
+
+
+def newest_for(server_version: int, at_hand: list[Tools]) -> Tools:
+    """The newest of the programs at hand; raises `ToolMissing` if it is older than the server (a major)."""
+    newest = max(at_hand, key=lambda tools: tools.major)
     if newest.major < server_version:
         raise ToolMissing(
             f"the server is PostgreSQL {server_version}, the newest pg_dump at hand {newest.version} ({newest.folder})",
