@@ -30,7 +30,8 @@ from jobs.taking import CaptureOptions
 from storage.backends.factory import open_local, open_s3
 from storage.backends.protocol import Backend
 from storage.backends.retrying import Patience
-from storage.backends.s3_options import S3Options
+from storage.backends.s3_options import Keeping, S3Options
+from storage.names import is_of_a_backup
 from storage.repository import Repository
 
 LOCAL, OFF_SITE = "local", "s3"
@@ -220,6 +221,10 @@ def _s3_options(settings: Settings, bucket: str) -> S3Options:
         ca_file=s3.ca_file,
         connect_seconds=settings.connect_timeout.total_seconds(),
         silence_seconds=s3.timeout.total_seconds(),
+        sse=s3.sse,
+        sse_kms_key_id=s3.sse_kms_key_id,
+        # Leases and the like are small and written again and again, which costs more in other classes.
+        keepings=(Keeping(is_of_a_backup, s3.storage_class),),
     )
 
 

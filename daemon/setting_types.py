@@ -21,6 +21,9 @@ from daemon.environment import full_name
 _COMMA = re.compile(r',(?=[^"]*(?:"[^"]*"[^"]*)*$)')
 
 
+_ASLEEP = ("GLACIER", "DEEP_ARCHIVE")
+
+
 def _patterns(text: str) -> tuple[str, ...]:
     if text.count('"') % 2:
         raise ValueError("has a double quote that is not closed")
@@ -83,6 +86,14 @@ def _schedule(text: str) -> str:
     return text.strip()
 
 
+def _storage_class(text: str) -> str:
+    if text in _ASLEEP:
+        raise ValueError("must be a class that can be read at once, for backups are verified: such as GLACIER_IR")
+    if not re.fullmatch(r"[A-Za-z0-9_]+", text):
+        raise ValueError("must be the name of a storage class, such as STANDARD_IA")
+    return text
+
+
 def _quality_checks(text: str) -> tuple[str, ...]:
     return tuple(_json_list(text, str, "must be a JSON list of SQL statements"))
 
@@ -131,4 +142,5 @@ RoleChecks = Annotated[tuple[tuple[str, str], ...], _from_text(_role_checks)]
 Schedule = Annotated[str, _from_text(_schedule)]
 AS_SIZE = _from_text(parse_size)
 Size = Annotated[int, AS_SIZE]
+StorageClass = Annotated[str, AfterValidator(_storage_class)]
 ZoneName = Annotated[str, AfterValidator(_zone)]

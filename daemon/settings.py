@@ -31,6 +31,7 @@ from daemon.setting_types import (
     RoleChecks,
     Schedule,
     Size,
+    StorageClass,
     ZoneName,
     whole,
 )
@@ -82,6 +83,13 @@ class S3Settings(_Group):
     ca_file: Path | None = Field(
         None, description="PEM file of the certificate authority that signed the server's certificate."
     )
+    sse: Literal["AES256", "aws:kms"] | None = Field(
+        None, description="Encryption at rest to ask the store for. Unset: the bucket's own."
+    )
+    sse_kms_key_id: str | None = Field(None, description="Key to encrypt with, for aws:kms. Unset: the account's own.")
+    storage_class: StorageClass | None = Field(
+        None, description="Storage class of backups, one that can be read at once. Unset: the bucket's own."
+    )
     timeout: Duration = Field(
         timedelta(minutes=1), description="How long the store may be silent in the middle of a request."
     )
@@ -98,6 +106,8 @@ class S3Settings(_Group):
             raise ValueError(f"{PREFIX}S3__ACCESS_KEY_ID: goes together with {PREFIX}S3__SECRET_ACCESS_KEY")
         if self.session_token is not None and self.access_key_id is None:
             raise ValueError(f"{PREFIX}S3__SESSION_TOKEN: goes together with {PREFIX}S3__ACCESS_KEY_ID")
+        if self.sse_kms_key_id is not None and self.sse != "aws:kms":
+            raise ValueError(f"{PREFIX}S3__SSE_KMS_KEY_ID: goes together with {PREFIX}S3__SSE=aws:kms")
         return self
 
 

@@ -15,6 +15,7 @@ from storage.errors import Corrupt, StorageError
 REPOSITORY = "repository.json"
 MANIFESTS = "manifests/"
 BACKUPS = "backups/"
+ARCHIVES = "archives/"
 LEASES = "leases/"
 KEPT = "keep/"
 VERIFICATIONS = "verifications/"
@@ -80,8 +81,13 @@ def _no_id(text: str) -> Corrupt:
 
 
 def backup_prefix(backup_id: str) -> str:
-    """Where a backup's objects lie; ends in `/`."""
-    return f"{BACKUPS}{backup_id}/"
+    """Where a backup's objects lie, by the kind that its id says; ends in `/`."""
+    return f"{ARCHIVES if id_kind(backup_id) == 'archive' else BACKUPS}{backup_id}/"
+
+
+def is_of_a_backup(name: str) -> bool:
+    """Whether an object is one of a backup's own, not its manifest nor one of the smaller ones."""
+    return name.startswith((BACKUPS, ARCHIVES))
 
 
 def data_object(backup_id: str, schema: str, table: str, part: int, piece: int) -> str:

@@ -6,6 +6,7 @@ server.stop()
 """
 
 import http.client
+import os
 import signal
 import subprocess
 import time
@@ -18,6 +19,8 @@ from daemon.demo_store import Store, remove_sockets, store_command
 
 ACCESS_KEY = "rowvault-test"
 SECRET_KEY = "rowvault-test-secret"
+DOMAIN = "s3.test"
+"""Where it looks for a bucket in the host name: `bucket.s3.test`."""
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
@@ -61,8 +64,10 @@ def start_seaweed(folder: Path) -> S3Server:
     """Start SeaweedFS with its data and log in `folder`; returns once S3 answers."""
     folder.mkdir(parents=True, exist_ok=True)
     command, store = store_command(folder, ACCESS_KEY, SECRET_KEY)
+    command.append(f"-s3.domainName={DOMAIN}")
+    environment = os.environ | {"WEED_S3_SSE_KEY": "what it encrypts with, where it is asked to"}
     with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment)
     server = S3Server(store.endpoint_url, ACCESS_KEY, SECRET_KEY, process, store)
     try:
         _wait_until(lambda: _answers(server, store.port), f"SeaweedFS did not start; see {folder / 'server.log'}")

@@ -15,9 +15,9 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from storage.backends.local_files import Entry, TemporaryFile, Tree, is_temporary, side_by_side
+from storage.backends.local_files import Entry, TemporaryFile, Tree, copy_file, is_temporary, side_by_side
 from storage.backends.naming import require_name, require_prefix
-from storage.backends.protocol import StoredObject, Unfinished, Upload
+from storage.backends.protocol import Checksum, Locked, StoredObject, Unfinished, Upload
 from storage.backends.waiting import in_thread
 from storage.errors import AlreadyExists, Corrupt, NotFound, OutOfSpace, Refused, StorageError
 
@@ -82,6 +82,24 @@ class LocalBackend:
         with _explained("delete", "", self._tree.root):
             while batch := [require_name(name) for name in islice(rest, LIST_BATCH)]:
                 await in_thread(self._tree.remove, batch)
+
+    async def purge(self, names: Iterable[str]) -> tuple[Locked, ...]:
+        """See `Backend.purge`: a file system keeps no versions."""
+        await self.delete(names)
+        return ()
+
+    async def copy(self, name: str, to: str) -> None:
+        """See `Backend.copy`: by a hard link, where the file system takes one."""
+        _require_visible(to)
+        with _explained("read", name, self._tree.root):
+            _require_file(await in_thread((self._tree.root / require_name(name)).stat))
+        with _explained("write", to, self._tree.root):
+            await in_thread(copy_file, self._tree, name, to)
+
+    async def checksum(self, name: str) -> Checksum | None:
+        """See `Backend.checksum`: the file is read."""
+        with _explained("read", name, self._tree.root):
+            return Checksum(await in_thread(_hash_file, self._tree.root / require_name(name)))
 
     async def unfinished(self, prefix: str = "") -> AsyncIterator[Unfinished]:
         """See `Backend.unfinished`: temporary files; `started` is when they were written to last."""
@@ -216,6 +234,12 @@ def _require_visible(name: str) -> None:
 def _require_file(facts: os.stat_result) -> None:
     if not stat.S_ISREG(facts.st_mode):
         raise FileNotFoundError(errno.ENOENT, "no plain file")
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        _require_file(os.fstat(file.fileno()))
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _free_bytes(root: Path) -> int:

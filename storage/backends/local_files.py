@@ -21,6 +21,8 @@ from storage.backends.naming import is_name
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{16}$")
 _MAKE_TRIES = 10
+_COPY_BYTES = 1 << 20
+_NO_LINKS = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOTSUP, errno.ENOSYS)
 SYNCS = 4
 T = TypeVar("T")
 
@@ -98,6 +100,15 @@ class Tree:
                 with suppress(FileExistsError):
                     os.mkdir(new, mode=0o700)
                 self.named(new)
+
+    def in_its_folder(self, path: str, make: Callable[[], T]) -> T:
+        """What `make` returns, which makes a file of that path: in a folder that is there."""
+        for _ in range(_MAKE_TRIES):
+            # Somebody may remove the folder, empty as it is, before the file is in it.
+            with suppress(FileNotFoundError):
+                self.make(os.path.dirname(path))
+                return make()
+        raise FileNotFoundError(errno.ENOENT, "the folder is removed again and again")
 
     def named(self, path: str) -> None:
         """Something was given this name; `settle` makes that durable."""
@@ -197,17 +208,49 @@ class TemporaryFile:
 
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        for _ in range(_MAKE_TRIES):
-            # Somebody may remove the folder, empty as it is, before the file is in it.
-            with suppress(FileNotFoundError):
-                self._tree.make(os.path.dirname(self._path))
-                return os.open(self._path, flags, 0o600)
-        raise FileNotFoundError(errno.ENOENT, "the folder is removed again and again")
+        return self._tree.in_its_folder(self._path, lambda: os.open(self._path, flags, 0o600))
 
     def _close(self) -> None:
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+
+def copy_file(tree: Tree, name: str, to: str) -> None:
+    """Give a file another name, in place of an older file of that name; where links are refused, copy its bytes.
+
+    Files are never written to once they have their names, so that both may share them. `settle` makes the name durable.
+    """
+    try:
+        _link(tree, name, to)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _copy_bytes(tree, name, to)
+
+
+def _link(tree: Tree, name: str, to: str) -> None:
+    target = os.path.join(tree.root, to)
+    path = f"{target}.tmp-{secrets.token_hex(8)}"
+    tree.in_its_folder(target, lambda: os.link(os.path.join(tree.root, name), path))
+    try:
+        os.replace(path, target)
+        tree.named(target)
+    finally:
+        # A rename between two names of one file does nothing at all, and both stay.
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _copy_bytes(tree: Tree, name: str, to: str) -> None:
+    file = TemporaryFile(tree, to)
+    try:
+        with open(os.path.join(tree.root, name), "rb") as source:
+            while block := source.read(_COPY_BYTES):
+                file.write(block)
+        file.publish()
+    finally:
+        file.discard()
 
 
 def side_by_side(sync: Callable[[T], None], things: Sequence[T]) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import count
 
 from storage.backends.naming import require_name, require_prefix
-from storage.backends.protocol import StoredObject, Unfinished, Upload
+from storage.backends.protocol import Checksum, Locked, StoredObject, Unfinished, Upload
 from storage.errors import AlreadyExists, Corrupt, NotFound, Refused
 
 BLOCK_BYTES = 1 << 20
@@ -86,6 +86,19 @@ class MemoryBackend:
         """See `Backend.delete`."""
         for name in names:
             self._state.objects.pop(require_name(name), None)
+
+    async def purge(self, names: Iterable[str]) -> tuple[Locked, ...]:
+        """See `Backend.purge`: there are no versions."""
+        await self.delete(names)
+        return ()
+
+    async def copy(self, name: str, to: str) -> None:
+        """See `Backend.copy`."""
+        self._state.put(require_name(to), self._get(name).data)
+
+    async def checksum(self, name: str) -> Checksum | None:
+        """See `Backend.checksum`: computed from the bytes as they are."""
+        return Checksum(hashlib.sha256(self._get(name).data).hexdigest())
 
     async def unfinished(self, prefix: str = "") -> AsyncIterator[Unfinished]:
         """See `Backend.unfinished`."""

@@ -1,8 +1,9 @@
 """Objects laid over a store without touching it: what has the given prefix is kept apart, the rest is the store's."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 
-from storage.backends.protocol import Backend, StoredObject, Unfinished, Upload
+from storage.backends.protocol import Backend, Checksum, Locked, StoredObject, Unfinished, Upload
 
 
 class Overlay:
@@ -49,6 +50,29 @@ class Overlay:
         """See `Backend.delete`."""
         for name in names:
             await self._of(name).delete([name])
+
+    async def purge(self, names: Iterable[str]) -> tuple[Locked, ...]:
+        """See `Backend.purge`."""
+        return tuple([locked for name in names for locked in await self._of(name).purge([name])])
+
+    async def copy(self, name: str, to: str) -> None:
+        """See `Backend.copy`; from one of the two to the other the bytes travel."""
+        source, target = self._of(name), self._of(to)
+        if source is target:
+            await target.copy(name, to)
+            return
+        upload = await target.begin(to)
+        try:
+            async with aclosing(source.read(name)) as blocks:
+                async for block in blocks:
+                    await upload.append(block)
+            await upload.commit()
+        finally:
+            await upload.abort()
+
+    async def checksum(self, name: str) -> Checksum | None:
+        """See `Backend.checksum`."""
+        return await self._of(name).checksum(name)
 
     def unfinished(self, prefix: str = "") -> AsyncIterator[Unfinished]:
         """See `Backend.unfinished`: one of the two, as the prefix says."""

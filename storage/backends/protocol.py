@@ -36,6 +36,30 @@ class Unfinished:
     token: str
 
 
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """What tells an object's bytes: their SHA-256 (hex).
+
+    With `part_bytes` it is that of the SHA-256s, one after another, of its parts of that many bytes: so do stores keep
+    it of what came in parts.
+    """
+
+    sha256: str
+    part_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A version of an object that the store does not let go of `until` then; None: until somebody lifts a hold.
+
+    `version` is the store's own name for it.
+    """
+
+    name: str
+    version: str
+    until: datetime | None
+
+
 class Upload(Protocol):
     """One object being written. Nobody sees it before `commit`.
 
@@ -102,6 +126,27 @@ class Backend(Protocol):
 
     async def delete(self, names: Iterable[str]) -> None:
         """Delete objects; one that is absent already is no error."""
+
+    async def purge(self, names: Iterable[str]) -> tuple[Locked, ...]:
+        """Delete objects with every older version that the store kept of them; return what it would not let go of.
+
+        An object of which a version is locked stays as visible as it was, so that another purge finds it later. Where
+        the store keeps no versions this is `delete`.
+        """
+
+    async def copy(self, name: str, to: str) -> None:
+        """Store what `name` holds as `to` too, replacing an older one, without its bytes travelling where that can be.
+
+        Either may be deleted or written again without touching the other. Raises `NotFound`. If cancelled, `to` is
+        visible whole, as it was before, or not at all.
+        """
+
+    async def checksum(self, name: str) -> Checksum | None:
+        """What tells the object's bytes, as the store itself knows it, without sending them; None if it does not know.
+
+        A store that only keeps what it once computed tells of what was written, not of what rests there now. Raises
+        `NotFound`.
+        """
 
     def unfinished(self, prefix: str = "") -> AsyncIterator[Unfinished]:
         """Writes under `prefix` that were begun and never ended, by anybody, in no particular order."""

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
 
-from storage.backends.protocol import Backend, StoredObject, Unfinished, Upload
+from storage.backends.protocol import Backend, Checksum, Locked, StoredObject, Unfinished, Upload
 from storage.errors import Unavailable
 
 T = TypeVar("T")
@@ -99,6 +99,19 @@ class Retrying:
         """See `Backend.delete`."""
         wanted = tuple(names)
         await _again(self._patience, lambda: self._backend.delete(wanted))
+
+    async def purge(self, names: Iterable[str]) -> tuple[Locked, ...]:
+        """See `Backend.purge`."""
+        wanted = tuple(names)
+        return await _again(self._patience, lambda: self._backend.purge(wanted))
+
+    async def copy(self, name: str, to: str) -> None:
+        """See `Backend.copy`."""
+        await _again(self._patience, lambda: self._backend.copy(name, to))
+
+    async def checksum(self, name: str) -> Checksum | None:
+        """See `Backend.checksum`."""
+        return await _again(self._patience, lambda: self._backend.checksum(name))
 
     async def unfinished(self, prefix: str = "") -> AsyncIterator[Unfinished]:
         """See `Backend.unfinished`."""

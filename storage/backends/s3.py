@@ -12,11 +12,13 @@ from functools import partial
 from itertools import islice
 
 from storage.backends.naming import is_name, require_name, require_prefix
-from storage.backends.protocol import StoredObject, Unfinished, Upload
+from storage.backends.protocol import Checksum, Locked, StoredObject, Unfinished, Upload
 from storage.backends.s3_client import MARK, S3Client, sha256_of
+from storage.backends.s3_copy import copy_object, kept_checksum
 from storage.backends.s3_errors import RangeError, Unsupported
 from storage.backends.s3_options import S3Options
 from storage.backends.s3_upload import S3Upload
+from storage.backends.s3_versions import purge
 from storage.errors import AlreadyExists, Refused, Unavailable
 
 __all__ = ["S3Backend", "S3Options"]
@@ -127,6 +129,23 @@ class S3Backend:
                     self._deletes_batches = False
             for name in batch:
                 await self._client.delete(name)
+
+    async def purge(self, names: Iterable[str]) -> tuple[Locked, ...]:
+        """See `Backend.purge`. A store that lists no versions keeps none."""
+        wanted = [require_name(name) for name in names]
+        try:
+            return await purge(self._client, wanted)
+        except Unsupported:
+            await self.delete(wanted)
+            return ()
+
+    async def copy(self, name: str, to: str) -> None:
+        """See `Backend.copy`."""
+        await copy_object(self._client, require_name(name), require_name(to))
+
+    async def checksum(self, name: str) -> Checksum | None:
+        """See `Backend.checksum`: of an object that came in parts it is one of the parts."""
+        return await kept_checksum(self._client, require_name(name))
 
     async def unfinished(self, prefix: str = "") -> AsyncIterator[Unfinished]:
         """See `Backend.unfinished`: multipart uploads."""

@@ -37,6 +37,7 @@ FAULTS = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, TimeoutError
 
 _NEXT = {
     "list_objects_v2": {"ContinuationToken": "NextContinuationToken"},
+    "list_object_versions": {"KeyMarker": "NextKeyMarker", "VersionIdMarker": "NextVersionIdMarker"},
     "list_multipart_uploads": {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"},
 }
 """How each listing goes on: a parameter of the next request, and what of the last reply it takes."""
@@ -99,9 +100,14 @@ class S3Client:
 
     async def put(self, name: str, blocks: Blocks, digest: bytes, **parameters: Any) -> None:
         """Store an object by one request; the store compares `digest`, the SHA-256, before it shows the object."""
-        checksum = as_base64(digest)
-        key = self.key(name)
-        await self.call(f"write {name}", "put_object", blocks, Key=key, ChecksumSHA256=checksum, **parameters)
+        parameters |= {"Key": self.key(name), "ChecksumSHA256": as_base64(digest), **self.options.writing(name)}
+        await self.call(f"write {name}", "put_object", blocks, **parameters)
+
+    async def begin(self, name: str, **parameters: Any) -> str:
+        """Begin a multipart upload whose parts have SHA-256 checksums; return its id."""
+        parameters |= {"Key": self.key(name), "ChecksumAlgorithm": "SHA256", **self.options.writing(name)}
+        reply = await self.call(f"begin {name}", "create_multipart_upload", **parameters)
+        return str(reply["UploadId"])
 
     async def abort(self, name: str, upload_id: str) -> None:
         """Free what an unfinished multipart upload took; one that is gone is no error."""
@@ -109,10 +115,10 @@ class S3Client:
             key = self.key(name)
             await self.call(f"discard {name}", "abort_multipart_upload", Key=key, UploadId=upload_id)
 
-    async def head(self, name: str) -> Any:
+    async def head(self, name: str, **parameters: Any) -> Any:
         """What the store says of an object. Raises `NotFound`, and `Refused` if there is not even the bucket."""
         try:
-            return await self.call(f"look up {name}", "head_object", Key=self.key(name))
+            return await self.call(f"look up {name}", "head_object", Key=self.key(name), **parameters)
         except NotFound:
             # A HEAD has no body to tell a missing object from a missing bucket.
             await self._require_bucket()

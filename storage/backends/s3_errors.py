@@ -39,7 +39,7 @@ class RangeError(Refused):
 _Fault = tuple[type[StorageError], str, str]
 
 _KEYS = "Check ROWVAULT_S3__ACCESS_KEY_ID and ROWVAULT_S3__SECRET_ACCESS_KEY."
-_RIGHTS = "Grant the key GetObject, PutObject, DeleteObject, ListBucket and the multipart rights on the bucket."
+_RIGHTS = "Grant the key the rights that deploy/bucket-policy.json lists."
 _REGION = "Set ROWVAULT_S3__REGION and ROWVAULT_S3__ENDPOINT_URL to those of the bucket."
 
 _KNOWN: dict[str, _Fault] = {

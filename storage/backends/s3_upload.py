@@ -96,7 +96,7 @@ class S3Upload:
     async def _send_waiting(self) -> None:
         """Get every full part on its way. Raises what one met that was on its way before; it waits again then."""
         if self._waiting and self._upload_id is None:
-            self._upload_id = await self._initiate()
+            self._upload_id = await self._client.begin(self._name, Metadata={MARK: self._mark})
         while self._waiting:
             if len(self._flying) == IN_FLIGHT:
                 await self._land()
@@ -113,16 +113,6 @@ class S3Upload:
         except Unavailable:
             self._waiting.appendleft(part)
             raise
-
-    async def _initiate(self) -> str:
-        reply = await self._client.call(
-            f"begin {self._name}",
-            "create_multipart_upload",
-            Key=self._key,
-            ChecksumAlgorithm="SHA256",
-            Metadata={MARK: self._mark},
-        )
-        return str(reply["UploadId"])
 
     async def _send(self, part: _Part) -> dict[str, Any]:
         """Upload one part; return what CompleteMultipartUpload must say of it."""

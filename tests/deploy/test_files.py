@@ -1,11 +1,14 @@
 """The files that deploy Rowvault: what their own checkers say of them, and that they keep what they promise."""
 
+import ast
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 import yaml
 
@@ -81,3 +84,44 @@ def test_everything_is_published_on_loopback_alone(services: dict[str, Any]) -> 
     ports = [port for service in services.values() for port in service.get("ports", [])]
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_bucket_policy_allows_what_the_code_asks_of_a_store_and_nothing_else() -> None:
+    statements = json.loads((ROOT / "deploy/bucket-policy.json").read_text())["Statement"]
+    allowed = [action for statement in statements for action in statement["Action"]]
+    assert all(statement["Effect"] == "Allow" for statement in statements)
+    assert sorted(allowed) == sorted({action for name in operations() for action in NEEDED[name]})
+
+
+NEEDED = {
+    "abort_multipart_upload": ["s3:AbortMultipartUpload"],
+    "complete_multipart_upload": ["s3:PutObject"],
+    "copy_object": ["s3:GetObject", "s3:PutObject"],
+    "create_multipart_upload": ["s3:PutObject", "s3:PutObjectRetention"],
+    "delete_object": ["s3:DeleteObject"],
+    "delete_objects": ["s3:DeleteObject", "s3:DeleteObjectVersion"],
+    "get_object": ["s3:GetObject"],
+    "head_bucket": ["s3:ListBucket"],
+    "head_object": ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectRetention", "s3:GetObjectLegalHold"],
+    "list_multipart_uploads": ["s3:ListBucketMultipartUploads"],
+    "list_object_versions": ["s3:ListBucketVersions"],
+    "list_objects_v2": ["s3:ListBucket"],
+    "put_object": ["s3:PutObject", "s3:PutObjectRetention"],
+    "put_object_retention": ["s3:PutObjectRetention"],
+    "upload_part": ["s3:PutObject"],
+    "upload_part_copy": ["s3:GetObject", "s3:PutObject"],
+}
+"""The rights that each operation takes, as it is used here:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
+"""
+
+
+def operations() -> set[str]:
+    """Every S3 operation that the code names."""
+    known = set(botocore.session.Session().create_client("s3", "us-east-1").meta.method_to_api_mapping)
+    found = set()
+    for path in (ROOT / "storage" / "backends").glob("s3*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and node.value in known:
+                found.add(str(node.value))
+    return found

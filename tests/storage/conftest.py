@@ -49,7 +49,12 @@ async def shared_client(s3_server: S3Server) -> AsyncIterator[S3Client]:
 @pytest.fixture
 def s3_options(shared_client: S3Client) -> S3Options:
     """The bucket, under a prefix that no other test has."""
-    return replace(shared_client.options, prefix=f"test-{next(_prefixes)}")
+    return replace(shared_client.options, prefix=prefix())
+
+
+def prefix() -> str:
+    """One that no other test has."""
+    return f"test-{next(_prefixes)}"
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ Requests are passed on as they are, signatures included, unless the rule answers
 
 import io
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -35,6 +35,7 @@ class Reply:
 
     status: int
     body: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 Rule = Callable[[Request], Reply | None]
@@ -75,7 +76,9 @@ class Meddler:
         request = Request(incoming.method, url.raw_path, url.raw_query_string, headers, await incoming.read())
         self.seen.append(request)
         if answer := self.rule(request):
-            return web.Response(status=answer.status, text=answer.body, content_type="application/xml")
+            return web.Response(
+                status=answer.status, text=answer.body, content_type="application/xml", headers=answer.headers
+            )
         return await self._pass_on(incoming, request)
 
     async def _pass_on(self, incoming: web.Request, request: Request) -> web.StreamResponse:

@@ -1,5 +1,6 @@
 """How a bucket is reached, with which keys, and what is said when it cannot be: what, where, and what to do."""
 
+import json
 import socket
 import ssl
 import subprocess
@@ -7,17 +8,19 @@ import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from storage.backends.factory import open_s3 as open_patient
 from storage.backends.protocol import Backend
 from storage.backends.s3 import S3Options
+from storage.backends.s3_options import Keeping
 from storage.errors import Refused, StorageError, Unavailable
+from tests.seaweed import DOMAIN
 from tests.storage.conftest import OpenS3
-from tests.storage.helpers import fetch, names, store, unfinished
-from tests.storage.meddler import Meddler, error
+from tests.storage.helpers import MIB, fetch, names, payload, store, unfinished
+from tests.storage.meddler import Meddler, Reply, Request, error
 
 
 @pytest.fixture
@@ -108,6 +111,34 @@ async def test_keys_come_from_the_surroundings_where_none_are_given(
     assert await fetch(backend, "object") == b"bytes"
 
 
+async def test_keys_come_from_the_role_of_the_instance(
+    s3_options: S3Options, open_s3: OpenS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The instance's metadata service, which Amazon runs at a fixed address and others let be named."""
+    keys = {
+        "AccessKeyId": s3_options.access_key_id,
+        "SecretAccessKey": s3_options.secret_access_key,
+        "Token": "the-token",
+        "Expiration": "2999-01-01T00:00:00Z",
+        "Code": "Success",
+    }
+
+    def metadata(request: Request) -> Reply:
+        return Reply(200, json.dumps(keys) if request.path.endswith("/the-role") else "the-role")
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with Meddler("", rule=metadata) as service, Meddler(str(s3_options.endpoint_url)) as meddler:
+        meddler.rule = lambda _: error(400, "InvalidToken")
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.url)
+        options = replace(s3_options, endpoint_url=meddler.url, access_key_id=None, secret_access_key=None)
+        with pytest.raises(Refused, match="session token is not valid"):
+            await names(await open_s3(options))
+    assert meddler.seen[0].headers["X-Amz-Security-Token"] == "the-token"
+    assert f"Credential={s3_options.access_key_id}/" in meddler.seen[0].headers["Authorization"]
+
+
 async def test_no_keys_anywhere_are_refused(
     s3_options: S3Options, open_s3: OpenS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -140,6 +171,72 @@ async def test_the_bucket_is_in_the_path_or_in_the_host_name(
     backend = await open_s3(replace(s3_options, endpoint_url="http://s3.test", addressing_style=style))
     signed = backend._client._client.generate_presigned_url
     assert (await signed("get_object", Params={"Bucket": s3_options.bucket, "Key": "key"})).startswith(url)
+
+
+async def test_a_bucket_in_the_host_name_is_reached(
+    s3_options: S3Options, open_s3: OpenS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[str] = set()
+    look_up = socket.getaddrinfo
+
+    def here(host: str, *rest: Any, **more: Any) -> Any:
+        asked.add(host)
+        return look_up("127.0.0.1", *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", here)
+    endpoint = str(s3_options.endpoint_url).replace("127.0.0.1", DOMAIN)
+    backend = await open_s3(replace(s3_options, endpoint_url=endpoint, addressing_style="virtual"))
+    await store(backend, "object", b"bytes")
+    assert await fetch(backend, "object") == b"bytes"
+    assert await names(backend) == ["object"]
+    assert asked == {f"{s3_options.bucket}.{DOMAIN}"}
+
+
+@pytest.mark.parametrize("size", [1000, 9 * MIB])
+async def test_a_store_encrypts_what_it_is_asked_to(s3_options: S3Options, open_s3: OpenS3, size: int) -> None:
+    backend = await open_s3(replace(s3_options, sse="AES256"))
+    await store(backend, "object", payload(size))
+    await backend.copy("object", "copy")
+    for name in ("object", "copy"):
+        assert (await backend._client.head(name))["ServerSideEncryption"] == "AES256"
+        assert await fetch(backend, name) == payload(size)
+
+
+async def test_a_class_of_storage_is_asked_for_by_name(s3_options: S3Options, open_s3: OpenS3) -> None:
+    cold = Keeping(lambda name: name.startswith("cold/"), storage_class="STANDARD_IA")
+    backend = await open_s3(replace(s3_options, keepings=(cold,)))
+    for name, size in (("warm/object", 1000), ("cold/object", 1000), ("cold/large", 9 * MIB)):
+        await store(backend, name, payload(size))
+    await backend.copy("warm/object", "cold/copy")
+    classes = {name: (await backend._client.head(name)).get("StorageClass") for name in await names(backend)}
+    assert classes.pop("warm/object") is None
+    assert set(classes.values()) == {"STANDARD_IA"}
+    assert len(classes) == 3
+
+
+async def test_a_key_to_encrypt_with_goes_with_every_request_that_begins_an_object(
+    meddler: Meddler, s3_options: S3Options, open_s3: OpenS3
+) -> None:
+    """The server knows no such keys, so the requests are looked at instead."""
+
+    meddler.rule = lambda request: error(403, "AccessDenied") if request.method != "HEAD" else None
+    await store(await open_s3(s3_options), "there", b"bytes")
+    options = replace(s3_options, endpoint_url=meddler.url, sse="aws:kms", sse_kms_key_id="the-key")
+    backend = await open_s3(options)
+    attempts: tuple[Callable[[], Awaitable[object]], ...] = (
+        lambda: store(backend, "small", b"bytes"),
+        lambda: store(backend, "large", payload(9 * MIB)),
+        lambda: backend.create("new", b"bytes"),
+        lambda: backend.copy("there", "copy"),
+    )
+    for attempt in attempts:
+        with pytest.raises(Refused, match="access is denied"):
+            await attempt()
+    sent = [request.headers for request in meddler.seen if request.method != "HEAD"]
+    assert len(sent) == 4
+    for headers in sent:
+        assert headers["x-amz-server-side-encryption"] == "aws:kms"
+        assert headers["x-amz-server-side-encryption-aws-kms-key-id"] == "the-key"
 
 
 async def test_a_private_authority_is_trusted_where_its_certificate_is_given(
