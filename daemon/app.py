@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import SecretStr
 
 from daemon.recording import Recorder
-from daemon.settings import Settings
+from daemon.settings import Settings, read_keyring
 from jobs.aftercare import Statement
 from jobs.begin_chain import begin_capture
 from jobs.comparison import Stamps
@@ -27,6 +27,7 @@ from jobs.restore import RestoreOptions
 from jobs.results import BackupResult, DrillResult
 from jobs.table_copy import CopyOptions
 from jobs.taking import CaptureOptions
+from storage.age import NO_KEYS, Keyring
 from storage.backends.factory import open_local, open_s3
 from storage.backends.protocol import Backend
 from storage.backends.retrying import Patience
@@ -51,11 +52,20 @@ class Request:
 class App:
     """Everything that a command or the daemon needs, made of the settings."""
 
-    def __init__(self, settings: Settings, repositories: list[Repository], impatient: Mapping[str, Backend]) -> None:
-        """`impatient` has each place's backend for questions that are not worth trying again."""
+    def __init__(
+        self,
+        settings: Settings,
+        repositories: list[Repository],
+        impatient: Mapping[str, Backend],
+        drill_keyring: Keyring = NO_KEYS,
+    ) -> None:
+        """`impatient` has each place's backend for questions that are not worth trying again; `drill_keyring` the
+        identities that are for drills alone.
+        """
         self.settings = settings
         self.repositories = repositories
         self.impatient = impatient
+        self.drill_keyring = drill_keyring
 
     @property
     def source(self) -> Source:
@@ -89,7 +99,10 @@ class App:
         settings = self.settings
         return BackupOptions(
             copying=CopyOptions(
-                streams=settings.copy_jobs, level=settings.compression_level, rate_limit=settings.rate_limit
+                streams=settings.copy_jobs,
+                level=settings.compression_level,
+                rate_limit=settings.rate_limit,
+                recipients=settings.encryption.recipients,
             ),
             locks=self.lock_limits,
             attempts=settings.give_way_attempts,
@@ -105,7 +118,7 @@ class App:
         """How changes are captured."""
         settings = self.settings
         return CaptureOptions(
-            copying=CopyOptions(level=settings.compression_level),
+            copying=CopyOptions(level=settings.compression_level, recipients=settings.encryption.recipients),
             method=settings.incremental.method,
             stamps=Stamps(settings.incremental.timestamp_columns, settings.incremental.overlap),
             patience=settings.incremental.patience.total_seconds(),
@@ -128,7 +141,7 @@ class App:
 
     def recorder(self, who: str, warn: Callable[[str], object]) -> Recorder:
         """What remembers jobs. A place that does not answer at once is given the entry later."""
-        places = [Repository(one.place, self.impatient[one.place]) for one in self.repositories]
+        places = [Repository(one.place, self.impatient[one.place], one.keyring) for one in self.repositories]
         return Recorder(places, self.log, who, warn)
 
     @property
@@ -143,7 +156,13 @@ class App:
 
     @property
     def scratch(self) -> Path | None:
-        """Where large temporary files go, None for the system's choice: where backups rest, for /tmp may be memory."""
+        """Where large temporary files go, None for the system's choice: where backups rest, for /tmp may be memory.
+
+        They are plain text, and have no place among encrypted backups.
+        """
+        encryption = self.settings.encryption
+        if encryption.recipients is not None or encryption.identity_file is not None:
+            return None
         folder = self.settings.local_path
         usable = folder is not None and os.access(folder, os.W_OK) and "TMPDIR" not in os.environ
         return folder if usable else None
@@ -159,8 +178,10 @@ class App:
         )
 
     async def drill(self, on_progress: OnProgress = no_progress) -> DrillResult:
-        """Hold a drill; the caller holds the drills' lock."""
-        return await drill(self.repositories, self.drill_options, on_progress)
+        """Hold a drill, with the identities that drills have; the caller holds the drills' lock."""
+        keyring = self.drill_keyring
+        repositories = [Repository(one.place, one.backend, keyring or one.keyring) for one in self.repositories]
+        return await drill(repositories, self.drill_options, on_progress)
 
     async def full_backup(
         self, request: Request, on_progress: OnProgress = no_progress, chaining: Chaining | None = None
@@ -189,19 +210,21 @@ class App:
 async def open_app(settings: Settings) -> AsyncIterator[App]:
     """Open the places for as long as the block runs; raises `SettingsError` if there is none."""
     settings.require_places()
+    keyring = read_keyring(settings.encryption.identity_file, "encryption", "identity_file")
+    drill_keyring = read_keyring(settings.drill.identity_file, "drill", "identity_file")
     repositories: list[Repository] = []
     impatient: dict[str, Backend] = {}
     try:
         if settings.local_path is not None:
             disk = open_local(settings.local_path)
-            repositories.append(Repository(LOCAL, disk))
+            repositories.append(Repository(LOCAL, disk, keyring))
             impatient[LOCAL] = disk
         if settings.s3.bucket is not None:
             patience = Patience(total=settings.s3.retry_for.total_seconds())
             store = await open_s3(_s3_options(settings, settings.s3.bucket), patience)
-            repositories.append(Repository(OFF_SITE, store))
+            repositories.append(Repository(OFF_SITE, store, keyring))
             impatient[OFF_SITE] = store.impatient
-        yield App(settings, repositories, impatient)
+        yield App(settings, repositories, impatient, drill_keyring)
     finally:
         for repository in repositories:
             await repository.backend.close()

@@ -16,7 +16,7 @@ PREFIX = "ROWVAULT_"
 NESTED = "__"
 _FILE = "_FILE"
 # The contract names these; whoever sets one must not believe that it works.
-_NOT_BUILT = re.compile(r"(RETENTION|ENCRYPTION)__")
+_NOT_BUILT = re.compile(r"RETENTION__")
 # Kubernetes sets these in every pod beside a service called `rowvault`.
 _KUBERNETES = re.compile(r"PORT$|PORT_|SERVICE_")
 

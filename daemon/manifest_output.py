@@ -15,6 +15,8 @@ def print_manifest(manifest: AnyBackup) -> None:
         _print_full(manifest)
     else:
         _print_incremental(manifest)
+    if manifest.encryption is not None:
+        _print_lines({"for": ", ".join(manifest.encryption.recipients)})
     print_warnings(manifest.warnings)
 
 

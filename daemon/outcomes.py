@@ -10,6 +10,7 @@ from daemon.settings import SettingsError
 from jobs.errors import Difference, NotThere, UnsafeTarget
 from jobs.postgres.errors import Held, NoSuchTable, ToolMissing, TransactionPooling
 from jobs.postgres.identifiers import BadName
+from storage.age import BadKey, NoIdentity
 from storage.errors import Corrupt, NotFound
 from storage.names import BadLabel
 from storage.repository import OtherSource
@@ -30,7 +31,7 @@ class UsageError(Exception):
 
 
 _CODES: tuple[tuple[int, tuple[type[BaseException], ...]], ...] = (
-    (USAGE, (SettingsError, BadName, BadLabel, UsageError, TyperException)),
+    (USAGE, (SettingsError, BadName, BadLabel, BadKey, NoIdentity, UsageError, TyperException)),
     (REFUSED, (OtherSource, UnsafeTarget, TransactionPooling, Held, ToolMissing)),
     (NOT_FOUND, (NotFound, NotThere, NoSuchTable)),
     (DIFFERENCE, (Difference, Corrupt)),

@@ -149,6 +149,7 @@ def print_verification(result: VerifyResult) -> None:
         if place.error:
             out.print(Text(f"  {place.name}: {place.error}"))
     print_problems(result.problems)
+    print_warnings([f"not proved: {one}" for one in result.not_proved])
 
 
 def print_list(backups: Sequence[ListedBackup]) -> None:

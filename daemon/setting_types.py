@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 from daemon.cron import parse_cron
 from daemon.durations import parse_duration, parse_size
 from daemon.environment import full_name
+from storage.age import BadKey, Recipients
 
 # A comma followed by an even number of double quotes lies outside them.
 _COMMA = re.compile(r',(?=[^"]*(?:"[^"]*"[^"]*)*$)')
@@ -68,6 +69,13 @@ def _endpoint_url(text: str) -> str:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+def _recipients(text: str) -> Recipients:
+    try:
+        return Recipients.parse(text)
+    except BadKey as error:
+        raise ValueError(f"{error.message}: {error.hint}") from None
 
 
 def _zone(name: str) -> str:
@@ -131,6 +139,7 @@ def whole(low: int, high: int) -> BeforeValidator:
     return _from_text(parse)
 
 
+AgeRecipients = Annotated[Recipients, _from_text(_recipients)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Duration = Annotated[timedelta, _from_text(parse_duration)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]

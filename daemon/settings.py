@@ -21,6 +21,7 @@ from daemon.durations import format_duration, format_size
 from daemon.environment import NESTED, PREFIX, full_name, gather
 from daemon.setting_types import (
     AS_SIZE,
+    AgeRecipients,
     DatabaseUrl,
     Duration,
     EndpointUrl,
@@ -35,6 +36,7 @@ from daemon.setting_types import (
     ZoneName,
     whole,
 )
+from storage.age import BadKey, Keyring
 
 
 class SettingsError(Exception):
@@ -153,6 +155,22 @@ class DrillSettings(_Group):
         None,
         description="Server for drills: a database is made there and dropped again. Unset: one is started for each.",
     )
+    identity_file: Path | None = Field(
+        None, description="File of age identities for drills alone. Unset: those of ENCRYPTION__IDENTITY_FILE."
+    )
+
+
+class EncryptionSettings(_Group):
+    """For whom backups are encrypted, and what opens them."""
+
+    recipients: AgeRecipients | None = Field(
+        None,
+        description="Public age keys (age1…) to encrypt backups for, comma-separated. Unset: they are stored plain.",
+    )
+    identity_file: Path | None = Field(
+        None,
+        description="File of age identities (AGE-SECRET-KEY-1…) that open backups. Unset: encrypted ones stay closed.",
+    )
 
 
 class HttpSettings(_Group):
@@ -192,6 +210,7 @@ class Settings(BaseSettings):
     schedule: ScheduleSettings = ScheduleSettings()
     incremental: IncrementalSettings = IncrementalSettings()
     drill: DrillSettings = DrillSettings()
+    encryption: EncryptionSettings = EncryptionSettings()
     timezone: ZoneName = Field("UTC", description="Time zone in which schedules are meant, such as Europe/Berlin.")
     copy_jobs: Annotated[int, whole(1, 64)] = Field(
         2, description="How many tables or parts are copied at the same time."
@@ -281,6 +300,18 @@ class Settings(BaseSettings):
         """Raise `SettingsError` if there is no place at all for backups to rest."""
         if self.local_path is None and self.s3.bucket is None:
             raise SettingsError([f"{PREFIX}LOCAL_PATH or {PREFIX}S3__BUCKET: at least one must be set"])
+
+
+def read_keyring(path: Path | None, *setting: str) -> Keyring:
+    """The identities in the file that a setting names, none without one. Raises `SettingsError`."""
+    if path is None:
+        return Keyring()
+    try:
+        return Keyring.read(path)
+    except BadKey as error:
+        raise SettingsError([f"{full_name(*setting)}: {path}: {error.message}: {error.hint}"]) from None
+    except OSError as error:
+        raise SettingsError([f"{full_name(*setting)}: cannot read {path}: {error.strerror or 'I/O error'}"]) from None
 
 
 def load_settings(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".env")) -> Settings:

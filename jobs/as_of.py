@@ -23,7 +23,7 @@ from jobs.concurrency import task_group
 from jobs.errors import NotThere
 from jobs.leasing import leased_for_reading
 from jobs.merge import Merge
-from jobs.part_reading import read_part
+from jobs.part_reading import read_part, require_identity
 from jobs.points import BeforeXid, Point, Through
 from jobs.postgres.pgoutput import Commit, changes, lsn_number
 from jobs.progress import OnProgress, Progress, no_progress
@@ -65,8 +65,8 @@ class AsOf:
 class _Made(Repository):
     """A repository in which one backup's manifest is another than the stored one."""
 
-    def __init__(self, place: str, backend: Backend, made: Manifest) -> None:
-        super().__init__(place, backend)
+    def __init__(self, of: Repository, backend: Backend, made: Manifest) -> None:
+        super().__init__(of.place, backend, of.keyring)
         self._made = made
 
     async def manifest(self, backup_id: str) -> Manifest:
@@ -90,6 +90,7 @@ async def opened(
     """
     if point is None:
         found = await read_resolved(repositories, wanted)
+        require_identity(repositories, (found,))
         if isinstance(found, Manifest):
             yield AsOf(tuple(repositories), found, (), found.created_at)
             return
@@ -111,8 +112,10 @@ async def as_of(
     """Make the backup as of a point while the block runs, out of the first place where all it needs is whole.
 
     The temporary files are about as large as the stored rows of the tables that changed. Raises `NotThere` if a table
-    that is wanted by name is not in the log, `Corrupt` and what else the last place raises if none will do.
+    that is wanted by name is not in the log, `NoIdentity`, `Corrupt` and what else the last place raises if none will
+    do.
     """
+    require_identity(repositories, chain.backups)
     wanted = chosen_tables(chain.base, names)
     stale = _stale(chain, point, wanted)
     if names and stale:
@@ -133,7 +136,7 @@ async def as_of(
                     failures.append(error)
                     continue
                 backend = Overlay(repository.backend, LocalBackend(folder), MADE)
-                yield AsOf((_Made(repository.place, backend, manifest),), manifest, stale, chain.beside_moment)
+                yield AsOf((_Made(repository, backend, manifest),), manifest, stale, chain.beside_moment)
                 return
         raise next((one for one in failures if isinstance(one, Corrupt)), failures[0])
 

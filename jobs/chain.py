@@ -44,9 +44,14 @@ class Chain:
         return not is_visible(widened(commit.xid, seen.xmax), seen.xmax, seen.in_progress)
 
     @property
+    def backups(self) -> tuple[AnyBackup, ...]:
+        """All backups that it is made of."""
+        return (self.base, *self.windows, *self.beside)
+
+    @property
     def reaches(self) -> datetime:
         """The newest moment it can bring back."""
-        return max(one.created_at for one in (self.base, *self.windows, *self.beside))
+        return max(one.created_at for one in self.backups)
 
     @property
     def beside_moment(self) -> datetime:
@@ -57,7 +62,7 @@ class Chain:
     @property
     def last(self) -> AnyBackup:
         """The backup with which it ends."""
-        return max((self.base, *self.windows, *self.beside), key=lambda one: one.created_at)
+        return max(self.backups, key=lambda one: one.created_at)
 
 
 def joined(base: Manifest, windows: Iterable[Increment]) -> Chain:

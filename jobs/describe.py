@@ -11,6 +11,7 @@ from jobs.postgres.lineage import Lineage
 from jobs.postgres.pgoutput import lsn_text
 from jobs.postgres.snapshot import Snapshot
 from storage import manifest as stored
+from storage.age import Recipients
 
 
 def describe_source(lineage: Lineage) -> stored.Source:
@@ -71,6 +72,11 @@ def _describe_table(
         ),
         parts=tuple(sorted(parts, key=lambda part: part.number)),
     )
+
+
+def describe_encryption(recipients: Recipients | None) -> stored.Encryption | None:
+    """For whom everything is encrypted; None where it is not."""
+    return stored.Encryption(recipients=recipients.keys) if recipients else None
 
 
 def describe_sequences(states: tuple[SequenceState, ...]) -> tuple[stored.Sequence, ...]:

@@ -17,6 +17,7 @@ from jobs.concurrency import alongside, task_group
 from jobs.continuation import newest_full
 from jobs.describe import (
     describe_capture,
+    describe_encryption,
     describe_not_covered,
     describe_schema_only,
     describe_sequences,
@@ -121,7 +122,7 @@ async def full_backup(
         duration_seconds=committed_at - started,
         verify_seconds=time.monotonic() - committed_at,
         verification=verification,
-        warnings=ready.suspicions + manifest.warnings,
+        warnings=ready.suspicions + manifest.warnings + verification.not_proved,
         uncovered_tables=len(manifest.not_covered.tables),
         checksums=tuple(table.checksum for table in manifest.tables),
     )
@@ -232,9 +233,20 @@ async def _store_everything(
     """Store schema and rows side by side, then what is made of both. Mirrors are offered each object that is there."""
     backend, lock_timeout = taking.primary.backend, taking.options.locks.lock_timeout
     snapshot, chosen = session.snapshot, session.chosen
+    recipients = taking.options.copying.recipients
     async with task_group() as group:
         schema = group.create_task(
-            copy_schema(taking.tools, taking.source, snapshot.id, scope, settings_sql, backup_id, backend, lock_timeout)
+            copy_schema(
+                taking.tools,
+                taking.source,
+                snapshot.id,
+                scope,
+                settings_sql,
+                backup_id,
+                backend,
+                lock_timeout,
+                recipients,
+            )
         )
         shapes = await read_chosen_shapes(session)
         reading = group.create_task(read_inventory(session, scope, shapes))
@@ -243,7 +255,7 @@ async def _store_everything(
     inventory = reading.result()
     tables = describe_tables(inventory, parts_by_table(parts), keys.result(), taking.logged)
     sequences = describe_sequences(inventory.sequences)
-    dump = await store_dump(backend, backup_id, taking.tools, inventory, schema.result(), tables, sequences)
+    dump = await store_dump(backend, backup_id, taking.tools, inventory, schema.result(), tables, sequences, recipients)
     for mirror in mirrors:
         mirror.offer(dump.files())
     return _manifest(taking, snapshot, inventory, backup_id, tables, sequences, dump)
@@ -323,6 +335,7 @@ def _manifest(
         compared=taking.compared,
         gap=taking.options.chaining.gap if taking.options.chaining else None,
         trail_head=taking.ready.trail_head,
+        encryption=describe_encryption(taking.options.copying.recipients),
         warnings=describe_warnings(taking.ready.lineage, inventory, missing),
     )
 

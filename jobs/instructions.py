@@ -4,11 +4,17 @@ import shlex
 
 from jobs.postgres.identifiers import TableName, column_list, qualified
 from storage import manifest as stored
+from storage.age import Recipients
 
 
-def load_script(tables: tuple[stored.Table, ...], sequences: tuple[stored.Sequence, ...], prefix: str) -> str:
-    """A shell script that loads all rows with `zstd` and `psql` alone."""
-    lines = [_LOAD_HEAD]
+def load_script(
+    tables: tuple[stored.Table, ...],
+    sequences: tuple[stored.Sequence, ...],
+    prefix: str,
+    recipients: Recipients | None = None,
+) -> str:
+    """A shell script that loads all rows with `zstd` and `psql` alone, and `age` where they are encrypted."""
+    lines = [_LOAD_HEAD + (_LOAD_PLAIN if recipients is None else _LOAD_SEALED)]
     for table in tables:
         columns = [column.name for column in table.columns if not column.generated]
         into = f" ({column_list(columns)})" if columns else ""
@@ -37,6 +43,9 @@ export PGOPTIONS="${PGOPTIONS:-} -c DateStyle=ISO,YMD -c IntervalStyle=postgres 
 run() { psql -qtAX -v ON_ERROR_STOP=1 -c "$1" >/dev/null; }
 
 # psql cannot tell the end of a damaged file from the end of the data, so the files are tested first.
+"""
+
+_LOAD_PLAIN = """\
 load() {
     copy=$1
     shift
@@ -45,20 +54,65 @@ load() {
 }
 """
 
+# What age cannot decrypt to its end is made no zstd data either, for a pipe tells only how its last command ended.
+_LOAD_SEALED = """\
+: "${AGE_IDENTITY:?must name the file with the identity that opens this backup}"
+opened() { age -d -i "$AGE_IDENTITY" "$1" || echo damaged; }
+load() {
+    copy=$1
+    shift
+    for file; do opened "$file" | zstd -tq || { echo "$file is damaged, or for another identity" >&2; exit 1; }; done
+    for file; do opened "$file"; done | zstd -dcq | psql -qX -v ON_ERROR_STOP=1 -c "$copy"
+}
+"""
 
-INSTRUCTIONS = """\
-How to restore this backup with psql, pg_restore and zstd alone
-================================================================
+
+def instructions(backup_id: str, tool: str, recipients: Recipients | None) -> str:
+    """The short text; `tool` is the version of pg_dump."""
+    if recipients is None:
+        words = {"programs": "psql, pg_restore and zstd", "ending": "", "what": "zstd-compressed", "opening": ""}
+        plain = "zstd -dc data/SCHEMA/TABLE/*.copy.zst"
+    else:
+        opening = _OPENING.format(keys="\n".join(f"  {key}" for key in recipients.keys))
+        words = {
+            "programs": "psql, pg_restore, zstd and age",
+            "ending": ".age",
+            "what": "encrypted",
+            "opening": opening,
+        }
+        plain = 'for f in data/SCHEMA/TABLE/*; do age -d -i "$AGE_IDENTITY" $f; done | zstd -dc'
+    title = f"How to restore this backup with {words['programs']} alone"
+    return _INSTRUCTIONS.format(title=title, line="=" * len(title), id=backup_id, tool=tool, plain=plain, **words)
+
+
+_OPENING = """\
+All but this text is encrypted with age (https://age-encryption.org), for
+
+{keys}
+
+What opens it is a file with the identity of one of them (AGE-SECRET-KEY-1…). In this folder, first of all:
+
+  export AGE_IDENTITY=FILE
+  for f in *.age; do age -d -i "$AGE_IDENTITY" -o "${{f%.age}}" "$f"; done
+
+load.sh then decrypts the rows on their way.
+
+"""
+
+_INSTRUCTIONS = """\
+{title}
+{line}
 
 What is in this folder:
   schema.dump  definitions, a pg_dump archive      schema.sql  the same as plain SQL
   roles.sql    roles, memberships and settings     load.sh     loads all rows and sets the sequences
-  data/SCHEMA/TABLE/PART-PIECE.copy.zst            COPY text, zstd-compressed; =XX in a name is a byte in hex
+  data/SCHEMA/TABLE/PART-PIECE.copy.zst{ending}
+               rows: COPY text, {what}; =XX in a name is a byte in hex
 
 The manifest of the backup, manifests/{id}~….json, lists every object with its SHA-256
 (`head -n -2 MANIFEST | sha256sum` checks the manifest itself).
 
-In this folder, with PGHOST, PGPORT, PGUSER and PGPASSWORD set (pg_restore {tool} or newer):
+{opening}In this folder, with PGHOST, PGPORT, PGUSER and PGPASSWORD set (pg_restore {tool} or newer):
 
   1.  psql -d postgres -f roles.sql                  # where roles are missing; read it first
   2.  createdb restored; export PGDATABASE=restored
@@ -71,6 +125,7 @@ Step 3 says that schema "public" exists already: that is as it should be. Materi
 refreshed; foreign keys to tables outside this backup cannot be made where those tables are missing.
 Where the server lacks a tablespace, add --no-tablespaces to steps 3 and 5.
 
-One table alone: zstd -dc data/SCHEMA/TABLE/*.copy.zst | psql -c 'COPY schema.table (columns…) FROM STDIN'
-(the columns are in load.sh). One row: zstd -dc data/SCHEMA/TABLE/*.copy.zst | grep …
+One table alone (the columns are in load.sh):
+  {plain} | psql -c 'COPY schema.table (columns…) FROM STDIN'
+One row: {plain} | grep …
 """

@@ -50,6 +50,7 @@ def account_of_verification(result: VerifyResult) -> Account:
         "places": _places(result.places),
         "objects": result.objects,
         "problems": [*(f"{one.place}: {one.object}: {one.kind}" for one in result.problems[:_MOST_PROBLEMS])],
+        "not_proved": [*result.not_proved],
     }
     return Account(result.state, result.id, details)
 

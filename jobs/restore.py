@@ -5,7 +5,6 @@ verified before the target is touched.
 """
 
 import asyncio
-import hashlib
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -31,7 +30,6 @@ from jobs.restore_scope import Scope, chosen_tables
 from jobs.results import RestoreResult
 from storage.errors import Corrupt, StorageError
 from storage.manifest import Manifest, StoredFile
-from storage.objects import get
 from storage.repository import Repository
 
 RestorePlan = FillPlan | ChangePlan
@@ -96,17 +94,16 @@ async def schema_archive(repositories: Sequence[Repository], manifest: Manifest)
 
 
 async def whole_object(repositories: Sequence[Repository], stored: StoredFile) -> bytes:
-    """A small object of a backup from the first place where it is whole; raises what a place raised, or `Corrupt`."""
+    """The plain bytes of a small object from the first place where it is whole.
+
+    Raises `Corrupt` if a place has another, else what a place raised.
+    """
     failure: StorageError | None = None
     for repository in repositories:
         try:
-            data = await get(repository.backend, stored.name)
+            return await repository.file(stored)
         except StorageError as error:
-            failure = failure or error
-            continue
-        if hashlib.sha256(data).hexdigest() == stored.sha256:
-            return data
-        failure = Corrupt(f"{stored.name} in {repository.place} is not what was backed up", "see rowvault verify")
+            failure = error if failure is None or isinstance(error, Corrupt) else failure
     assert failure is not None
     raise failure
 

@@ -29,7 +29,6 @@ from jobs.restore_refusals import lacking_tablespaces, without_tablespaces
 from jobs.results import RestoreResult, TableOutcome, TableTouched
 from jobs.table_load import Bags, load_tables
 from storage.manifest import ForeignKeyOutside, Manifest
-from storage.objects import get
 from storage.repository import Repository
 
 
@@ -122,7 +121,7 @@ async def _undo(plan: FillPlan) -> None:
 async def _fill(plan: FillPlan, repository: Repository, streams: int, on_progress: OnProgress) -> Bags:
     with tempfile.TemporaryDirectory(prefix="rowvault-") as folder:
         archive = Path(folder) / "schema.dump"
-        archive.write_bytes(await get(repository.backend, plan.manifest.dump.archive.name))
+        archive.write_bytes(await repository.file(plan.manifest.dump.archive))
         entries = await _entries(plan, archive)
         on_progress(Progress("creating tables"))
         before = await _make_tables(plan, archive, entries)

@@ -43,7 +43,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class VerifyResult:
-    """What reading a backup back in every place came to; `pending` places are a warning, not a problem."""
+    """What reading a backup back in every place came to; `pending` places are a warning, not a problem.
+
+    `not_proved` says what could not be checked, which is a warning too.
+    """
 
     id: str
     state: State
@@ -51,6 +54,7 @@ class VerifyResult:
     places: tuple[PlaceOutcome, ...] = ()
     objects: int = 0
     bytes: int = 0
+    not_proved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

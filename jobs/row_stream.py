@@ -1,7 +1,11 @@
-"""Stores what a query gives as COPY text: COPY stream → sieve, hash, compress, hash (in a thread) → backend."""
+"""Stores what a query gives as COPY text.
+
+COPY stream → sieve, hash, compress, encrypt, hash (in a thread) → backend.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +15,6 @@ from jobs.postgres.connection import Connection
 from jobs.postgres.copying import copy_out
 from jobs.table_copy import CopyOptions
 from storage.backends.protocol import Backend
-from storage.codecs import Encoder
 from storage.manifest import Part
 
 NO_ROWS = Part(
@@ -59,7 +62,9 @@ class RowStream:
             first = await handoff.get()
             if first.plain is not None and not first.plain.bytes:
                 return NO_ROWS
-            last, objects = await store_encoded(self.backend, name, first, handoff.get)
+            last, objects = await store_encoded(
+                self.backend, lambda piece: self.options.named(name(piece)), first, handoff.get
+            )
         assert last.plain is not None
         return NO_ROWS.model_copy(
             update={
@@ -72,18 +77,19 @@ class RowStream:
 
     async def _encode(self, query: str, what: str, sieve: Sieve, handoff: Handoff[Encoded]) -> None:
         """In the worker's thread. Lines are counted by their ends, since not all that COPY counted go on."""
-        encoder, rows = Encoder(self.options.level, self.options.roll_at), 0
+        rows = 0
+        with closing(self.options.encoder()) as encoder:
 
-        async def send(pieces: Iterable[bytes]) -> None:
-            nonlocal rows
-            for lines in pieces:
-                rows += lines.count(b"\n")
-                if (block := encoder.feed(lines)) is not None:
-                    await handoff.put(Encoded(block))
+            async def send(pieces: Iterable[bytes]) -> None:
+                nonlocal rows
+                for lines in pieces:
+                    rows += lines.count(b"\n")
+                    if (block := encoder.feed(lines)) is not None:
+                        await handoff.put(Encoded(block))
 
-        async def sink(chunk: bytes) -> None:
-            await send(sieve.feed(chunk))
+            async def sink(chunk: bytes) -> None:
+                await send(sieve.feed(chunk))
 
-        await copy_out(self.connection, query, what, sink, self.options.lost_after, sorts=True)
-        await send(sieve.finish())
-        await handoff.put(Encoded(*encoder.finish(), rows))
+            await copy_out(self.connection, query, what, sink, self.options.lost_after, sorts=True)
+            await send(sieve.finish())
+            await handoff.put(Encoded(*encoder.finish(), rows))

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.concurrency import task_group
-from jobs.instructions import INSTRUCTIONS, load_script
+from jobs.instructions import instructions, load_script
 from jobs.postgres.connection import Source
 from jobs.postgres.ddl import dump_roles, dump_schema, schema_as_sql
 from jobs.postgres.inventory import Inventory, Scope
 from jobs.postgres.tools import Tools
+from storage.age import Recipients, stored_name
 from storage.backends.protocol import Backend
 from storage.codecs import Tally
 from storage.manifest import Dump, Extension, Sequence, StoredFile, Table
@@ -35,6 +36,7 @@ async def copy_schema(
     backup_id: str,
     backend: Backend,
     lock_timeout: float,
+    recipients: Recipients | None,
 ) -> SchemaFiles:
     """Dump the schema at the snapshot, and the roles beside it, and store them."""
     prefix = backup_prefix(backup_id)
@@ -46,9 +48,9 @@ async def copy_schema(
             sql = await schema_as_sql(tools, archive)
         dumped = await asyncio.to_thread(archive.read_bytes)
     return SchemaFiles(
-        archive=await store_file(backend, f"{prefix}schema.dump", dumped),
-        sql=await store_file(backend, f"{prefix}schema.sql", sql),
-        roles_sql=await store_file(backend, f"{prefix}roles.sql", roles.result() + settings_sql.encode()),
+        archive=await store_file(backend, f"{prefix}schema.dump", dumped, recipients),
+        sql=await store_file(backend, f"{prefix}schema.sql", sql, recipients),
+        roles_sql=await store_file(backend, f"{prefix}roles.sql", roles.result() + settings_sql.encode(), recipients),
     )
 
 
@@ -69,11 +71,12 @@ async def store_dump(
     files: SchemaFiles,
     tables: tuple[Table, ...],
     sequences: tuple[Sequence, ...],
+    recipients: Recipients | None,
 ) -> Dump:
     """Store the restore script and its instructions; return all that the manifest says of the schema."""
     prefix = backup_prefix(backup_id)
-    script = load_script(tables, sequences, prefix)
-    instructions = INSTRUCTIONS.format(id=backup_id, tool=tools.version)
+    script = load_script(tables, sequences, prefix, recipients)
+    text = instructions(backup_id, tools.version, recipients)
     return Dump(
         tool=f"pg_dump {tools.version}",
         schemas=inventory.scope.schemas,
@@ -87,13 +90,16 @@ async def store_dump(
         archive=files.archive,
         sql=files.sql,
         roles_sql=files.roles_sql,
-        load_script=await store_file(backend, f"{prefix}load.sh", script.encode()),
-        instructions=await store_file(backend, f"{prefix}RESTORE.txt", instructions.encode()),
+        load_script=await store_file(backend, f"{prefix}load.sh", script.encode(), recipients),
+        instructions=await store_file(backend, f"{prefix}RESTORE.txt", text.encode()),
     )
 
 
-async def store_file(backend: Backend, name: str, data: bytes) -> StoredFile:
-    """Store some bytes and say what was stored."""
+async def store_file(backend: Backend, name: str, data: bytes, recipients: Recipients | None = None) -> StoredFile:
+    """Store some bytes, encrypted for recipients if there are any, and say what was stored."""
+    name = stored_name(name, recipients)
+    if recipients is not None:
+        data = await asyncio.to_thread(recipients.seal, data)
     tally = Tally()
     tally.add(data)
     digest = tally.digest()

@@ -1,7 +1,7 @@
-"""Copies parts of tables into storage: COPY stream → hash, compress, hash (in a worker thread) → backend."""
+"""Copies parts of tables into storage: COPY stream → hash, compress, encrypt, hash (in a thread) → backend."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 
 from jobs.concurrency import Handoff, Worker, task_group
@@ -10,6 +10,7 @@ from jobs.postgres.connection import Connection, Source
 from jobs.postgres.copying import PAGES_PER_PART, PartPlan, RateLimit, batches, copy_out, lock_nowait
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.snapshot import join_snapshot
+from storage.age import Recipients, stored_name
 from storage.backends.protocol import Backend
 from storage.codecs import ROLL_AT, Encoder
 from storage.manifest import Part, StoredFile
@@ -21,7 +22,7 @@ class CopyOptions:
     """How tables are copied: parallel streams, zstd level, and bytes of COPY text a second over all (None: no cap).
 
     `pages_per_part` is about how much of a table one stream takes at a time, `roll_at` the stored bytes of one object,
-    `lost_after` how many seconds the server may send nothing.
+    `lost_after` how many seconds the server may send nothing. `recipients` are those for whom all is encrypted.
     """
 
     streams: int = 2
@@ -30,6 +31,15 @@ class CopyOptions:
     pages_per_part: int = PAGES_PER_PART
     roll_at: int = ROLL_AT
     lost_after: float = 300.0
+    recipients: Recipients | None = None
+
+    def encoder(self) -> Encoder:
+        """What makes stored bytes of plain ones; it must be finished or closed."""
+        return Encoder(self.level, self.roll_at, self.recipients)
+
+    def named(self, name: str) -> str:
+        """The name of an object, given what it would be called if it were plain."""
+        return stored_name(name, self.recipients)
 
 
 OnPart = Callable[[PartPlan, Part], None]
@@ -71,9 +81,9 @@ async def copy_tables(
             group.create_task(worker.run(_encode_all(connection, waiting, options, handoff)))
             while (copied := await handoff.get()) is not None:
                 if isinstance(copied, list):
-                    stored = await _store_small(backend, backup_id, copied)
+                    stored = await _store_small(backend, backup_id, copied, options)
                 else:
-                    stored = [(copied.part, await _store_part(backend, backup_id, copied, handoff))]
+                    stored = [(copied.part, await _store_part(backend, backup_id, copied, handoff, options))]
                 for plan, part in stored:
                     on_part(plan, part)
 
@@ -117,29 +127,31 @@ async def _encode(
 
     The sink is done with each chunk before it returns, so the next one comes larger.
     """
-    encoder = Encoder(options.level, options.roll_at)
     single = True
+    with closing(options.encoder()) as encoder:
 
-    async def sink(chunk: bytes) -> None:
-        nonlocal single
-        block = encoder.feed(chunk)
-        if block is not None:
-            single = False
-            await handoff.put(_Copied(part, Encoded(block)))
-        if limit is not None:
-            await limit.spend(len(chunk))
+        async def sink(chunk: bytes) -> None:
+            nonlocal single
+            block = encoder.feed(chunk)
+            if block is not None:
+                single = False
+                await handoff.put(_Copied(part, Encoded(block)))
+            if limit is not None:
+                await limit.spend(len(chunk))
 
-    rows = await copy_out(connection, part.query, str(part), sink, options.lost_after)
-    last = _Copied(part, Encoded(*encoder.finish(), rows))
+        rows = await copy_out(connection, part.query, str(part), sink, options.lost_after)
+        last = _Copied(part, Encoded(*encoder.finish(), rows))
     if single:
         return last
     await handoff.put(last)
     return None
 
 
-async def _store_small(backend: Backend, backup_id: str, copied: list[_Copied]) -> list[tuple[PartPlan, Part]]:
+async def _store_small(
+    backend: Backend, backup_id: str, copied: list[_Copied], options: CopyOptions
+) -> list[tuple[PartPlan, Part]]:
     """Write parts that are one block each."""
-    names = [data_object(backup_id, one.part.table.schema, one.part.table.name, one.part.number, 0) for one in copied]
+    names = [_named(backup_id, one.part, 0, options) for one in copied]
     await backend.store({name: one.encoded.block.data for name, one in zip(names, copied, strict=True)})
     return [
         (one.part, _stored_part(one.part, one.encoded, [stored_file(name, one.encoded)]))
@@ -147,7 +159,7 @@ async def _store_small(backend: Backend, backup_id: str, copied: list[_Copied]) 
     ]
 
 
-async def _store_part(backend: Backend, backup_id: str, first: _Copied, handoff: _Stream) -> Part:
+async def _store_part(backend: Backend, backup_id: str, first: _Copied, handoff: _Stream, options: CopyOptions) -> Part:
     """Write a part, whose first block came already, as one object, or several where it rolls over."""
     part = first.part
 
@@ -157,10 +169,14 @@ async def _store_part(backend: Backend, backup_id: str, first: _Copied, handoff:
         return copied.encoded
 
     def name(piece: int) -> str:
-        return data_object(backup_id, part.table.schema, part.table.name, part.number, piece)
+        return _named(backup_id, part, piece, options)
 
     last, objects = await store_encoded(backend, name, first.encoded, next_encoded)
     return _stored_part(part, last, objects)
+
+
+def _named(backup_id: str, part: PartPlan, piece: int, options: CopyOptions) -> str:
+    return options.named(data_object(backup_id, part.table.schema, part.table.name, part.number, piece))
 
 
 def _stored_part(plan: PartPlan, last: Encoded, objects: list[StoredFile]) -> Part:

@@ -1,11 +1,11 @@
-"""Loads tables from storage: backend → decompress, hash (in a worker thread) → COPY stream.
+"""Loads tables from storage: backend → decrypt, decompress, hash (in a worker thread) → COPY stream.
 
 A table goes in whole, its parts in order, in the transaction that empties it: so its rows can be written frozen, and
 lie in the order they came. One much larger than a stream's share goes in by parts, each by the stream that is free.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
 
 from jobs.concurrency import Worker, task_group
@@ -15,6 +15,7 @@ from jobs.postgres.copying import copy_in, truncate_only
 from jobs.postgres.errors import translated
 from jobs.postgres.identifiers import TableName
 from jobs.progress import OnProgress, Progress
+from storage.age import Keyring
 from storage.codecs import Decoder, Digest, Tally
 from storage.errors import Corrupt
 from storage.manifest import Manifest, Part, Table
@@ -136,7 +137,9 @@ async def load_part(
     columns = tuple(column.name for column in table.columns if not column.generated)
     readers = [(stored.name, BlockingReader(repository.backend.read(stored.name))) for stored in part.objects]
     try:
-        rows, plain = await worker.run(_decode_into(connection, into, columns, readers, bag, frozen=frozen))
+        rows, plain = await worker.run(
+            _decode_into(connection, into, columns, readers, repository.keyring, bag, frozen=frozen)
+        )
     finally:
         for _, reader in readers:
             reader.close()
@@ -152,19 +155,22 @@ async def _decode_into(
     into: TableName,
     columns: tuple[str, ...],
     readers: list[tuple[str, BlockingReader]],
+    keyring: Keyring,
     bag: Bag | None,
     *,
     frozen: bool,
 ) -> tuple[int, Digest]:
     """In the worker's thread: decompress and send."""
-    decoder = Decoder()
+    decoder = Decoder(keyring)
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         for name, reader in readers:
-            for chunk in decoder.read(name, reader.fetch, Tally()):
-                if bag is not None:
-                    bag.feed(chunk)
-                yield chunk
+            with closing(decoder.read(name, reader.fetch, Tally())) as text:
+                for chunk in text:
+                    if bag is not None:
+                        bag.feed(chunk)
+                    yield chunk
 
-    rows = await copy_in(connection, into, columns, chunks(), frozen=frozen)
+    async with aclosing(chunks()) as text:
+        rows = await copy_in(connection, into, columns, text, frozen=frozen)
     return rows, decoder.plain.digest()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from jobs.comparison import Stamps
 from jobs.continuation import Look
-from jobs.describe import describe_sequences, describe_source
+from jobs.describe import describe_encryption, describe_sequences, describe_source
 from jobs.full_backup import BackupOptions
 from jobs.leasing import leased
 from jobs.offsite import mirrored
@@ -79,6 +79,7 @@ class Taking:
             "source": describe_source(self.ready.lineage),
             "fingerprint": base.fingerprint,
             "trail_head": self.ready.trail_head,
+            "encryption": describe_encryption(self.capture.copying.recipients),
         }
 
     async def sequences(self, base: Manifest) -> tuple[StoredSequence, ...]:

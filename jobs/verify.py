@@ -1,15 +1,19 @@
-"""Reads backups back: every object hashed as stored and as plain text, every row counted, against the manifest."""
+"""Reads backups back: every object hashed as stored and as plain text, every row counted, against the manifest.
+
+Of what is encrypted for others, the stored bytes alone can be checked; which is then said.
+"""
 
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from jobs.concurrency import task_group
 from jobs.leasing import leased_for_reading
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import PlaceOutcome, Problem, ProblemKind, State, VerifyResult
+from storage.age import SEALED, NoIdentity
 from storage.codecs import Decoder, Tally
 from storage.errors import Corrupt, Misplaced, NotFound, Refused, StorageError
 from storage.increments import AnyBackup, Increment, Log, TableDifference
@@ -18,15 +22,20 @@ from storage.objects import BlockingReader
 from storage.repository import Repository
 
 STREAMS = 2
+CLOSED = "they are encrypted, and no identity at hand opens them; their stored bytes were checked"
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """What one worker verifies: a part of a table, a window of changes, or a single file (`part` is None)."""
+    """What one worker verifies: a part of a table, a window of changes, or a single file (`part` is None).
+
+    `opened`: whether its plain text can be had, to be verified too.
+    """
 
     table: str | None
     part: Part | Log | None
     objects: tuple[StoredFile, ...]
+    opened: bool = True
 
     @property
     def bytes(self) -> int:
@@ -41,6 +50,7 @@ class _PlaceReport:
     problems: tuple[Problem, ...] = ()
     objects: int = 0
     bytes: int = 0
+    not_proved: str | None = None
 
 
 async def verify_backup(
@@ -51,29 +61,32 @@ async def verify_backup(
 ) -> VerifyResult:
     """Verify one backup in every place that has it.
 
-    `sample` reads that share of the objects, chosen at random. A place without it is `pending`, a warning; one that
-    does not answer is `unreachable`. Raises `NotFound` if no place has it.
+    `sample` reads that share of the objects, chosen at random. A place without it is `pending`, a warning, and so is
+    plain text that no identity opens; one that does not answer is `unreachable`. Raises `NotFound` if no place has it.
     """
     reports = [await _verify_place(repository, backup_id, sample, on_progress) for repository in repositories]
     places = tuple(report.outcome for report in reports)
     if all(place.state == "pending" for place in places):
         raise NotFound(f"no backup {backup_id} in any place", "list the backups with: rowvault list")
+    not_proved = tuple(dict.fromkeys(report.not_proved for report in reports if report.not_proved))
     return VerifyResult(
         id=backup_id,
-        state=_state(places),
+        state=_state(places, not_proved),
         problems=tuple(problem for report in reports for problem in report.problems),
         places=places,
         objects=sum(report.objects for report in reports),
         bytes=sum(report.bytes for report in reports),
+        not_proved=not_proved,
     )
 
 
 async def problems_of(
     repository: Repository, manifest: AnyBackup, on_progress: OnProgress = no_progress
 ) -> list[Problem]:
-    """Everything that is wrong with one backup in one place."""
+    """Everything that is wrong with one backup in one place. Raises `NoIdentity` if not all of it can be opened."""
+    repository.require_identity(manifest)
     found: list[Problem] = []
-    await _verify_pieces(repository, list(_pieces(manifest)), on_progress, found)
+    await _verify_pieces(repository, _pieces(repository, manifest), on_progress, found)
     return found
 
 
@@ -84,7 +97,9 @@ async def _verify_place(repository: Repository, backup_id: str, sample: float, o
         async with leased_for_reading(repository, backup_id, "verify"):
             pieces = await _read_manifest(repository, backup_id, name, sample, found)
             await _verify_pieces(repository, pieces, on_progress, found)
-            trouble = await _record(repository, backup_id, found) if found or sample >= 1.0 else None
+            not_proved = _not_proved(pieces)
+            complete = found or sample >= 1.0
+            trouble = await _record(repository, backup_id, found, not_proved) if complete else None
     except NotFound as error:
         return _PlaceReport(PlaceOutcome(repository.place, "pending", error.message))
     except StorageError as error:
@@ -94,6 +109,7 @@ async def _verify_place(repository: Repository, backup_id: str, sample: float, o
         problems=tuple(found),
         objects=sum(len(piece.objects) for piece in pieces),
         bytes=sum(piece.bytes for piece in pieces),
+        not_proved=not_proved,
     )
 
 
@@ -102,16 +118,25 @@ async def _read_manifest(
 ) -> list[_Piece]:
     """What is to be verified; nothing if the manifest itself is a problem."""
     try:
-        return _sampled(list(_pieces(await repository.backup(backup_id))), sample)
+        return _sampled(_pieces(repository, await repository.backup(backup_id)), sample)
     except Corrupt as error:
         kind: ProblemKind = "identity" if isinstance(error, Misplaced) else "altered"
         found.append(Problem(repository.place, name, None, kind, "the manifest that was written", error.message))
         return []
 
 
-async def _record(repository: Repository, backup_id: str, found: list[Problem]) -> str | None:
+def _not_proved(pieces: list[_Piece]) -> str | None:
+    closed = sum(not piece.opened for piece in pieces)
+    return f"the plain text of {closed} of {len(pieces)} parts and files: {CLOSED}" if closed else None
+
+
+async def _record(repository: Repository, backup_id: str, found: list[Problem], not_proved: str | None) -> str | None:
     """Remember the outcome in the place. What it refuses is said, but takes nothing away from what was found."""
-    report = {"verified_at": datetime.now(UTC).isoformat(), "problems": [asdict(problem) for problem in found]}
+    report = {
+        "verified_at": datetime.now(UTC).isoformat(),
+        "problems": [asdict(problem) for problem in found],
+        "not_proved": not_proved,
+    }
     try:
         await repository.record_verification(backup_id, "failed" if found else "success", report)
     except Refused as error:
@@ -125,13 +150,22 @@ def _outcome(place: str, found: list[Problem], trouble: str | None) -> PlaceOutc
     return PlaceOutcome(place, "committed", trouble)
 
 
-def _state(places: tuple[PlaceOutcome, ...]) -> State:
+def _state(places: tuple[PlaceOutcome, ...], not_proved: tuple[str, ...]) -> State:
     if any(place.state in {"failed", "unreachable"} for place in places):
         return "failed"
-    return "warning" if any(place.error for place in places) else "success"
+    return "warning" if not_proved or any(place.error for place in places) else "success"
 
 
-def _pieces(manifest: AnyBackup) -> Iterator[_Piece]:
+def _pieces(repository: Repository, manifest: AnyBackup) -> list[_Piece]:
+    opened = repository.can_open(manifest)
+    return [replace(one, opened=opened or not _is_sealed(one)) for one in _pieces_of(manifest)]
+
+
+def _is_sealed(piece: _Piece) -> bool:
+    return any(stored.name.endswith(SEALED) for stored in piece.objects)
+
+
+def _pieces_of(manifest: AnyBackup) -> Iterator[_Piece]:
     if isinstance(manifest, Manifest):
         for stored in manifest.dump.files():
             yield _Piece(None, None, (stored,))
@@ -177,15 +211,17 @@ async def _verify_pieces(
 
 
 async def _verify_piece(repository: Repository, piece: _Piece) -> list[Problem]:
-    decoder = Decoder()
+    decoder = Decoder(repository.keyring) if piece.part is not None and piece.opened else None
     checked = [await _verify_object(repository, stored, piece, decoder) for stored in piece.objects]
     found = [problem for problem in checked if problem is not None]
-    if found or piece.part is None:
+    if found or piece.part is None or decoder is None:
         return found
     return list(_compare_plain(repository.place, piece, piece.part, decoder))
 
 
-async def _verify_object(repository: Repository, stored: StoredFile, piece: _Piece, decoder: Decoder) -> Problem | None:
+async def _verify_object(
+    repository: Repository, stored: StoredFile, piece: _Piece, decoder: Decoder | None
+) -> Problem | None:
     tally = Tally()
     reader = BlockingReader(repository.backend.read(stored.name))
 
@@ -193,13 +229,13 @@ async def _verify_object(repository: Repository, stored: StoredFile, piece: _Pie
         return Problem(repository.place, stored.name, piece.table, kind, expected, found)
 
     try:
-        await asyncio.to_thread(_read_through, reader, stored.name, tally, decoder if piece.part else None)
+        await asyncio.to_thread(_read_through, reader, stored.name, tally, decoder)
     except NotFound:
         return problem("missing", f"{stored.bytes} bytes", "no object")
-    except Corrupt as error:
+    except (Corrupt, NoIdentity) as error:
         found = tally.digest()
         if found.bytes == stored.bytes and found.sha256 == stored.sha256:
-            return problem("unreadable", "zstd data", str(error))
+            return problem("unreadable", "what was backed up", str(error))
     finally:
         reader.close()
     found = tally.digest()

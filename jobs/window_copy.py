@@ -1,4 +1,9 @@
-"""Copies a window of the change log into storage: COPY stream → count, hash, compress, hash (in a thread) → backend."""
+"""Copies a window of the change log into storage.
+
+COPY stream → count, hash, compress, encrypt, hash (in a thread) → backend.
+"""
+
+from contextlib import closing
 
 from jobs.concurrency import Handoff, Worker, task_group
 from jobs.object_stream import Encoded, store_encoded
@@ -7,7 +12,6 @@ from jobs.postgres.connection import Connection, Source, connect
 from jobs.postgres.copying import copy_out
 from jobs.table_copy import CopyOptions
 from storage.backends.protocol import Backend
-from storage.codecs import Encoder
 from storage.increments import Log
 from storage.names import log_object
 
@@ -22,7 +26,7 @@ async def copy_window(
         async with task_group() as group:
             group.create_task(worker.run(_encode(connection, slot, end, options, tally, handoff)))
             last, objects = await store_encoded(
-                backend, lambda piece: log_object(backup_id, piece), await handoff.get(), handoff.get
+                backend, lambda piece: options.named(log_object(backup_id, piece)), await handoff.get(), handoff.get
             )
     assert last.plain is not None
     return Log(messages=last.rows, bytes=last.plain.bytes, sha256=last.plain.sha256, objects=tuple(objects))
@@ -32,15 +36,15 @@ async def _encode(
     connection: Connection, slot: str, end: int, options: CopyOptions, tally: WindowTally, handoff: Handoff[Encoded]
 ) -> None:
     """In the worker's thread: copy the window and hand its blocks over."""
-    encoder = Encoder(options.level, options.roll_at)
+    with closing(options.encoder()) as encoder:
 
-    async def sink(chunk: bytes) -> None:
-        tally.feed(chunk)
-        block = encoder.feed(chunk)
-        if block is not None:
-            await handoff.put(Encoded(block))
+        async def sink(chunk: bytes) -> None:
+            tally.feed(chunk)
+            block = encoder.feed(chunk)
+            if block is not None:
+                await handoff.put(Encoded(block))
 
-    what = f"the changes of slot {slot}"
-    messages = await copy_out(connection, window_query(slot, end), what, sink, options.lost_after, "binary")
-    tally.finish()
-    await handoff.put(Encoded(*encoder.finish(), messages))
+        what = f"the changes of slot {slot}"
+        messages = await copy_out(connection, window_query(slot, end), what, sink, options.lost_after, "binary")
+        tally.finish()
+        await handoff.put(Encoded(*encoder.finish(), messages))

@@ -1,15 +1,19 @@
-"""COPY text to stored bytes and back: hash, compress, hash, in one pass and bounded memory.
+"""COPY text to stored bytes and back: hash, compress, encrypt if wanted, hash, in one pass and bounded memory.
 
-Stored bytes are plain zstd frames (RFC 8878): `zstd -dc` reads them. Nothing here waits: the classes are fed.
+Stored bytes are plain zstd frames (RFC 8878), `zstd -dc` reads them; or an age file around them, for `age -d`. Nothing
+here waits for anybody outside: the classes are fed.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import IO, cast
 
 import zstandard
 
+from storage.age import NO_KEYS, SEALED, Keyring, Recipients
+from storage.age_streams import Opening, Sealing
 from storage.errors import Corrupt
 
 BLOCK = 1024 * 1024  # bytes of compressed data handed on at a time
@@ -52,16 +56,21 @@ class Block:
 
 
 class Encoder:
-    """Plain bytes in, compressed blocks out. A stream longer than `roll_at` stored bytes becomes several objects."""
+    """Plain bytes in, compressed blocks out, encrypted for recipients if there are any.
 
-    def __init__(self, level: int, roll_at: int = ROLL_AT) -> None:
+    A stream longer than `roll_at` stored bytes becomes several objects. An encoder that is not finished MUST be closed.
+    """
+
+    def __init__(self, level: int, roll_at: int = ROLL_AT, recipients: Recipients | None = None) -> None:
         self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)
         self._roll_at = roll_at
+        self._recipients = recipients
         self._plain = Tally()
         self._open()
 
     def _open(self) -> None:
         self._frame = self._compressor.compressobj()
+        self._sealing: Sealing | None = None
         self._stored = Tally()
         self._buffer = bytearray()
         self._length = 0
@@ -80,17 +89,37 @@ class Encoder:
         """The last block, and the digest of all plain bytes."""
         return replace(self._close(), last=True), self._plain.digest()
 
+    def close(self) -> None:
+        """Give up what is not finished."""
+        if self._sealing is not None:
+            self._sealing.close()
+
     def _take(self) -> Block:
-        data = bytes(self._buffer)
-        self._buffer.clear()
-        self._stored.add(data)
-        self._length += len(data)
-        return Block(data)
+        data = self._drained()
+        if self._recipients is not None:
+            self._sealing = self._sealing or Sealing(self._recipients)
+            data = self._sealing.feed(data)
+        return self._block(data)
 
     def _close(self) -> Block:
         self._buffer += self._frame.flush()
-        block = self._take()
+        data = self._drained()
+        if self._sealing is not None:
+            data = self._sealing.finish(data)
+        elif self._recipients is not None:
+            data = self._recipients.seal(data)
+        block = self._block(data)
         return Block(block.data, self._stored.digest())
+
+    def _drained(self) -> bytes:
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        return data
+
+    def _block(self, data: bytes) -> Block:
+        self._stored.add(data)
+        self._length += len(data)
+        return Block(data)
 
 
 class Decoder:
@@ -99,23 +128,42 @@ class Decoder:
     `rows` counts line ends: COPY text escapes newlines inside values, so each row has exactly one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keyring: Keyring = NO_KEYS) -> None:
         self.plain = Tally()
         self.rows = 0
+        self._keyring = keyring
 
-    def read(self, name: str, fetch: Callable[[], bytes], stored: Tally) -> Iterator[bytes]:
+    def read(self, name: str, fetch: Callable[[], bytes], stored: Tally) -> Generator[bytes, None, None]:
         """Yield the plain chunks of one object. `fetch` returns its next stored bytes, or none at the end."""
-        for chunk in decompressed(name, fetch, stored):
-            self.plain.add(chunk)
-            self.rows += chunk.count(b"\n")
-            yield chunk
+        with closing(decompressed(name, fetch, stored, self._keyring)) as chunks:
+            for chunk in chunks:
+                self.plain.add(chunk)
+                self.rows += chunk.count(b"\n")
+                yield chunk
 
 
-def decompressed(name: str, fetch: Callable[[], bytes], stored: Tally) -> Iterator[bytes]:
-    """The plain chunks of one object, hashed as stored alone, for who wants to be quick. Raises `Corrupt`."""
-    reader = zstandard.ZstdDecompressor().stream_reader(
-        cast("IO[bytes]", _Source(fetch, stored)), read_across_frames=True
-    )
+def decompressed(
+    name: str, fetch: Callable[[], bytes], stored: Tally, keyring: Keyring = NO_KEYS
+) -> Generator[bytes, None, None]:
+    """The plain chunks of one object, hashed as stored alone, for who wants to be quick.
+
+    Raises `Corrupt`; `NoIdentity` where its name says that it is encrypted, and no identity of the keyring opens it.
+    """
+
+    def counted() -> bytes:
+        data = fetch()
+        stored.add(data)
+        return data
+
+    if not name.endswith(SEALED):
+        yield from _unpacked(name, counted)
+        return
+    with closing(Opening(keyring, name, counted)) as opening:
+        yield from _unpacked(name, opening.next)
+
+
+def _unpacked(name: str, fetch: Callable[[], bytes]) -> Iterator[bytes]:
+    reader = zstandard.ZstdDecompressor().stream_reader(cast("IO[bytes]", _Source(fetch)), read_across_frames=True)
     while True:
         try:
             chunk = reader.read(CHUNK)
@@ -129,11 +177,8 @@ def decompressed(name: str, fetch: Callable[[], bytes], stored: Tally) -> Iterat
 class _Source:
     """The file-like object that zstandard reads compressed bytes from."""
 
-    def __init__(self, fetch: Callable[[], bytes], stored: Tally) -> None:
+    def __init__(self, fetch: Callable[[], bytes]) -> None:
         self._fetch = fetch
-        self._stored = stored
 
     def read(self, _size: int = -1) -> bytes:
-        data = self._fetch()
-        self._stored.add(data)
-        return data
+        return self._fetch()

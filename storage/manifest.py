@@ -205,6 +205,13 @@ class TrailHead(Record):
     sha256: str
 
 
+class Encryption(Record):
+    """How a backup's objects were encrypted, and for which public keys."""
+
+    method: Literal["age"] = "age"
+    recipients: tuple[str, ...]
+
+
 class Gap(Record):
     """Why the backups before could not be continued: what was between them and this one cannot be brought back.
 
@@ -236,6 +243,7 @@ class Backup(Record):
     program: str
     source: Source
     trail_head: TrailHead | None = None
+    encryption: Encryption | None = None
     warnings: tuple[str, ...]
 
     @property

@@ -1,16 +1,18 @@
 """All backups under one storage root. Its listing is the catalogue; there is no other state."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from storage.age import NO_KEYS, SEALED, Keyring, NoIdentity
 from storage.backends.protocol import Backend, StoredObject
 from storage.errors import AlreadyExists, Corrupt, NotFound, StorageError
 from storage.increments import AnyBackup, Incremental
 from storage.leases import Lease
-from storage.manifest import Manifest
+from storage.manifest import Manifest, StoredFile
 from storage.manifest_file import dump_manifest, load_manifest
 from storage.names import (
     BACKUPS,
@@ -69,11 +71,15 @@ class Catalogue:
 
 
 class Repository:
-    """The backups of one database in one place. `place` is what people call it: `local`, `s3`."""
+    """The backups of one database in one place. `place` is what people call it: `local`, `s3`.
 
-    def __init__(self, place: str, backend: Backend) -> None:
+    What is encrypted there is opened with the identities of `keyring`.
+    """
+
+    def __init__(self, place: str, backend: Backend, keyring: Keyring = NO_KEYS) -> None:
         self.place = place
         self.backend = backend
+        self.keyring = keyring
 
     async def identity(self) -> Identity | None:
         """Which database this repository is bound to; None for a new one."""
@@ -185,6 +191,23 @@ class Repository:
         except AlreadyExists:
             if await get(self.backend, name) != data:
                 raise
+
+    def can_open(self, backup: AnyBackup) -> bool:
+        """Whether what the backup holds can be read: it is plain, or encrypted for an identity at hand."""
+        return backup.encryption is None or self.keyring.opens(backup.encryption.recipients)
+
+    def require_identity(self, backup: AnyBackup) -> None:
+        """Raise `NoIdentity`, naming the recipients of the backup, unless what it holds can be read."""
+        if backup.encryption is not None and not self.can_open(backup):
+            what = "and the identity given is none of theirs" if self.keyring else "and no identity was given"
+            raise NoIdentity(f"{backup.id} is encrypted for {', '.join(backup.encryption.recipients)}, {what}")
+
+    async def file(self, stored: StoredFile) -> bytes:
+        """The plain bytes of a small object of a backup. Raises `NotFound`, `Corrupt`, `NoIdentity`."""
+        data = await get(self.backend, stored.name)
+        if hashlib.sha256(data).hexdigest() != stored.sha256:
+            raise Corrupt(f"{stored.name} in {self.place} is not what was backed up", "see rowvault verify")
+        return self.keyring.open(stored.name, data) if stored.name.endswith(SEALED) else data
 
     def objects(self, backup_id: str) -> AsyncIterator[StoredObject]:
         """What lies under a backup's prefix, committed or not."""

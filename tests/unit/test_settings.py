@@ -8,7 +8,9 @@ import pytest
 from pydantic import SecretStr
 
 from daemon.cron import parse_cron
-from daemon.settings import Settings, SettingsError, describe_settings, load_settings
+from daemon.settings import Settings, SettingsError, describe_settings, load_settings, read_keyring
+from storage.age import Recipients
+from tests.keys import new_key
 
 DSN = "postgresql://app:hunter2@db.example:5432/app"
 
@@ -112,21 +114,14 @@ def test_names_of_others_are_ignored() -> None:
     assert load_settings(others, dotenv=None) == load()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ENCRYPTION__RECIPIENTS",
-        "ENCRYPTION__IDENTITY_FILE",
-        "RETENTION__DAILY",
-    ],
-)
+@pytest.mark.parametrize("name", ["RETENTION__DAILY"])
 def test_a_setting_that_is_not_built_yet_stops_the_start(name: str) -> None:
     expected = f"ROWVAULT_{name}: is not built yet in this version; remove it"
     assert problems(**{name: "anything"}) == (expected,)
 
 
 def test_a_setting_that_is_not_built_yet_may_be_empty() -> None:
-    assert load(ENCRYPTION__RECIPIENTS="") == load()
+    assert load(RETENTION__DAILY="") == load()
 
 
 def test_empty_means_unset() -> None:
@@ -187,6 +182,12 @@ def test_a_value_and_a_file_for_it_are_an_error(tmp_path: Path) -> None:
         ("TIMEZONE", "../../etc/passwd", "must be a time zone this machine knows"),
         ("SCHEDULE__FULL", "0 2 * * hunter2", "day of week: must be from 0 to 7"),
         ("LOG_LEVEL", "hunter2", "must be 'debug', 'info', 'warning' or 'error'"),
+        ("ENCRYPTION__RECIPIENTS", "hunter2", "holds no age recipient as number 1: one begins with age1"),
+        (
+            "ENCRYPTION__RECIPIENTS",
+            "age-secret-key-1hunter2",
+            "holds a secret identity as number 1: give its public key",
+        ),
         ("LOG_FORMAT", "hunter2", "must be 'json' or 'console'"),
         ("DATABASE_URL", "mysql://app:hunter2@db/app", "must begin with postgresql:// or postgres://"),
         ("DATABASE_URL", "host=db password=hunter2", "must begin with postgresql:// or postgres://"),
@@ -219,6 +220,21 @@ def test_an_endpoint_must_not_hold_credentials() -> None:
 def test_several_hosts_in_the_database_url_are_understood() -> None:
     url = "postgresql://app:hunter2@one:5432,two:5433/app"
     assert load(DATABASE_URL=url).require_database_url().get_secret_value() == url
+
+
+def test_recipients_are_several_public_keys() -> None:
+    keys = (new_key().public, new_key().public)
+    assert load(ENCRYPTION__RECIPIENTS=", ".join(keys)).encryption.recipients == Recipients(keys)
+
+
+def test_an_identity_file_that_cannot_be_used_is_named_and_what_is_in_it_is_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "identity"
+    with pytest.raises(SettingsError, match=f"ROWVAULT_DRILL__IDENTITY_FILE: cannot read {path}: No such file"):
+        read_keyring(path, "drill", "identity_file")
+    path.write_text("# mine\nhunter2\n")
+    with pytest.raises(SettingsError, match=f"{path}: line 2 is not an age identity") as raised:
+        read_keyring(path, "drill", "identity_file")
+    assert "hunter2" not in raised.value.message
 
 
 def test_every_problem_is_listed() -> None:

@@ -1,0 +1,173 @@
+"""Encrypted backups: everything works as with plain ones for who has an identity, and nothing is in clear."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from jobs.full_backup import full_backup
+from jobs.postgres.connection import Source
+from jobs.table_copy import CopyOptions
+from jobs.verify import verify_backup
+from storage.age import Keyring, NoIdentity
+from storage.backends.local import LocalBackend
+from storage.backends.memory import MemoryBackend
+from storage.repository import Repository
+from tests.compare import differences
+from tests.conftest import Bucket, CreateDatabase
+from tests.end_to_end.test_round_trip import OURS
+from tests.keys import new_key, recipients_of
+from tests.places import DAMAGES, Planter, backups_alike, contents, s3_options, s3_place
+from tests.round_trip import QUICK, Taken, back_up, bring_back, selection
+from tests.servers import Database
+
+MARKER = "xyzzysecret"
+BUILD = f"""
+    CREATE TABLE customers (id int PRIMARY KEY, name text DEFAULT '{MARKER}');
+    INSERT INTO customers SELECT n, CASE n WHEN 7 THEN '{MARKER}' ELSE md5(n::text) END
+      FROM generate_series(1, 1000) AS n;
+    CREATE TABLE notes (id int PRIMARY KEY, customer int REFERENCES customers, noise text);
+    INSERT INTO notes SELECT n, 1 + n % 1000, noise FROM generate_series(1, 4000) AS n,
+      LATERAL (SELECT string_agg(md5(n::text || k), '') AS noise FROM generate_series(1, 30) AS k) AS made;
+    COMMENT ON TABLE notes IS '{MARKER}';
+"""
+KEY, OTHER, STRANGER = new_key(), new_key(), new_key()
+SEALED = CopyOptions(recipients=recipients_of(KEY, OTHER))
+LONG = "notes"  # about 2 MB once compressed, so that it is encrypted piece by piece
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    assert [one.name for one in threading.enumerate() if one.name in {"seal", "open"}] == []
+
+
+@pytest.fixture
+async def source(create_database: CreateDatabase) -> Database:
+    return await create_database(key="encryption", build=BUILD)
+
+
+def place(keyring: Keyring = KEY.keyring) -> Repository:
+    return Repository("memory", MemoryBackend(), keyring)
+
+
+def opened_with(taken: Taken, keyring: Keyring) -> Taken:
+    """The same backup, for who has other identities."""
+    return replace(taken, repository=Repository(taken.repository.place, taken.repository.backend, keyring))
+
+
+def largest(taken: Taken, table: str) -> str:
+    """The name of the largest object of a table."""
+    (found,) = (one for one in taken.manifest.tables if one.name == table)
+    return max((stored for part in found.parts for stored in part.objects), key=lambda stored: stored.bytes).name
+
+
+async def test_everything_comes_back_for_any_of_the_recipients(
+    source: Database, create_database: CreateDatabase
+) -> None:
+    taken = await back_up(source, copying=SEALED, repository=place())
+    for key in (KEY, OTHER):
+        target = await create_database()
+        result = await bring_back(opened_with(taken, key.keyring), target)
+        assert result.as_it_should_be
+        assert await differences(source, target, ignore_schemas=OURS) == []
+
+
+async def test_nothing_of_it_is_in_clear(source: Database) -> None:
+    taken = await back_up(source, copying=SEALED, repository=place())
+    stored = await contents(taken.repository.backend)
+    plain = {name for name in stored if not name.endswith(".age")}
+    folder = f"backups/{taken.result.id}/"
+    assert {name for name in plain if name.startswith(folder)} == {f"{folder}RESTORE.txt"}
+    for name, data in stored.items():
+        assert MARKER.encode() not in data + decompressed(data), name
+    found = [name for name, data in stored.items() if name not in plain and MARKER.encode() in clear(name, data)]
+    assert len(found) == 3  # the rows, and both forms of the definitions: it would be found if it were there
+
+
+def decompressed(data: bytes) -> bytes:
+    try:
+        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    except zstandard.ZstdError:
+        return b""
+
+
+def clear(name: str, data: bytes) -> bytes:
+    opened = KEY.keyring.open(name, data)
+    return opened + decompressed(opened)
+
+
+async def test_who_made_it_and_for_whom_is_in_the_manifest(source: Database) -> None:
+    taken = await back_up(source, copying=SEALED, repository=place())
+    assert taken.manifest.encryption is not None
+    assert taken.manifest.encryption.recipients == (KEY.public, OTHER.public)
+    assert (await back_up(source)).manifest.encryption is None
+
+
+async def test_a_backup_needs_no_identity_and_says_what_was_not_proved(source: Database) -> None:
+    taken = await back_up(source, copying=SEALED, repository=place(Keyring()))
+    assert taken.result.state == "success"
+    [said] = [one for one in taken.result.warnings if "encrypted" in one]
+    assert "stored bytes were checked" in said
+    verified = await verify_backup([taken.repository], taken.result.id)
+    assert (verified.state, verified.problems) == ("warning", ())
+    assert verified.not_proved == (said,)
+
+
+async def test_with_an_identity_the_plain_text_is_verified_too(source: Database) -> None:
+    taken = await back_up(source, copying=SEALED, repository=place())
+    verified = await verify_backup([taken.repository], taken.result.id)
+    assert (verified.state, verified.not_proved) == ("success", ())
+    part = taken.manifest.tables[0].parts[0]
+    other = taken.manifest.tables[1].parts[0]
+    wrong = taken.manifest.tables[0].model_copy(update={"parts": (part.model_copy(update={"objects": other.objects}),)})
+    manifest = taken.manifest.model_copy(update={"tables": (wrong,), "label": "forged"})
+    await taken.repository.backend.delete([str(taken.manifest.name())])
+    await taken.repository.commit(manifest)
+    verified = await verify_backup([taken.repository], taken.result.id)
+    assert {problem.kind for problem in verified.problems} == {"sha256_raw", "rows"}
+
+
+@pytest.mark.parametrize("keyring", [Keyring(), STRANGER.keyring], ids=["none", "another's"])
+async def test_restoring_without_the_identity_is_refused_at_once_naming_the_recipients(
+    source: Database, database: Database, keyring: Keyring
+) -> None:
+    taken = opened_with(await back_up(source, copying=SEALED, repository=place()), keyring)
+    with pytest.raises(NoIdentity, match=f"is encrypted for {KEY.public}, {OTHER.public}, and") as raised:
+        await bring_back(taken, database)
+    assert "ENCRYPTION__IDENTITY_FILE" in raised.value.hint
+    assert await differences(database, await _empty(database), ignore_schemas=OURS) == []
+
+
+async def _empty(database: Database) -> Database:
+    return await database.server.create()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("table", ["customers", LONG])
+async def test_damage_is_told_from_a_wrong_identity(source: Database, damage: str, table: str) -> None:
+    taken = await back_up(source, copying=SEALED, repository=place())
+    plant, kind = DAMAGES[damage]
+    name = largest(taken, table)
+    await plant(Planter(taken.repository.backend), name)
+    for keyring in (KEY.keyring, Keyring(), STRANGER.keyring):
+        verified = await verify_backup([opened_with(taken, keyring).repository], taken.result.id)
+        assert [(problem.object, problem.kind) for problem in verified.problems] == [(name, kind)]
+
+
+async def test_local_and_s3_hold_the_same_encrypted_bytes_and_either_restores(
+    source: Database, create_database: CreateDatabase, bucket: Bucket, tmp_path: Path
+) -> None:
+    local = Repository("local", LocalBackend(tmp_path), KEY.keyring)
+    async with s3_place(s3_options(bucket)) as plain_s3:
+        s3 = Repository("s3", plain_s3.backend, KEY.keyring)
+        options = replace(QUICK, copying=SEALED)
+        result = await full_backup(Source(source.dsn), selection(), [local, s3], options)
+        assert result.state == "success"
+        assert await backups_alike(local, s3)
+        target = await create_database()
+        await bring_back(Taken(s3, result, await s3.manifest(result.id)), target)
+        assert await differences(source, target, ignore_schemas=OURS) == []
