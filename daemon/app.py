@@ -141,7 +141,9 @@ class App:
 
     def recorder(self, who: str, warn: Callable[[str], object]) -> Recorder:
         """What remembers jobs. A place that does not answer at once is given the entry later."""
-        places = [Repository(one.place, self.impatient[one.place], one.keyring) for one in self.repositories]
+        places = [
+            Repository(one.place, self.impatient[one.place], one.keyring, one.policy) for one in self.repositories
+        ]
         return Recorder(places, self.log, who, warn)
 
     @property
@@ -217,12 +219,12 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
     try:
         if settings.local_path is not None:
             disk = open_local(settings.local_path)
-            repositories.append(Repository(LOCAL, disk, keyring))
+            repositories.append(Repository(LOCAL, disk, keyring, settings.policy))
             impatient[LOCAL] = disk
         if settings.s3.bucket is not None:
             patience = Patience(total=settings.s3.retry_for.total_seconds())
             store = await open_s3(_s3_options(settings, settings.s3.bucket), patience)
-            repositories.append(Repository(OFF_SITE, store, keyring))
+            repositories.append(Repository(OFF_SITE, store, keyring, settings.s3_policy))
             impatient[OFF_SITE] = store.impatient
         yield App(settings, repositories, impatient, drill_keyring)
     finally:

@@ -15,8 +15,6 @@ from dotenv.parser import parse_stream
 PREFIX = "ROWVAULT_"
 NESTED = "__"
 _FILE = "_FILE"
-# The contract names these; whoever sets one must not believe that it works.
-_NOT_BUILT = re.compile(r"RETENTION__")
 # Kubernetes sets these in every pod beside a service called `rowvault`.
 _KUBERNETES = re.compile(r"PORT$|PORT_|SERVICE_")
 
@@ -82,8 +80,6 @@ def _unknown(name: str, value: str, names: Collection[str]) -> str | None:
     """What is wrong with a name, or None if it is a setting's."""
     if name in names or (name.endswith(_FILE) and name.removesuffix(_FILE) in names):
         return None
-    if _NOT_BUILT.match(name.upper().removeprefix(PREFIX)):
-        return f"{name}: is not built yet in this version; remove it" if value.strip() else None
     known = [*names, *(other + _FILE for other in names)]
     nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0)[0]
     return f"{name}: is not a setting; the nearest is {nearest}"

@@ -140,6 +140,7 @@ def whole(low: int, high: int) -> BeforeValidator:
 
 
 AgeRecipients = Annotated[Recipients, _from_text(_recipients)]
+Count = Annotated[int, whole(0, 100_000)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Duration = Annotated[timedelta, _from_text(parse_duration)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]

@@ -6,7 +6,7 @@ own words, for pydantic's errors print the values, passwords included.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, timedelta, tzinfo
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -22,6 +22,7 @@ from daemon.environment import NESTED, PREFIX, full_name, gather
 from daemon.setting_types import (
     AS_SIZE,
     AgeRecipients,
+    Count,
     DatabaseUrl,
     Duration,
     EndpointUrl,
@@ -37,6 +38,7 @@ from daemon.setting_types import (
     whole,
 )
 from storage.age import BadKey, Keyring
+from storage.retention import Policy
 
 
 class SettingsError(Exception):
@@ -61,6 +63,33 @@ class SettingDescription:
 
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RetentionSettings(_Group):
+    """How long backups stay, in every place that has no figures of its own."""
+
+    daily: Count = Field(7, description="Full backups that stay: the newest of each of so many days that have any.")
+    weekly: Count = Field(4, description="Archives that stay: the first of each of so many weeks that have any.")
+    monthly: Count = Field(12, description="Archives that stay: the first of each of so many months that have any.")
+    incremental_days: Count = Field(
+        7, description="Days for which incremental backups stay, with the full backups they build on."
+    )
+
+
+class S3RetentionSettings(_Group):
+    """Where the off-site place keeps more, or less, than the rest."""
+
+    daily: Count | None = Field(None, description="Full backups that stay in the bucket. Unset: as RETENTION__DAILY.")
+    weekly: Count | None = Field(
+        None, description="Weekly archives that stay in the bucket. Unset: as RETENTION__WEEKLY."
+    )
+    monthly: Count | None = Field(
+        None, description="Monthly archives that stay in the bucket. Unset: as RETENTION__MONTHLY."
+    )
+    incremental_days: Count | None = Field(
+        None,
+        description="Days for which incremental backups stay in the bucket. Unset: as RETENTION__INCREMENTAL_DAYS.",
+    )
 
 
 class S3Settings(_Group):
@@ -98,12 +127,14 @@ class S3Settings(_Group):
     retry_for: Duration = Field(
         timedelta(minutes=2), description="How long a request is tried again that the store does not answer."
     )
+    retention: S3RetentionSettings = S3RetentionSettings()
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
-        given = sorted(self.model_fields_set - {"bucket"})
+        own = {full_name("s3", "retention", name) for name in self.retention.model_fields_set}
+        given = sorted(own | {full_name("s3", name) for name in self.model_fields_set - {"bucket", "retention"}})
         if given and self.bucket is None:
-            raise ValueError(f"{PREFIX}S3__BUCKET: must be set, since {full_name('s3', given[0])} is")
+            raise ValueError(f"{PREFIX}S3__BUCKET: must be set, since {given[0]} is")
         if (self.access_key_id is None) != (self.secret_access_key is None):
             raise ValueError(f"{PREFIX}S3__ACCESS_KEY_ID: goes together with {PREFIX}S3__SECRET_ACCESS_KEY")
         if self.session_token is not None and self.access_key_id is None:
@@ -208,10 +239,13 @@ class Settings(BaseSettings):
     local_path: Path | None = Field(None, description="Folder for local backups. Unset: none are kept.")
     s3: S3Settings = S3Settings()
     schedule: ScheduleSettings = ScheduleSettings()
+    retention: RetentionSettings = RetentionSettings()
     incremental: IncrementalSettings = IncrementalSettings()
     drill: DrillSettings = DrillSettings()
     encryption: EncryptionSettings = EncryptionSettings()
-    timezone: ZoneName = Field("UTC", description="Time zone in which schedules are meant, such as Europe/Berlin.")
+    timezone: ZoneName = Field(
+        "UTC", description="Time zone in which schedules and days are meant, such as Europe/Berlin."
+    )
     copy_jobs: Annotated[int, whole(1, 64)] = Field(
         2, description="How many tables or parts are copied at the same time."
     )
@@ -278,6 +312,16 @@ class Settings(BaseSettings):
     def zone(self) -> tzinfo:
         """The time zone in which schedules are meant."""
         return UTC if self.timezone == "UTC" else ZoneInfo(self.timezone)
+
+    @property
+    def policy(self) -> Policy:
+        """What stays in a place that has no figures of its own."""
+        return Policy(**self.retention.model_dump(), zone=self.zone)
+
+    @property
+    def s3_policy(self) -> Policy:
+        """What stays in the off-site place."""
+        return replace(self.policy, **self.s3.retention.model_dump(exclude_none=True))
 
     @property
     def schedules(self) -> dict[str, CronLine | None]:

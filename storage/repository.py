@@ -27,6 +27,7 @@ from storage.names import (
     is_manifest_name,
 )
 from storage.objects import get, put
+from storage.retention import Policy
 
 
 class OtherSource(StorageError):
@@ -73,13 +74,19 @@ class Catalogue:
 class Repository:
     """The backups of one database in one place. `place` is what people call it: `local`, `s3`.
 
-    What is encrypted there is opened with the identities of `keyring`.
+    What is encrypted there is opened with the identities of `keyring`. `policy` says which backups it should hold;
+    None: all of them, for ever.
     """
 
-    def __init__(self, place: str, backend: Backend, keyring: Keyring = NO_KEYS) -> None:
+    def __init__(self, place: str, backend: Backend, keyring: Keyring = NO_KEYS, policy: Policy | None = None) -> None:
         self.place = place
         self.backend = backend
         self.keyring = keyring
+        self.policy = policy
+
+    def through(self, backend: Backend) -> "Repository":
+        """The same repository, reached by another backend."""
+        return Repository(self.place, backend, self.keyring, self.policy)
 
     async def identity(self) -> Identity | None:
         """Which database this repository is bound to; None for a new one."""

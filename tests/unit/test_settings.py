@@ -114,16 +114,6 @@ def test_names_of_others_are_ignored() -> None:
     assert load_settings(others, dotenv=None) == load()
 
 
-@pytest.mark.parametrize("name", ["RETENTION__DAILY"])
-def test_a_setting_that_is_not_built_yet_stops_the_start(name: str) -> None:
-    expected = f"ROWVAULT_{name}: is not built yet in this version; remove it"
-    assert problems(**{name: "anything"}) == (expected,)
-
-
-def test_a_setting_that_is_not_built_yet_may_be_empty() -> None:
-    assert load(RETENTION__DAILY="") == load()
-
-
 def test_empty_means_unset() -> None:
     assert load(DATABASE_URL="", TABLES=" ", S3__BUCKET="", COPY_JOBS="", OBJECTIVES__RPO="") == load()
 
