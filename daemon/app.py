@@ -16,10 +16,13 @@ from jobs.begin_chain import begin_capture
 from jobs.comparison import Stamps
 from jobs.diff import DiffOptions
 from jobs.drill import DrillOptions, drill, objectives
+from jobs.erase import EraseResult, answering, erase, resume
+from jobs.erase_plan import Children, ErasePlan, check_subject, drained, newest, plan_erasure
+from jobs.erase_subject import Predicate
 from jobs.full_backup import BackupOptions, Chaining, full_backup
 from jobs.incremental import incremental_backup
 from jobs.postgres.catalogue import Selection
-from jobs.postgres.connection import Source
+from jobs.postgres.connection import Source, session
 from jobs.postgres.identifiers import parse_pattern
 from jobs.postgres.snapshot import LockLimits
 from jobs.progress import OnProgress, no_progress
@@ -206,6 +209,29 @@ class App:
             self.backup_options(request),
             on_progress,
         )
+
+    async def plan_erasure(
+        self, predicate: Predicate, children: Children | None, on_progress: OnProgress, *, drain: bool
+    ) -> ErasePlan:
+        """Find out what an erasure would do. To `drain` is to store first all that was committed until now."""
+        there = await answering(self.repositories)
+        async with session(self.source, "erase") as connection:
+            await check_subject(connection, there, predicate, children)
+        if drain:
+            taken = await self.incremental_backup(Request(reason="before an erasure"), on_progress)
+            until = await drained(self.source, await self.repositories[0].backup(taken.id))
+        else:
+            until = await newest(there)
+        async with session(self.source, "erase") as connection:
+            return await plan_erasure(connection, there, predicate, children, until, on_progress)
+
+    async def erase(self, plan: ErasePlan, on_progress: OnProgress) -> EraseResult:
+        """Carry out a plan; the caller holds the job lock, since before it was made."""
+        return await erase(plan, self.repositories, self.settings.compression_level, on_progress)
+
+    async def resume_erasures(self, on_progress: OnProgress) -> list[EraseResult]:
+        """Finish erasures that were interrupted or did not reach a place; the caller holds the job lock."""
+        return await resume(self.repositories, self.settings.compression_level, on_progress)
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import TypeVar
 
 from pydantic import JsonValue
 
@@ -9,13 +10,17 @@ from daemon.app import App, Kind, Request
 from daemon.recording import Recorder
 from daemon.runner import job_run
 from jobs import catalogue
+from jobs.erase import EraseResult
+from jobs.erase_plan import ErasePlan
 from jobs.progress import OnProgress
 from jobs.remember import (
     Account,
     account_of_backup,
     account_of_drill,
+    account_of_erasure,
     account_of_restore,
     account_of_verification,
+    erasure_details,
     scope_details,
 )
 from jobs.restore import RestoreOptions, RestorePlan
@@ -25,6 +30,8 @@ from jobs.results import BackupResult, DrillResult, RestoreResult, VerifyResult
 from jobs.teardown import tear_down
 from jobs.verify import verify_backup
 from storage.repository import Repository
+
+R = TypeVar("R")
 
 
 async def backup(app: App, recorder: Recorder, kind: Kind, request: Request, on_progress: OnProgress) -> BackupResult:
@@ -68,6 +75,25 @@ async def drill(app: App, recorder: Recorder, on_progress: OnProgress) -> DrillR
             return await app.drill(on_progress)
 
     return await recorder.carry_out("drill", held(), account_of_drill)
+
+
+async def erase(app: App, recorder: Recorder, plan: ErasePlan, on_progress: OnProgress) -> EraseResult:
+    """Carry out what was planned, under the job lock that was held when it was."""
+    said = erasure_details(plan.predicate, plan.children)
+    return await recorder.carry_out("erase", app.erase(plan, on_progress), account_of_erasure, said)
+
+
+async def resume_erasures(app: App, recorder: Recorder, on_progress: OnProgress) -> list[EraseResult]:
+    """Finish erasures, each remembered by itself."""
+    results = await app.resume_erasures(on_progress)
+    for result in results:
+        await recorder.carry_out("erase", already(result), account_of_erasure, {"resumed": True})
+    return results
+
+
+async def already(result: R) -> R:
+    """What was done already."""
+    return result
 
 
 async def keep(app: App, recorder: Recorder, backup_id: str, reason: str) -> None:

@@ -20,6 +20,7 @@ from jobs.beside_log import follow_differences, newest_whole
 from jobs.catalogue import read_resolved
 from jobs.chain import Chain, chain_to
 from jobs.concurrency import task_group
+from jobs.erased import require_erased
 from jobs.errors import NotThere
 from jobs.leasing import leased_for_reading
 from jobs.merge import Merge
@@ -92,10 +93,12 @@ async def opened(
         found = await read_resolved(repositories, wanted)
         require_identity(repositories, (found,))
         if isinstance(found, Manifest):
+            await require_erased(repositories, [found])
             yield AsOf(tuple(repositories), found, (), found.created_at)
             return
         point = Through(found)
     chain = await chain_to(repositories, point)
+    await require_erased(repositories, [chain.base, *chain.windows, *chain.beside])
     async with as_of(repositories, chain, point, names, scratch, on_progress) as made:
         yield made
 

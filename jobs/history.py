@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
+from jobs.erased import require_erased
 from jobs.errors import NotThere
 from jobs.history_stretches import Stretch, key_is_copied, read_backups, stretches, table_meant
 from jobs.leasing import leased_for_reading
@@ -93,6 +94,7 @@ async def history(
     `Corrupt` if there are manifests that cannot be read instead.
     """
     backups = await read_backups(repositories)
+    await require_erased(repositories, [*backups.fulls, *backups.incrementals])
     newest, wanted = table_meant(backups.fulls, table)
     name = TableName(wanted.schema_name, wanted.name)
     check_key(wanted, key)

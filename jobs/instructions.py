@@ -12,9 +12,14 @@ def load_script(
     sequences: tuple[stored.Sequence, ...],
     prefix: str,
     recipients: Recipients | None = None,
+    folder: str = "",
 ) -> str:
-    """A shell script that loads all rows with `zstd` and `psql` alone, and `age` where they are encrypted."""
-    lines = [_LOAD_HEAD + (_LOAD_PLAIN if recipients is None else _LOAD_SEALED)]
+    """A shell script that loads all rows with `zstd` and `psql` alone, and `age` where they are encrypted.
+
+    It lies in that folder below the prefix, which is empty or ends in `/`.
+    """
+    head = _LOAD_HEAD.replace("{up}", "/.." if folder else "")
+    lines = [head + (_LOAD_PLAIN if recipients is None else _LOAD_SEALED)]
     for table in tables:
         columns = [column.name for column in table.columns if not column.generated]
         into = f" ({column_list(columns)})" if columns else ""
@@ -35,7 +40,7 @@ _LOAD_HEAD = """\
 #!/bin/sh
 # Loads the rows of this backup; see RESTORE.txt. PG* variables say where to.
 set -eu
-cd "$(dirname "$0")"
+cd "$(dirname "$0"){up}"
 export PGCLIENTENCODING=UTF8
 export PGOPTIONS="${PGOPTIONS:-} -c DateStyle=ISO,YMD -c IntervalStyle=postgres -c TimeZone=UTC -c lc_monetary=C \
 -c xmloption=content -c statement_timeout=0"
@@ -67,8 +72,8 @@ load() {
 """
 
 
-def instructions(backup_id: str, tool: str, recipients: Recipients | None) -> str:
-    """The short text; `tool` is the version of pg_dump."""
+def instructions(backup_id: str, tool: str, recipients: Recipients | None, folder: str = "") -> str:
+    """The short text; `tool` is the version of pg_dump, `folder` where the script lies below the backup's prefix."""
     if recipients is None:
         words = {"programs": "psql, pg_restore and zstd", "ending": "", "what": "zstd-compressed", "opening": ""}
         plain = "zstd -dc data/SCHEMA/TABLE/*.copy.zst"
@@ -82,7 +87,8 @@ def instructions(backup_id: str, tool: str, recipients: Recipients | None) -> st
         }
         plain = 'for f in data/SCHEMA/TABLE/*; do age -d -i "$AGE_IDENTITY" $f; done | zstd -dc'
     title = f"How to restore this backup with {words['programs']} alone"
-    return _INSTRUCTIONS.format(title=title, line="=" * len(title), id=backup_id, tool=tool, plain=plain, **words)
+    words |= {"title": title, "line": "=" * len(title), "plain": plain, "folder": folder}
+    return _INSTRUCTIONS.format(id=backup_id, tool=tool, **words)
 
 
 _OPENING = """\
@@ -103,21 +109,21 @@ _INSTRUCTIONS = """\
 {title}
 {line}
 
-What is in this folder:
+What is in the folder backups/{id}/:
   schema.dump  definitions, a pg_dump archive      schema.sql  the same as plain SQL
-  roles.sql    roles, memberships and settings     load.sh     loads all rows and sets the sequences
+  roles.sql    roles, memberships and settings     {folder}load.sh     loads all rows and sets the sequences
   data/SCHEMA/TABLE/PART-PIECE.copy.zst{ending}
                rows: COPY text, {what}; =XX in a name is a byte in hex
 
 The manifest of the backup, manifests/{id}~….json, lists every object with its SHA-256
 (`head -n -2 MANIFEST | sha256sum` checks the manifest itself).
 
-{opening}In this folder, with PGHOST, PGPORT, PGUSER and PGPASSWORD set (pg_restore {tool} or newer):
+{opening}In that folder, with PGHOST, PGPORT, PGUSER and PGPASSWORD set (pg_restore {tool} or newer):
 
   1.  psql -d postgres -f roles.sql                  # where roles are missing; read it first
   2.  createdb restored; export PGDATABASE=restored
   3.  pg_restore --section=pre-data -d restored schema.dump
-  4.  sh load.sh
+  4.  sh {folder}load.sh
   5.  pg_restore --section=post-data -d restored schema.dump
 
 Connect to the server itself, not through a pooler. Should a step fail, drop the database and begin again.
@@ -125,7 +131,7 @@ Step 3 says that schema "public" exists already: that is as it should be. Materi
 refreshed; foreign keys to tables outside this backup cannot be made where those tables are missing.
 Where the server lacks a tablespace, add --no-tablespaces to steps 3 and 5.
 
-One table alone (the columns are in load.sh):
+One table alone (the columns and files are in {folder}load.sh):
   {plain} | psql -c 'COPY schema.table (columns…) FROM STDIN'
 One row: {plain} | grep …
 """

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from jobs.erased import unfinished
 from jobs.postgres.connection import Source, session
 from jobs.postgres.lineage import Lineage, read_lineage
 from jobs.postgres.pooling import refuse_transaction_pooling
@@ -48,7 +49,7 @@ async def make_ready(lineage: Lineage, repositories: Sequence[Repository], *, ad
     await primary.bind(lineage.system_identifier, lineage.database, adopt=adopt)
     await sweep(primary)
     others, pending = await _bind_others(rest, lineage, adopt)
-    suspicions = await _unmounted(primary, others)
+    suspicions = await _unmounted(primary, others) + await unfinished([primary, *others])
     head = await _trail_head([primary, *others])
     return Ready(lineage, primary, tuple(others), tuple(pending), suspicions, head)
 

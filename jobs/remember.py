@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
+from jobs.erase import EraseResult
+from jobs.erase_subject import Predicate
 from jobs.postgres.connection import Source
 from jobs.postgres.errors import PostgresError
 from jobs.postgres.identifiers import TableName
@@ -96,6 +98,37 @@ def account_of_drill(result: DrillResult) -> Account:
             for table in result.tables
         ]
     return Account(result.state, result.id, details, tuple(rows))
+
+
+def account_of_erasure(result: EraseResult) -> Account:
+    """An erasure: which manifests took the place of which, and what proves whom it was about to who knows it."""
+    details: dict[str, JsonValue] = {
+        "erasure": result.id,
+        "subject": result.subject,
+        "places": _places(result.places),
+        "manifests": [
+            {
+                "place": one.place,
+                "backup": one.backup,
+                "revision": one.revision,
+                "before": one.before,
+                "after": one.after,
+            }
+            for one in result.revisions
+        ],
+        "problems": [*result.problems[:_MOST_PROBLEMS]],
+    }
+    return Account(result.state, None, details)
+
+
+def erasure_details(predicate: Predicate, children: str | None) -> dict[str, JsonValue]:
+    """What an erasure was asked to do: which column it names, never the value."""
+    return {
+        "column": predicate.column,
+        "tables": [*predicate.tables],
+        "json_path": ".".join(predicate.path),
+        "children": children,
+    }
 
 
 def scope_details(scope: Scope, target: str) -> dict[str, JsonValue]:

@@ -45,7 +45,7 @@ async def read_key(connection: Connection, tables: Sequence[Table], key: Mapping
     (table,) = tables
     check_key(table, key)
     types = {column.name: column.type for column in table.columns}
-    return WantedRows(table, {name: await _written(connection, name, types[name], key[name]) for name in key})
+    return WantedRows(table, {name: await written(connection, name, types[name], key[name]) for name in key})
 
 
 async def find_key(
@@ -111,20 +111,24 @@ async def _is_exact(connection: Connection, kind: str) -> bool:
     return exact
 
 
-async def _written(connection: Connection, column: str, kind: str, value: str) -> str:
+async def written(connection: Connection, column: str, kind: str, value: str, option: str = "--key") -> str:
+    """A column's value as the database writes it; raises `BadName` for what is none, naming the option it was given by.
+
+    Raises `UnsafeTarget` if equal values of the type may be written in several ways.
+    """
     try:
         exact = await _is_exact(connection, kind)
         unlimited = await connection.fetchval("SELECT pg_catalog.format_type($1::text::pg_catalog.regtype, -1)", kind)
         text, fits = await connection.fetchrow(_WRITTEN.format(kind=kind, unlimited=unlimited), value)
     except asyncpg.PostgresError as error:
-        raise BadName(f"--key {column}: {str(error).splitlines()[0]}", f"it is of type {kind}") from error
+        raise BadName(f"{option} {column}: {str(error).splitlines()[0]}", f"it is of type {kind}") from error
     if not exact:
         raise UnsafeTarget(
             f"equal values of type {kind} (column {column}) can look different, so a row cannot be found by one",
             "restore the table to look at with --into-schema, and take the row from there",
         )
     if not fits:
-        raise BadName(f"--key {column}: the value does not fit its type", f"it is of type {kind}")
+        raise BadName(f"{option} {column}: the value does not fit its type", f"it is of type {kind}")
     return str(text)
 
 

@@ -3,12 +3,14 @@
 Runs under the job lock, and never touches what a live lease protects: another replica may be uploading.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from storage.backends.protocol import Unfinished
 from storage.leases import LIFETIME, list_leases
-from storage.names import BACKUPS, MANIFESTS, VERIFICATIONS, is_backup_id
+from storage.names import BACKUPS, MANIFESTS, VERIFICATIONS, ManifestName, backup_prefix, is_backup_id
 from storage.repository import Repository
 
 
@@ -47,7 +49,41 @@ async def sweep(repository: Repository, now: datetime | None = None) -> int:
     for one in left.unfinished:
         await repository.backend.discard(one)
     await repository.backend.delete(left.leases)
+    for superseded in (await repository.catalogue()).superseded:
+        removed += await supersede(repository, ManifestName.parse(superseded).id)
     return removed
+
+
+async def supersede(repository: Repository, backup_id: str) -> int:
+    """Let a backup's newest revision be the only one: manifests of earlier ones go first, then what they alone list.
+
+    Return how many objects were removed. The new revision is committed; nothing that it lists is touched.
+    """
+    *earlier, _ = await repository.manifests(backup_id)
+    await repository.backend.delete(earlier)
+    listed = {stored.name for stored in (await repository.backup(backup_id)).objects()}
+    names = [one.name async for one in repository.objects(backup_id) if one.name not in listed]
+    await purge(repository, names)
+    return len(names)
+
+
+async def purge(repository: Repository, names: Sequence[str]) -> None:
+    """Remove objects for good."""
+    await repository.backend.delete(names)
+
+
+async def sweep_revisions(repository: Repository) -> int:
+    """Remove whatever an interrupted erasure left under committed backups; return how many objects.
+
+    To be called while no erasure is at work.
+    """
+    entries = {entry.id: entry for entry in (await repository.catalogue()).entries}
+    revised = {entry.id for entry in entries.values() if entry.revision}
+    async for stored in repository.backend.list(BACKUPS):
+        backup_id = stored.name.removeprefix(BACKUPS).partition("/")[0]
+        if backup_id in entries and re.match(r"r\d+/", stored.name.removeprefix(backup_prefix(backup_id))):
+            revised.add(backup_id)
+    return sum([await supersede(repository, one) for one in sorted(revised)])
 
 
 async def discard(repository: Repository, backup_id: str, but: str | None = None) -> int:

@@ -231,10 +231,15 @@ class Capture(Record):
 
 
 class Backup(Record):
-    """What every kind of backup has. Times are UTC; `created_at` is the moment by the database's clock."""
+    """What every kind of backup has. Times are UTC; `created_at` is the moment by the database's clock.
+
+    Each `revision` after the first, which is 0, took rows out: those of one more of the `erasures`, in their order.
+    """
 
     format: Literal[1] = 1
     id: str
+    revision: int = 0
+    erasures: tuple[str, ...] = ()
     created_at: datetime
     finished_at: datetime
     base: str | None
@@ -262,7 +267,7 @@ class Backup(Record):
 
     def name(self) -> ManifestName:
         """The name under which the manifest is stored, and listed."""
-        return ManifestName(self.id, self.base, self.rows, self.bytes_stored, self.label)
+        return ManifestName(self.id, self.base, self.rows, self.bytes_stored, self.label, self.revision)
 
 
 class Manifest(Backup):

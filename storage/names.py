@@ -21,6 +21,7 @@ KEPT = "keep/"
 VERIFICATIONS = "verifications/"
 TRAIL = "trail/"
 DRILLS = "drills/"
+ERASURES = "erasures/"
 MADE = "as-of/"  # beside a repository, never in one: temporary objects of a backup as of a moment
 
 TableList = Literal["keys", "removed", "added"]
@@ -43,8 +44,11 @@ def unescape(component: str) -> str:
 
 def new_backup_id(kind: str, moment: datetime) -> str:
     """An id that sorts by moment (UTC, milliseconds) and that nobody else makes at the same one."""
-    stamp = moment.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3]
-    return f"{stamp}Z-{kind}-{secrets.token_hex(3)}"
+    return f"{_stamp(moment)}-{kind}-{secrets.token_hex(3)}"
+
+
+def _stamp(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC).strftime('%Y%m%dT%H%M%S.%f')[:-3]}Z"
 
 
 def is_backup_id(text: str) -> bool:
@@ -90,6 +94,31 @@ def is_of_a_backup(name: str) -> bool:
     return name.startswith((BACKUPS, ARCHIVES))
 
 
+def revision_prefix(backup_id: str, revision: int) -> str:
+    """Where objects lie that a later revision of a backup wrote anew; ends in `/`."""
+    return f"{backup_prefix(backup_id)}r{revision}/"
+
+
+def revised_object(name: str, backup_id: str, revision: int, piece: int) -> str:
+    """An object of a backup as a later revision of it writes it anew; what was one piece may be several then."""
+    rest = _REVISED.sub("", name.removeprefix(backup_prefix(backup_id)))
+    return f"{revision_prefix(backup_id, revision)}{_PIECE.sub(f'{piece:03d}', rest)}"
+
+
+_REVISED = re.compile(r"^r\d+/")
+_PIECE = re.compile(r"\d{3,}(?=\.[a-z]+\.zst(?:\.age)?$)")
+
+
+def new_erasure_id(moment: datetime) -> str:
+    """An id for an erasure; they sort by moment (UTC, milliseconds)."""
+    return f"{_stamp(moment)}-erasure-{secrets.token_hex(3)}"
+
+
+def is_erasure_id(text: str) -> bool:
+    """Whether the text has the form of an erasure's id."""
+    return re.fullmatch(r"\d{8}T\d{6}\.\d{3}Z-erasure-[0-9a-f]{6}", text) is not None
+
+
 def data_object(backup_id: str, schema: str, table: str, part: int, piece: int) -> str:
     """One object of a table's data. Pieces of parts, joined in the order of their names, are the table."""
     return f"{_table_folder(backup_id, 'data', schema, table)}/{part:05d}-{piece:03d}.copy.zst"
@@ -116,25 +145,30 @@ def log_prefix(backup_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ManifestName:
-    """What a manifest's name says, so that ten thousand backups are listed without reading one."""
+    """What a manifest's name says, so that ten thousand backups are listed without reading one.
+
+    Of several manifests of one backup, that of the highest revision counts.
+    """
 
     id: str
     base: str | None
     rows: int
     bytes_stored: int
     label: str
+    revision: int = 0
 
     def __str__(self) -> str:
-        base = self.base or "-"
-        return f"{MANIFESTS}{self.id}~{base}~{self.rows}~{self.bytes_stored}~{escape(self.label)}.json"
+        base, revised = self.base or "-", f"~r{self.revision}" if self.revision else ""
+        return f"{MANIFESTS}{self.id}~{base}~{self.rows}~{self.bytes_stored}~{escape(self.label)}{revised}.json"
 
     @classmethod
     def parse(cls, name: str) -> "ManifestName":
         """Read a name back; raises `Corrupt` for one that is no manifest's."""
         fields = name.removeprefix(MANIFESTS).removesuffix(".json").split("~")
         try:
-            backup_id, base, rows, stored, label = fields
-            parsed = cls(backup_id, None if base == "-" else base, int(rows), int(stored), unescape(label))
+            backup_id, base, rows, stored, label, *revised = fields
+            revision = int(revised[0].removeprefix("r")) if revised else 0
+            parsed = cls(backup_id, None if base == "-" else base, int(rows), int(stored), unescape(label), revision)
         except ValueError as error:
             raise Corrupt(f"{name!r} is not the name of a manifest", "move it out of manifests/") from error
         if not is_backup_id(backup_id) or str(parsed) != name:

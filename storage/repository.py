@@ -61,14 +61,19 @@ class Entry:
     kept: bool
     verified: str | None  # success, failed, or None where it was not verified yet
     manifest: str  # the manifest's name
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The committed backups, newest first; `strays` are names among the manifests that are no manifest's."""
+    """The committed backups, newest first; `strays` are names among the manifests that are no manifest's.
+
+    `superseded` are the manifests of earlier revisions, which an interrupted erasure left.
+    """
 
     entries: tuple[Entry, ...]
     strays: tuple[str, ...]
+    superseded: tuple[str, ...] = ()
 
 
 class Repository:
@@ -144,25 +149,40 @@ class Repository:
         )
         states = _worst_states(verified)
         marks = {name.removeprefix(KEPT).removesuffix(".json") for name in kept}
-        entries, strays = [], []
+        newest: dict[str, ManifestName] = {}
+        strays, superseded = [], []
         for name in names:
             try:
-                entries.append(_entry(ManifestName.parse(name), marks, states))
+                parsed = ManifestName.parse(name)
             except Corrupt:
                 strays.append(name)
-        return Catalogue(tuple(sorted(entries, key=lambda entry: entry.id, reverse=True)), tuple(strays))
+                continue
+            older, newest[parsed.id] = _by_revision(newest.get(parsed.id), parsed)
+            superseded += [str(older)] if older is not None else []
+        entries = [_entry(name, marks, states) for name in newest.values()]
+        entries.sort(key=lambda entry: entry.id, reverse=True)
+        return Catalogue(tuple(entries), tuple(strays), tuple(superseded))
 
     async def find(self, backup_id: str) -> str:
-        """The name of a backup's manifest; raises `NotFound`."""
-        for name in await self._names(f"{MANIFESTS}{backup_id}~"):
-            if is_manifest_name(name):
-                return name
+        """The name of a backup's manifest, that of its newest revision; raises `NotFound`."""
+        if names := await self.manifests(backup_id):
+            return names[-1]
         raise NotFound(f"no backup {backup_id} in {self.place}", "list the backups with: rowvault list")
+
+    async def manifests(self, backup_id: str) -> list[str]:
+        """The names of a backup's manifests, the newest revision last; there are several for a moment only."""
+        names = [name for name in await self._names(f"{MANIFESTS}{backup_id}~") if is_manifest_name(name)]
+        return sorted(names, key=lambda name: ManifestName.parse(name).revision)
 
     async def backup(self, backup_id: str) -> AnyBackup:
         """The manifest of a backup of any kind; raises `NotFound` or `Corrupt`."""
+        return (await self.stored(backup_id))[0]
+
+    async def stored(self, backup_id: str) -> tuple[AnyBackup, str]:
+        """The manifest of a backup, and the SHA-256 of the file that it is stored as; raises as `backup`."""
         name = await self.find(backup_id)
-        return load_manifest(name, await get(self.backend, name))
+        data = await get(self.backend, name)
+        return load_manifest(name, data), hashlib.sha256(data).hexdigest()
 
     async def manifest(self, backup_id: str) -> Manifest:
         """The manifest of a full backup; raises `NotFound`, for one of another kind too, or `Corrupt`."""
@@ -296,4 +316,12 @@ def _entry(name: ManifestName, kept: set[str], verified: dict[str, str]) -> Entr
         kept=name.id in kept,
         verified=verified.get(name.id),
         manifest=str(name),
+        revision=name.revision,
     )
+
+
+def _by_revision(one: ManifestName | None, other: ManifestName) -> tuple[ManifestName | None, ManifestName]:
+    """The older of two manifests of one backup, and the newer."""
+    if one is None:
+        return None, other
+    return (one, other) if one.revision < other.revision else (other, one)

@@ -157,18 +157,18 @@ def truncated_tables(truncate: bytes) -> tuple[int, ...]:
 
 
 def _insert(message: bytes, commit: Commit) -> Iterator[Change]:
-    new, _ = _tuple(message, 6)
+    new, _ = read_tuple(message, 6)
     yield Change("insert", _OID.unpack_from(message, 1)[0], commit, None, new)
 
 
 def _update(message: bytes, commit: Commit) -> Iterator[Change]:
-    old, at = _tuple(message, 6) if message[5:6] in b"KO" else (None, 5)
-    new, _ = _tuple(message, at + 1)
+    old, at = read_tuple(message, 6) if message[5:6] in b"KO" else (None, 5)
+    new, _ = read_tuple(message, at + 1)
     yield Change("update", _OID.unpack_from(message, 1)[0], commit, old, new)
 
 
 def _delete(message: bytes, commit: Commit) -> Iterator[Change]:
-    old, _ = _tuple(message, 6)
+    old, _ = read_tuple(message, 6)
     yield Change("delete", _OID.unpack_from(message, 1)[0], commit, old, None)
 
 
@@ -183,7 +183,7 @@ TRUNCATE = ord("T")
 _CHANGES = {ord("I"): _insert, ord("U"): _update, ord("D"): _delete, TRUNCATE: _truncate}
 
 
-def _tuple(message: bytes, at: int) -> tuple[list[bytes], int]:
+def read_tuple(message: bytes, at: int) -> tuple[list[bytes], int]:
     """The fields of a tuple that begins there, and where it ends."""
     (count,) = _INT16.unpack_from(message, at)
     at += 2

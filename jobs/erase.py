@@ -1,0 +1,266 @@
+"""The right to erasure: a subject's rows go out of every backup in every place, and the ledger keeps them out.
+
+The entry in the ledger comes first, so that whatever interrupts an erasure, `resume` finishes it: each backup is
+rewritten under its own id with a higher revision, committed, and only then is what it was before removed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from jobs.erase_holdings import Held, Holdings, Reading, Shapes, read_holdings
+from jobs.erase_ledger import clean_entry, entry_of, marked_by
+from jobs.erase_marks import Marked
+from jobs.erase_plan import ErasePlan
+from jobs.erase_rewrite import Rewriter, in_place, look_through, revised
+from jobs.erase_search import Searched
+from jobs.errors import NotThere
+from jobs.leasing import leased
+from jobs.progress import OnProgress, Progress
+from jobs.results import PlaceOutcome, State
+from jobs.sweep import supersede, sweep_revisions
+from jobs.verify import verify_backup
+from storage.erasures import Erasure, read_erasures, share_erasures, write_erasure
+from storage.errors import StorageError
+from storage.increments import AnyBackup
+from storage.manifest import Manifest
+from storage.objects import transfer
+from storage.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One backup of which something was erased in one place: the SHA-256 of its manifest before, and after."""
+
+    place: str
+    backup: str
+    revision: int
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class EraseResult:
+    """What an erasure came to, or its going on. `places` that could not be reached are still to come.
+
+    `subject` proves what was asked for to whoever knows it: the SHA-256 of the ledger's salt and the predicate.
+    """
+
+    id: str
+    state: State
+    subject: str
+    revisions: tuple[Revision, ...]
+    places: tuple[PlaceOutcome, ...]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Work:
+    """One erasure being carried out; `done` are the backups that were rewritten, as they are now, by place and id."""
+
+    erasure: Erasure
+    marked: Sequence[Marked]
+    shapes: Shapes
+    searched: Searched
+    level: int
+    on_progress: OnProgress
+    done: dict[tuple[str, str], AnyBackup] = field(default_factory=dict)
+    revisions: list[Revision] = field(default_factory=list)
+    clean: list[Held] = field(default_factory=list)
+    copies: dict[str, tuple[Held, AnyBackup]] = field(default_factory=dict)
+
+    async def go_through(self, repository: Repository, held: Sequence[Held]) -> None:
+        """Every backup of one place, oldest first."""
+        for number, one in enumerate(held):
+            self.on_progress(Progress(f"erasing in {repository.place}", number, len(held), one.manifest.id))
+            if not self.erasure.clears(one.manifest):
+                await self._erase(repository, one, self._rows_before(one, held))
+
+    async def _erase(self, repository: Repository, held: Held, before: dict[int, int]) -> None:
+        manifest = held.manifest
+        async with leased(repository, manifest.id, "erasure"):
+            made = await self._copied(repository, manifest)
+            if made is None:
+                target = in_place(repository, manifest, self.level)
+                rewriter = Rewriter(repository, target, self.marked, self.shapes, self.searched)
+                made = await revised(rewriter, manifest, [self.erasure.id], before)
+            if made is None:
+                self.clean.append(held)
+                return
+            await repository.commit(made)
+            await supersede(repository, manifest.id)
+        _, after = await repository.stored(manifest.id)
+        self.copies.setdefault(manifest.id, (held, made))
+        self.done[repository.place, manifest.id] = made
+        self.revisions.append(Revision(repository.place, manifest.id, made.revision, held.sha256, after))
+
+    async def _copied(self, repository: Repository, manifest: AnyBackup) -> AnyBackup | None:
+        """The new revision out of a place where it was made already, if the backup was the same there."""
+        if manifest.id not in self.copies:
+            return None
+        held, made = self.copies[manifest.id]
+        if held.manifest != manifest or held.repository is repository:
+            return None
+        there = {stored.name for stored in manifest.objects()}
+        for stored in made.objects():
+            if stored.name not in there:
+                await transfer(held.repository.backend, repository.backend, stored.name, stored.sha256)
+        return made
+
+    def _rows_before(self, held: Held, every: Sequence[Held]) -> dict[int, int]:
+        """How many rows tables had, by oid, in the backup with which this one compared them, as that is now."""
+        manifest = held.manifest
+        if isinstance(manifest, Manifest) or manifest.beside is None:
+            return {}
+        wanted = manifest.beside.previous or manifest.base
+        stored = next((one.manifest for one in every if one.manifest.id == wanted), None)
+        found = self.done.get((held.repository.place, wanted or ""), stored)
+        if found is None:
+            return {}
+        if isinstance(found, Manifest):
+            return {table.oid: table.rows for table in found.tables}
+        return {table.oid: table.rows for table in (found.beside.tables if found.beside else ())}
+
+
+async def erase(
+    plan: ErasePlan, repositories: Sequence[Repository], level: int, on_progress: OnProgress
+) -> EraseResult:
+    """Carry out a plan in the places it was made of; others are left to `resume`. The job lock is the caller's to hold.
+
+    Raises what storage raises; what was begun is finished by `resume`.
+    """
+    planned = {one.place for one in plan.places}
+    there = [repository for repository in repositories if repository.place in planned]
+    pending = [repository.place for repository in repositories]
+    erasure = entry_of(plan, _untouched(plan), pending)
+    for repository in there:
+        await write_erasure(repository, erasure)
+    marked = [replace(one.marked(), salt=bytes.fromhex(erasure.salt)) for one in plan.found]
+    work = _Work(erasure, marked, plan.holdings.shapes, plan.searched, level, on_progress)
+    for repository in there:
+        await work.go_through(repository, [one for one in plan.holdings.held if one.repository is repository])
+    return await _finish(work, repositories, there)
+
+
+def _untouched(plan: ErasePlan) -> list[Held]:
+    """Backups that hold nothing; one that compared a table may have to count its rows anew."""
+    oids = {oid for one in plan.found for oid in one.oids}
+    untouched = {}
+    touched = set()
+    for held in plan.holdings.held:
+        beside = None if isinstance(held.manifest, Manifest) else held.manifest.beside
+        compared = beside is not None and any(table.oid in oids for table in beside.tables)
+        if compared or any(plan.searched.changed(reading) for reading in held.readings):
+            touched.add((held.manifest.id, held.manifest.revision))
+        else:
+            untouched[held.manifest.id, held.manifest.revision] = held
+    return [held for name, held in untouched.items() if name not in touched]
+
+
+async def _finish(work: _Work, repositories: Sequence[Repository], there: Sequence[Repository]) -> EraseResult:
+    """Verify what was rewritten, and say in the ledger how far it is."""
+    problems = []
+    for backup_id in sorted({one.backup for one in work.revisions}):
+        work.on_progress(Progress("verifying", backup=backup_id))
+        verified = await verify_backup(there, backup_id)
+        problems += [f"{one.place}: {one.object}: {one.kind}" for one in verified.problems]
+    names = {repository.place for repository in there}
+    pending = tuple(repository.place for repository in repositories if repository.place not in names)
+    known = {(one.id, one.revision) for one in work.erasure.clean}
+    more = {one.manifest.id: clean_entry(one) for one in work.clean}
+    erasure = work.erasure.model_copy(
+        update={
+            "state": "begun" if pending else "done",
+            "pending": pending,
+            "clean": (*work.erasure.clean, *(one for one in more.values() if (one.id, one.revision) not in known)),
+        }
+    )
+    for repository in there:
+        await write_erasure(repository, erasure)
+    places = tuple(
+        PlaceOutcome(repository.place, "committed")
+        if repository.place in names
+        else PlaceOutcome(repository.place, "unreachable", "what it holds is still to be erased")
+        for repository in repositories
+    )
+    state: State = "failed" if problems else "warning" if pending else "success"
+    return EraseResult(erasure.id, state, erasure.subject, tuple(work.revisions), places, tuple(problems))
+
+
+async def resume(repositories: Sequence[Repository], level: int, on_progress: OnProgress) -> list[EraseResult]:
+    """Finish what was interrupted, and erase from backups that were out of reach then: in every place that answers.
+
+    The job lock is the caller's to hold.
+    """
+    there = await answering(repositories)
+    results = []
+    for repository in there:
+        await sweep_revisions(repository)
+    for erasure in await share_erasures(there):
+        holdings = await read_holdings(there, erasure.moment)
+        if erasure.state == "done" and all(erasure.clears(held.manifest) for held in holdings.held):
+            continue
+        work = _Work(erasure, marked_by(erasure), holdings.shapes, Searched(), level, on_progress)
+        for repository in there:
+            await work.go_through(repository, [one for one in holdings.held if one.repository is repository])
+        results.append(await _finish(work, repositories, there))
+    return results
+
+
+async def answering(repositories: Sequence[Repository]) -> list[Repository]:
+    """The places that answer now; raises what the first of them raised if none does."""
+    there, failures = list[Repository](), list[StorageError]()
+    for repository in repositories:
+        try:
+            await repository.catalogue()
+        except StorageError as error:
+            failures.append(error)
+        else:
+            there.append(repository)
+    if not there:
+        raise failures[0]
+    return there
+
+
+async def the_erasure(repositories: Sequence[Repository], erasure_id: str) -> Erasure:
+    """An entry of the ledger; raises `NotThere`."""
+    for repository in await answering(repositories):
+        for one in await read_erasures(repository):
+            if one.id == erasure_id:
+                return one
+    raise NotThere(f"there is no erasure {erasure_id}", "rowvault trail shows the erasures")
+
+
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """Something of an erasure that a place still holds: which object, and how many rows, keys or changes in it."""
+
+    place: str
+    backup: str
+    object: str
+    count: int
+
+
+async def check(repositories: Sequence[Repository], erasure: Erasure, on_progress: OnProgress) -> tuple[Remaining, ...]:
+    """Look through every backup of an erasure's time again; what of it is still there."""
+    holdings: Holdings = await read_holdings(repositories, erasure.moment)
+    marked, searched = marked_by(erasure), Searched()
+    for number, reading in enumerate(holdings.readings.values()):
+        on_progress(Progress("checking", number, len(holdings.readings)))
+        await look_through(reading, marked, searched)
+    return tuple(_remaining(holdings, searched))
+
+
+def _remaining(holdings: Holdings, searched: Searched) -> list[Remaining]:
+    def one(held: Held, reading: Reading) -> Remaining:
+        name = reading.part.objects[0].name
+        return Remaining(held.repository.place, held.manifest.id, name, searched.changed(reading))
+
+    return [one(held, reading) for held in holdings.held for reading in held.readings if searched.changed(reading)]
+
+
+def by_place(revisions: Sequence[Revision]) -> Mapping[str, int]:
+    """How many backups were rewritten in each place."""
+    counts: dict[str, int] = {}
+    for one in revisions:
+        counts[one.place] = counts.get(one.place, 0) + 1
+    return counts

@@ -1,0 +1,146 @@
+"""What the places hold that an erasure has to go through: every object once, however many backups share it."""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from jobs.postgres.identifiers import TableName
+from storage.errors import Corrupt
+from storage.increments import AnyBackup, Increment, Log
+from storage.manifest import Manifest, Part, Table
+from storage.repository import Repository
+
+AT_ONCE = 16
+
+What = Literal["rows", "keys", "window"]
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Something to read: rows or keys of a table, or a window of the change log. `kind` is the backup's."""
+
+    repository: Repository
+    what: What
+    part: Part | Log
+    table: Table | None
+    kind: str
+
+    @property
+    def key(self) -> Key:
+        """The same for the same content, wherever it lies."""
+        oid = "" if self.table is None else str(self.table.oid)
+        return (self.what, oid, *(stored.sha256 for stored in self.part.objects))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of its lines."""
+        assert self.table is not None
+        if self.what == "keys":
+            return self.table.primary_key
+        return tuple(column.name for column in self.table.columns if not column.generated)
+
+    @property
+    def bytes(self) -> int:
+        """As stored."""
+        return sum(stored.bytes for stored in self.part.objects)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One backup as one place has it, and what it is made of."""
+
+    repository: Repository
+    manifest: AnyBackup
+    sha256: str
+    readings: tuple[Reading, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """Everything that places hold, oldest backup first; `readings` have each content once."""
+
+    held: tuple[Held, ...]
+    readings: Mapping[Key, Reading]
+    shapes: "Shapes"
+
+    @property
+    def fulls(self) -> tuple[Manifest, ...]:
+        """The full backups, each once, oldest first."""
+        found = {one.manifest.id: one.manifest for one in self.held if isinstance(one.manifest, Manifest)}
+        return tuple(found[one] for one in sorted(found))
+
+
+async def read_holdings(repositories: Sequence[Repository], until: datetime) -> Holdings:
+    """Read the manifests of all backups up to a moment.
+
+    Raises `Corrupt` if one cannot be read: what it has can neither be searched nor erased.
+    """
+    stored: list[tuple[Repository, AnyBackup, str]] = []
+    for repository in repositories:
+        entries = (await repository.catalogue()).entries
+        ids = [entry.id for entry in reversed(entries) if entry.created_at <= until]
+        for begin in range(0, len(ids), AT_ONCE):
+            read = await asyncio.gather(*(repository.stored(one) for one in ids[begin : begin + AT_ONCE]))
+            stored += [(repository, manifest, sha256) for manifest, sha256 in read]
+    shapes = Shapes([manifest for _, manifest, _ in stored if isinstance(manifest, Manifest)])
+    held = [
+        Held(repository, manifest, sha256, tuple(_readings(repository, manifest, shapes)))
+        for repository, manifest, sha256 in sorted(stored, key=lambda one: one[1].id)
+    ]
+    readings: dict[Key, Reading] = {}
+    for one in held:
+        for reading in one.readings:
+            readings.setdefault(reading.key, reading)
+    return Holdings(tuple(held), readings, shapes)
+
+
+class Shapes:
+    """The tables as full backups describe them, for what only has their oids."""
+
+    def __init__(self, fulls: Sequence[Manifest]) -> None:
+        self._by_base = {(full.id, table.oid): table for full in fulls for table in full.tables}
+        self._newest = {table.oid: table for full in fulls for table in full.tables}
+
+    def table(self, backup: AnyBackup, oid: int) -> Table:
+        """The table as the base of a backup has it; raises `Corrupt` if no full backup knows it."""
+        found = self._by_base.get((backup.base or backup.id, oid)) or self._newest.get(oid)
+        if found is None:
+            raise Corrupt(
+                f"{backup.id} has rows of a table that no full backup describes: its base {backup.base} is gone",
+                "without its base it cannot be restored either: remove it, then erase again",
+            )
+        return found
+
+
+def _readings(repository: Repository, manifest: AnyBackup, shapes: Shapes) -> Iterator[Reading]:
+    if isinstance(manifest, Manifest):
+        for table in manifest.tables:
+            for part in table.parts:
+                yield Reading(repository, "rows", part, table, manifest.kind)
+            if table.keys is not None and table.keys.objects:
+                yield Reading(repository, "keys", table.keys, table, manifest.kind)
+        return
+    if isinstance(manifest, Increment):
+        yield Reading(repository, "window", manifest.log, None, manifest.kind)
+    for one in manifest.beside.tables if manifest.beside else ():
+        whats: tuple[tuple[What, Part | None], ...] = (
+            ("keys", one.removed),
+            ("rows", one.added),
+            ("keys", one.keys),
+            *(("rows", part) for part in one.parts),
+        )
+        for what, stored in whats:
+            if stored is not None and stored.objects:
+                yield Reading(repository, what, stored, shapes.table(manifest, one.oid), manifest.kind)
+
+
+def root_of(manifest: Manifest, table: Table) -> TableName:
+    """The partitioned table that a table's rows belong to in the end; the table itself, if it is no partition."""
+    above = {str(TableName(one.schema_name, one.name)): one for one in manifest.schema_only}
+    name, parent = TableName(table.schema_name, table.name), table.partition_of
+    while parent is not None and parent in above:
+        name, parent = TableName(above[parent].schema_name, above[parent].name), above[parent].partition_of
+    return name

@@ -1,0 +1,95 @@
+"""`rowvault erase` as people and scripts give it: what it shows, what it refuses, what it remembers."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CreateDatabase
+from tests.faults.commands import DONE, NOT_FOUND, REFUSED, USAGE, document, settings_of, succeed
+from tests.faults.places import contents
+from tests.programs import rowvault
+from tests.servers import Database
+
+BUILD = """
+    CREATE TABLE people (id int PRIMARY KEY, mail text, note text);
+    INSERT INTO people SELECT n, 'p' || n || '@example.org', 'note ' || n FROM generate_series(1, 300) n;
+    CREATE TABLE parcels (id int PRIMARY KEY, person int REFERENCES people ON DELETE CASCADE);
+    INSERT INTO parcels SELECT n, 1 + n % 300 FROM generate_series(1, 600) n;
+    CREATE TABLE letters (id int PRIMARY KEY, mail text, body jsonb);
+    INSERT INTO letters VALUES (1, 'p7@example.org', '{"to": "p7@example.org"}');
+"""
+WHERE = ("--where", "mail=p7@example.org", "--table", "people")
+
+
+@pytest.fixture
+async def database(create_database: CreateDatabase) -> Database:
+    return await create_database(key="erase command", build=BUILD)
+
+
+@pytest.fixture
+async def settings(database: Database, tmp_path: Path) -> dict[str, str]:
+    """A database with one full backup, its person 7 gone since."""
+    made = settings_of(database, tmp_path / "backups")
+    await succeed("backup", "incremental", settings=made)
+    await database.execute("DELETE FROM people WHERE id = 7")
+    return made
+
+
+async def test_it_shows_first_what_it_would_erase_and_then_erases_that(settings: dict[str, str]) -> None:
+    shown = await succeed("erase", *WHERE, "--children", "cascade", "--dry-run", settings=settings)
+    await succeed("list", settings=settings)
+    done = await succeed("erase", *WHERE, "--children", "cascade", "--yes", settings=settings)
+    [people, parcels] = done["tables"]
+    assert (people["table"], people["keys"], people["rows"]) == ("public.people", 1, {"full": 1})
+    assert (parcels["table"], parcels["keys"], parcels["rows"]) == ("public.parcels", 2, {"full": 2})
+    assert shown["tables"][0]["rows"] == people["rows"]
+    assert done["state"] == "success"
+    assert {(one["table"], one["column"]) for one in done["elsewhere"]} == {
+        ("public.letters", "mail"),
+        ("public.letters", "body"),
+    }
+    checked = await succeed("erase", "--check", done["id"], settings=settings)
+    assert checked["remaining"] == []
+    assert await succeed("erase", "--resume", settings=settings) == []
+
+
+async def test_the_trail_remembers_it_without_the_value(settings: dict[str, str]) -> None:
+    done = await succeed("erase", *WHERE, "--children", "null", "--yes", settings=settings)
+    entries = (await succeed("trail", settings=settings))["entries"]
+    [details] = [entry["details"] for entry in entries if entry["what"] == "erase"]
+    assert details["erasure"] == done["id"]
+    assert [one["after"] for one in details["manifests"]] == [one["after"] for one in done["revisions"]]
+    kept = {name: data for name, data in (await contents(settings)).items() if name.endswith(".json")}
+    assert any("/erasures/" in name for name in kept)
+    assert not [name for name, data in kept.items() if b"p7@example.org" in data]
+
+
+async def test_what_cannot_be_meant_is_refused(settings: dict[str, str]) -> None:
+    asked = ("erase", "--yes", "--where")
+    for arguments, code, said in (
+        (("mail=x",), USAGE, "several tables have a column mail"),
+        (("nothing=x",), USAGE, "no table of any backup has a column nothing"),
+        (("mail=x", "--table", "nowhere"), NOT_FOUND, "no backup has a table nowhere"),
+        (("mail=x", "--table", "parcels"), USAGE, "public.parcels has no column mail"),
+        (("mail=x", "--table", "people"), NOT_FOUND, "no backup has a row of public.people where mail is that"),
+        (("mail=x", "--table", "people", "--json-path", "a"), USAGE, "column mail of public.people is text"),
+        (("body=x", "--json-path", "no.such"), NOT_FOUND, "where body at no.such is that"),
+        (("id=x", "--table", "people"), USAGE, "--where id: invalid input syntax"),
+        ((WHERE[1], "--table", "people"), REFUSED, "point to rows that would be erased"),
+        (("mail=p8@example.org", "--table", "people"), REFUSED, "still in public.people of the database"),
+    ):
+        answer = await rowvault(*asked, *arguments, "--json", env=settings)
+        assert (answer.returncode, said in answer.stdout) == (code, True), answer.stdout + answer.stderr
+
+
+async def test_without_a_yes_nothing_is_erased(settings: dict[str, str]) -> None:
+    answer = await rowvault("erase", *WHERE, "--children", "cascade", "--json", env=settings)
+    assert (answer.returncode, document(answer)["error"]["hint"]) == (REFUSED, "say --yes")
+    assert await succeed("erase", "--resume", settings=settings) == []
+    assert (await succeed("show", "latest", settings=settings))["revision"] == 0
+
+
+async def test_restores_and_diffs_go_on_as_before(settings: dict[str, str]) -> None:
+    await succeed("erase", *WHERE, "--children", "cascade", "--yes", settings=settings)
+    assert (await rowvault("diff", "latest", env=settings)).returncode == DONE
+    assert (await succeed("drill", settings=settings))["state"] == "success"
