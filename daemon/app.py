@@ -227,11 +227,11 @@ class App:
 
     async def erase(self, plan: ErasePlan, on_progress: OnProgress) -> EraseResult:
         """Carry out a plan; the caller holds the job lock, since before it was made."""
-        return await erase(plan, self.repositories, self.settings.compression_level, on_progress)
+        return await erase(plan, self.repositories, self.capture_options.copying, on_progress)
 
     async def resume_erasures(self, on_progress: OnProgress) -> list[EraseResult]:
         """Finish erasures that were interrupted or did not reach a place; the caller holds the job lock."""
-        return await resume(self.repositories, self.settings.compression_level, on_progress)
+        return await resume(self.repositories, self.capture_options.copying, on_progress)
 
 
 @asynccontextmanager

@@ -59,8 +59,11 @@ def show_results(results: Sequence[EraseResult], plan: ErasePlan | None, *, as_j
         out.print(Text("  ") + places_text(result.places))
         for problem in result.problems:
             out.print(Text(f"  {problem}", style="red"))
+        for one in result.locked:
+            until = f"until {one.until.isoformat()}" if one.until else "until its hold is lifted"
+            out.print(Text(f"  {one.place}: {one.object} is locked {until}", style="yellow"))
         if result.state == "warning":
-            out.print("  a place is still to come: rowvault erase --resume, once it answers")
+            out.print("  what could not be reached or removed is still to come: rowvault erase --resume")
     if not results:
         out.print("there is nothing to finish")
 

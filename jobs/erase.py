@@ -4,8 +4,9 @@ The entry in the ledger comes first, so that whatever interrupts an erasure, `re
 rewritten under its own id with a higher revision, committed, and only then is what it was before removed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from jobs.erase_holdings import Held, Holdings, Reading, Shapes, read_holdings
 from jobs.erase_ledger import clean_entry, entry_of, marked_by
@@ -18,7 +19,10 @@ from jobs.leasing import leased
 from jobs.progress import OnProgress, Progress
 from jobs.results import PlaceOutcome, State
 from jobs.sweep import supersede, sweep_revisions
+from jobs.table_copy import CopyOptions
 from jobs.verify import verify_backup
+from storage.age import NO_KEYS
+from storage.backends.protocol import Locked
 from storage.erasures import Erasure, read_erasures, share_erasures, write_erasure
 from storage.errors import StorageError
 from storage.increments import AnyBackup
@@ -39,8 +43,17 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True)
+class StillLocked:
+    """What a place does not let go of: an object of an earlier revision, `until` then; None: until a hold is lifted."""
+
+    place: str
+    object: str
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class EraseResult:
-    """What an erasure came to, or its going on. `places` that could not be reached are still to come.
+    """What an erasure came to, or its going on. `places` that could not be reached, and what is `locked`, are to come.
 
     `subject` proves what was asked for to whoever knows it: the SHA-256 of the ledger's salt and the predicate.
     """
@@ -51,6 +64,7 @@ class EraseResult:
     revisions: tuple[Revision, ...]
     places: tuple[PlaceOutcome, ...]
     problems: tuple[str, ...] = ()
+    locked: tuple[StillLocked, ...] = ()
 
 
 @dataclass(slots=True)
@@ -61,12 +75,13 @@ class _Work:
     marked: Sequence[Marked]
     shapes: Shapes
     searched: Searched
-    level: int
+    options: CopyOptions
     on_progress: OnProgress
     done: dict[tuple[str, str], AnyBackup] = field(default_factory=dict)
     revisions: list[Revision] = field(default_factory=list)
     clean: list[Held] = field(default_factory=list)
     copies: dict[str, tuple[Held, AnyBackup]] = field(default_factory=dict)
+    locked: list[StillLocked] = field(default_factory=list)
 
     async def go_through(self, repository: Repository, held: Sequence[Held]) -> None:
         """Every backup of one place, oldest first."""
@@ -80,14 +95,15 @@ class _Work:
         async with leased(repository, manifest.id, "erasure"):
             made = await self._copied(repository, manifest)
             if made is None:
-                target = in_place(repository, manifest, self.level)
+                target = in_place(repository, manifest, self.options)
                 rewriter = Rewriter(repository, target, self.marked, self.shapes, self.searched)
                 made = await revised(rewriter, manifest, [self.erasure.id], before)
             if made is None:
                 self.clean.append(held)
                 return
             await repository.commit(made)
-            await supersede(repository, manifest.id)
+            superseded = await supersede(repository, manifest.id)
+        self.locked += still_locked(repository, superseded.locked)
         _, after = await repository.stored(manifest.id)
         self.copies.setdefault(manifest.id, (held, made))
         self.done[repository.place, manifest.id] = made
@@ -122,7 +138,7 @@ class _Work:
 
 
 async def erase(
-    plan: ErasePlan, repositories: Sequence[Repository], level: int, on_progress: OnProgress
+    plan: ErasePlan, repositories: Sequence[Repository], options: CopyOptions, on_progress: OnProgress
 ) -> EraseResult:
     """Carry out a plan in the places it was made of; others are left to `resume`. The job lock is the caller's to hold.
 
@@ -131,11 +147,11 @@ async def erase(
     planned = {one.place for one in plan.places}
     there = [repository for repository in repositories if repository.place in planned]
     pending = [repository.place for repository in repositories]
-    erasure = entry_of(plan, _untouched(plan), pending)
+    erasure = entry_of(plan, _untouched(plan), pending).sealed_for(options.recipients)
     for repository in there:
         await write_erasure(repository, erasure)
     marked = [replace(one.marked(), salt=bytes.fromhex(erasure.salt)) for one in plan.found]
-    work = _Work(erasure, marked, plan.holdings.shapes, plan.searched, level, on_progress)
+    work = _Work(erasure, marked, plan.holdings.shapes, plan.searched, options, on_progress)
     for repository in there:
         await work.go_through(repository, [one for one in plan.holdings.held if one.repository is repository])
     return await _finish(work, repositories, there)
@@ -169,7 +185,7 @@ async def _finish(work: _Work, repositories: Sequence[Repository], there: Sequen
     more = {one.manifest.id: clean_entry(one) for one in work.clean}
     erasure = work.erasure.model_copy(
         update={
-            "state": "begun" if pending else "done",
+            "state": "begun" if pending or work.locked else "done",
             "pending": pending,
             "clean": (*work.erasure.clean, *(one for one in more.values() if (one.id, one.revision) not in known)),
         }
@@ -182,28 +198,42 @@ async def _finish(work: _Work, repositories: Sequence[Repository], there: Sequen
         else PlaceOutcome(repository.place, "unreachable", "what it holds is still to be erased")
         for repository in repositories
     )
-    state: State = "failed" if problems else "warning" if pending else "success"
-    return EraseResult(erasure.id, state, erasure.subject, tuple(work.revisions), places, tuple(problems))
+    state: State = "failed" if problems else "warning" if pending or work.locked else "success"
+    revisions, locked = tuple(work.revisions), tuple(work.locked)
+    return EraseResult(erasure.id, state, erasure.subject, revisions, places, tuple(problems), locked)
 
 
-async def resume(repositories: Sequence[Repository], level: int, on_progress: OnProgress) -> list[EraseResult]:
+def still_locked(repository: Repository, locked: Iterable[Locked]) -> list[StillLocked]:
+    """What a place did not let go of."""
+    return [StillLocked(repository.place, one.name, one.until) for one in locked]
+
+
+async def resume(
+    repositories: Sequence[Repository], options: CopyOptions, on_progress: OnProgress
+) -> list[EraseResult]:
     """Finish what was interrupted, and erase from backups that were out of reach then: in every place that answers.
 
     The job lock is the caller's to hold.
     """
     there = await answering(repositories)
     results = []
-    for repository in there:
-        await sweep_revisions(repository)
+    locked = [one for place in there for one in still_locked(place, await sweep_revisions(place))]
     for erasure in await share_erasures(there):
         holdings = await read_holdings(there, erasure.moment)
         if erasure.state == "done" and all(erasure.clears(held.manifest) for held in holdings.held):
             continue
-        work = _Work(erasure, marked_by(erasure), holdings.shapes, Searched(), level, on_progress)
+        work = _Work(erasure, marked_in(erasure, there), holdings.shapes, Searched(), options, on_progress)
+        work.locked += locked
         for repository in there:
             await work.go_through(repository, [one for one in holdings.held if one.repository is repository])
         results.append(await _finish(work, repositories, there))
     return results
+
+
+def marked_in(erasure: Erasure, places: Sequence[Repository]) -> list[Marked]:
+    """The rows that an entry is about, opened by the identity of any place. Raises `NoIdentity`."""
+    keyring = next((place.keyring for place in places if place.keyring), NO_KEYS)
+    return marked_by(erasure.opened(keyring))
 
 
 async def answering(repositories: Sequence[Repository]) -> list[Repository]:
@@ -243,7 +273,7 @@ class Remaining:
 async def check(repositories: Sequence[Repository], erasure: Erasure, on_progress: OnProgress) -> tuple[Remaining, ...]:
     """Look through every backup of an erasure's time again; what of it is still there."""
     holdings: Holdings = await read_holdings(repositories, erasure.moment)
-    marked, searched = marked_by(erasure), Searched()
+    marked, searched = marked_in(erasure, repositories), Searched()
     for number, reading in enumerate(holdings.readings.values()):
         on_progress(Progress("checking", number, len(holdings.readings)))
         await look_through(reading, marked, searched)

@@ -22,7 +22,6 @@ from jobs.restore_key import written
 from jobs.restore_scope import tables_by_name
 from storage.increments import AnyBackup, Increment
 from storage.manifest import Manifest
-from storage.objects import get
 from storage.repository import Repository
 
 Children = Literal["cascade", "null", "anonymise"]
@@ -137,7 +136,7 @@ class Resolving:
             if not isinstance(manifest, Manifest) or manifest.dump.sql.sha256 in read:
                 continue
             read.add(manifest.dump.sql.sha256)
-            sql = (await get(held.repository.backend, manifest.dump.sql.name)).decode(errors="replace")
+            sql = (await held.repository.file(manifest.dump.sql)).decode(errors="replace")
             leaves = tables_by_name(manifest)
             for key in foreign_keys(sql):
                 parents = {TableName(one.schema_name, one.name) for one in leaves.get(key.parent, ())}
@@ -369,6 +368,8 @@ async def plan_erasure(
     Raises `BadName`, `NotThere`, `UnsafeTarget`, saying what to do; `Corrupt` for what cannot be read.
     """
     holdings = await read_holdings(repositories, until.moment)
+    for held in holdings.held:
+        held.repository.require_identity(held.manifest)
     search = await Resolving(connection, holdings, predicate, children, on_progress).resolve()
     tables = tuple(table_plan(one, holdings, search.searched) for one in search.found.values())
     return ErasePlan(

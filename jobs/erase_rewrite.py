@@ -4,18 +4,20 @@ The same function erases, and filters what is read of a backup that an erasure d
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobs.erase_holdings import Reading, Shapes
 from jobs.erase_marks import Judge, Marked
 from jobs.erase_search import Searched
 from jobs.erase_text import Count, TextFilter
 from jobs.erase_window import WindowCount, WindowFilter
-from jobs.instructions import INSTRUCTIONS, load_script
+from jobs.instructions import instructions, load_script
 from jobs.part_reading import read_part
 from jobs.postgres.pgoutput import lsn_number
 from jobs.rewriting import Change, Rewritten, rewrite
 from jobs.schema_copy import store_file
+from jobs.table_copy import CopyOptions
+from storage.age import Recipients
 from storage.backends.protocol import Backend
 from storage.increments import AnyBackup, Beside, Difference, Increment, Log, TableChanges, TableDifference
 from storage.manifest import Dump, Manifest, Part, Table
@@ -31,7 +33,7 @@ class Target:
 
     backend: Backend
     name: NameOf
-    level: int
+    options: CopyOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ class Rewriter:
             part,
             change,
             lambda piece: self.target.name(first, piece),
-            self.target.level,
+            self.target.options,
             empty=empty,
         )
 
@@ -217,26 +219,32 @@ async def revised(
     revision = manifest.revision + 1
     made = made.model_copy(update={"revision": revision, "erasures": (*manifest.erasures, *erasures)})
     if isinstance(made, Manifest):
-        return made.model_copy(update={"dump": await _by_hand(made, rewriter.target.backend)})
+        return made.model_copy(update={"dump": await _by_hand(made, rewriter.target)})
     return made
 
 
-async def _by_hand(manifest: Manifest, backend: Backend) -> Dump:
+async def _by_hand(manifest: Manifest, target: Target) -> Dump:
     """The script that loads the rows, and the text beside it, of a backup whose objects have other names."""
     prefix, revised = backup_prefix(manifest.id), revision_prefix(manifest.id, manifest.revision)
     folder = revised.removeprefix(prefix)
-    script = load_script(manifest.tables, manifest.sequences, prefix, folder)
-    tool = manifest.dump.tool.removeprefix("pg_dump ")
-    text = INSTRUCTIONS.format(id=manifest.id, tool=tool, folder=folder)
+    recipients = target.options.recipients
+    script = load_script(manifest.tables, manifest.sequences, prefix, recipients, folder)
+    text = instructions(manifest.id, manifest.dump.tool.removeprefix("pg_dump "), recipients, folder)
     return manifest.dump.model_copy(
         update={
-            "load_script": await store_file(backend, f"{revised}load.sh", script.encode()),
-            "instructions": await store_file(backend, f"{revised}RESTORE.txt", text.encode()),
+            "load_script": await store_file(target.backend, f"{revised}load.sh", script.encode(), recipients),
+            "instructions": await store_file(target.backend, f"{revised}RESTORE.txt", text.encode()),
         }
     )
 
 
-def in_place(repository: Repository, manifest: AnyBackup, level: int) -> Target:
-    """Write a backup's next revision beside it."""
+def in_place(repository: Repository, manifest: AnyBackup, options: CopyOptions) -> Target:
+    """Write a backup's next revision beside it, for whom the backup is encrypted."""
     revision = manifest.revision + 1
-    return Target(repository.backend, lambda name, piece: revised_object(name, manifest.id, revision, piece), level)
+    keys = manifest.encryption.recipients if manifest.encryption else ()
+    recipients = Recipients(tuple(keys)) if keys else None
+    return Target(
+        repository.backend,
+        lambda name, piece: revised_object(name, manifest.id, revision, piece),
+        replace(options, recipients=recipients),
+    )

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 from jobs.part_reading import opened_part
+from jobs.table_copy import CopyOptions
 from storage.backends.protocol import Backend, Upload
 from storage.codecs import Block, Digest, Encoder
 from storage.errors import Unavailable
@@ -30,15 +32,15 @@ async def rewrite(
     part: Part | Log,
     change: Change,
     name: Callable[[int], str],
-    level: int,
+    options: CopyOptions,
     *,
     empty: bool,
 ) -> Rewritten:
     """Store what `change` makes of a part under the names of its pieces; where it makes nothing, only if `empty`."""
-    writer = _Writer(target, name, asyncio.get_running_loop())
+    writer = _Writer(target, lambda piece: options.named(name(piece)), asyncio.get_running_loop())
     try:
-        with opened_part(repository, part) as chunks:
-            return await asyncio.to_thread(_run, change(chunks), Encoder(level), writer, empty)
+        with opened_part(repository, part) as chunks, closing(options.encoder()) as encoder:
+            return await asyncio.to_thread(_run, change(chunks), encoder, writer, empty)
     finally:
         await writer.abort()
 

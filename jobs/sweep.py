@@ -4,13 +4,12 @@ Runs under the job lock, and never touches what a live lease protects: another r
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from storage.backends.protocol import Unfinished
+from storage.backends.protocol import Locked, Unfinished
 from storage.leases import LIFETIME, list_leases
-from storage.names import BACKUPS, MANIFESTS, VERIFICATIONS, ManifestName, backup_prefix, is_backup_id
+from storage.names import ARCHIVES, BACKUPS, MANIFESTS, VERIFICATIONS, ManifestName, is_backup_id
 from storage.repository import Repository
 
 
@@ -50,40 +49,44 @@ async def sweep(repository: Repository, now: datetime | None = None) -> int:
         await repository.backend.discard(one)
     await repository.backend.delete(left.leases)
     for superseded in (await repository.catalogue()).superseded:
-        removed += await supersede(repository, ManifestName.parse(superseded).id)
+        removed += (await supersede(repository, ManifestName.parse(superseded).id)).removed
     return removed
 
 
-async def supersede(repository: Repository, backup_id: str) -> int:
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """How many objects of earlier revisions were removed for good, and what the store does not let go of."""
+
+    removed: int
+    locked: tuple[Locked, ...]
+
+
+async def supersede(repository: Repository, backup_id: str) -> Superseded:
     """Let a backup's newest revision be the only one: manifests of earlier ones go first, then what they alone list.
 
-    Return how many objects were removed. The new revision is committed; nothing that it lists is touched.
+    The new revision is committed; nothing that it lists is touched.
     """
     *earlier, _ = await repository.manifests(backup_id)
     await repository.backend.delete(earlier)
     listed = {stored.name for stored in (await repository.backup(backup_id)).objects()}
     names = [one.name async for one in repository.objects(backup_id) if one.name not in listed]
-    await purge(repository, names)
-    return len(names)
+    locked = await repository.backend.purge(names)
+    return Superseded(len(names) - len({one.name for one in locked}), locked)
 
 
-async def purge(repository: Repository, names: Sequence[str]) -> None:
-    """Remove objects for good."""
-    await repository.backend.delete(names)
-
-
-async def sweep_revisions(repository: Repository) -> int:
-    """Remove whatever an interrupted erasure left under committed backups; return how many objects.
+async def sweep_revisions(repository: Repository) -> tuple[Locked, ...]:
+    """Remove whatever an interrupted erasure left under committed backups; return what the store does not let go of.
 
     To be called while no erasure is at work.
     """
     entries = {entry.id: entry for entry in (await repository.catalogue()).entries}
     revised = {entry.id for entry in entries.values() if entry.revision}
-    async for stored in repository.backend.list(BACKUPS):
-        backup_id = stored.name.removeprefix(BACKUPS).partition("/")[0]
-        if backup_id in entries and re.match(r"r\d+/", stored.name.removeprefix(backup_prefix(backup_id))):
-            revised.add(backup_id)
-    return sum([await supersede(repository, one) for one in sorted(revised)])
+    for prefix in (BACKUPS, ARCHIVES):
+        async for stored in repository.backend.list(prefix):
+            backup_id, _, rest = stored.name.removeprefix(prefix).partition("/")
+            if backup_id in entries and re.match(r"r\d+/", rest):
+                revised.add(backup_id)
+    return tuple([locked for one in sorted(revised) for locked in (await supersede(repository, one)).locked])
 
 
 async def discard(repository: Repository, backup_id: str, but: str | None = None) -> int:

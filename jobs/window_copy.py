@@ -10,6 +10,7 @@ from jobs.object_stream import Encoded, store_encoded
 from jobs.postgres.change_log import WindowTally, window_query
 from jobs.postgres.connection import Connection, Source, connect
 from jobs.postgres.copying import copy_out
+from jobs.postgres.window_frames import Fresh
 from jobs.table_copy import CopyOptions
 from storage.backends.protocol import Backend
 from storage.increments import Log
@@ -36,15 +37,20 @@ async def _encode(
     connection: Connection, slot: str, end: int, options: CopyOptions, tally: WindowTally, handoff: Handoff[Encoded]
 ) -> None:
     """In the worker's thread: copy the window and hand its blocks over."""
+    fresh = Fresh(tally.start)
     with closing(options.encoder()) as encoder:
 
-        async def sink(chunk: bytes) -> None:
-            tally.feed(chunk)
+        async def send(chunk: bytes) -> None:
             block = encoder.feed(chunk)
             if block is not None:
                 await handoff.put(Encoded(block))
 
+        async def sink(chunk: bytes) -> None:
+            tally.feed(chunk)
+            await send(fresh.feed(chunk))
+
         what = f"the changes of slot {slot}"
         messages = await copy_out(connection, window_query(slot, end), what, sink, options.lost_after, "binary")
         tally.finish()
-        await handoff.put(Encoded(*encoder.finish(), messages))
+        await send(fresh.finish())
+        await handoff.put(Encoded(*encoder.finish(), messages - fresh.left_out))

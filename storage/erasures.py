@@ -3,14 +3,16 @@
 It knows rows by salted hashes of what they held, never by the values themselves.
 """
 
+import base64
 import json
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from storage.age import SEALED, Keyring, Recipients
 from storage.errors import AlreadyExists, Corrupt, NotFound
 from storage.increments import AnyBackup
 from storage.names import ERASURES, is_erasure_id
@@ -68,7 +70,8 @@ class Clean(_Record):
 class Erasure(_Record):
     """One entry. It is about what was committed up to `moment` and before `lsn` in that system, and nothing later.
 
-    `begun` until every place was gone through; `pending` are the places that are still to come.
+    `begun` until every place was gone through; `pending` are the places that are still to come. Where backups are
+    encrypted, `tables` are too: they are the age file, in base64, that is `sealed`.
     """
 
     format: Literal[1] = 1
@@ -81,6 +84,7 @@ class Erasure(_Record):
     salt: str
     subject: str
     tables: tuple[ErasedTable, ...]
+    sealed: str | None = None
     clean: tuple[Clean, ...]
     pending: tuple[str, ...] = ()
 
@@ -89,6 +93,23 @@ class Erasure(_Record):
         if self.id in backup.erasures or backup.created_at > self.moment:
             return True
         return any(one.id == backup.id and backup.revision >= one.revision for one in self.clean)
+
+    def sealed_for(self, recipients: Recipients | None) -> "Erasure":
+        """The entry as it is stored where backups are encrypted for these."""
+        if recipients is None:
+            return self
+        sealed = base64.b64encode(recipients.seal(_TABLES.dump_json(self.tables, by_alias=True))).decode()
+        return self.model_copy(update={"tables": (), "sealed": sealed})
+
+    def opened(self, keyring: Keyring) -> "Erasure":
+        """The entry with what was encrypted. Raises `NoIdentity`, `Corrupt`."""
+        if self.sealed is None:
+            return self
+        tables = keyring.open(f"{erasure_object(self.id)}{SEALED}", base64.b64decode(self.sealed))
+        return self.model_copy(update={"tables": _TABLES.validate_json(tables), "sealed": None})
+
+
+_TABLES: TypeAdapter[tuple[ErasedTable, ...]] = TypeAdapter(tuple[ErasedTable, ...])
 
 
 def erasure_object(erasure_id: str) -> str:

@@ -100,13 +100,13 @@ def revision_prefix(backup_id: str, revision: int) -> str:
 
 
 def revised_object(name: str, backup_id: str, revision: int, piece: int) -> str:
-    """An object of a backup as a later revision of it writes it anew; what was one piece may be several then."""
-    rest = _REVISED.sub("", name.removeprefix(backup_prefix(backup_id)))
+    """The name, without `.age`, of a piece of an object that a later revision writes anew; one may become several."""
+    rest = _REVISED.sub("", name.removeprefix(backup_prefix(backup_id))).removesuffix(".age")
     return f"{revision_prefix(backup_id, revision)}{_PIECE.sub(f'{piece:03d}', rest)}"
 
 
 _REVISED = re.compile(r"^r\d+/")
-_PIECE = re.compile(r"\d{3,}(?=\.[a-z]+\.zst(?:\.age)?$)")
+_PIECE = re.compile(r"\d{3,}(?=\.[a-z]+\.zst$)")
 
 
 def new_erasure_id(moment: datetime) -> str:

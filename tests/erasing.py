@@ -7,6 +7,7 @@ from jobs.erase_plan import Children, ErasePlan, drained, plan_erasure
 from jobs.erase_subject import Predicate
 from jobs.postgres.connection import session
 from jobs.progress import no_progress
+from jobs.table_copy import CopyOptions
 from jobs.verify import verify_backup
 from storage.codecs import Tally, decompressed
 from storage.objects import get
@@ -28,7 +29,7 @@ async def erased(
 ) -> EraseResult:
     """Erase, as the command does; every backup must be whole then."""
     predicate = Predicate(column, value, tables, tuple(path.split(".")) if path else ())
-    result = await erase(await plan(follower, predicate, children), follower.places, 1, no_progress)
+    result = await erase(await plan(follower, predicate, children), follower.places, CopyOptions(), no_progress)
     assert not result.problems
     await require_whole(follower.places)
     return result

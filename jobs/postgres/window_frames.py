@@ -9,7 +9,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from jobs.postgres.copy_text import unescaped_bytes
-from jobs.postgres.pgoutput import NULL, UNCHANGED, Garbled, read_tuple, table_of
+from jobs.postgres.pgoutput import BEGIN, NULL, ROWS, UNCHANGED, Garbled, commit_of, read_tuple, table_of
 
 Fields = list[bytes]
 RELATION = ord("R")
@@ -31,18 +31,20 @@ class Frame(NamedTuple):
     message: bytes
 
 
-def frames(chunks: Iterable[bytes]) -> Iterator[Frame]:
-    """The pieces of a window, which may be cut anywhere; joined, they are its bytes. Raises `Garbled`."""
-    rest, begun = b"", False
-    for chunk in chunks:
-        buffer, at = rest + chunk, 0
-        if not begun:
-            if len(buffer) < _HEADER_BYTES:
-                rest = buffer
-                continue
-            begun, at = True, _HEADER_BYTES
+class Frames:
+    """Takes a window apart that comes in chunks, cut anywhere."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+        self._begun = False
+
+    def feed(self, chunk: bytes) -> Iterator[Frame]:
+        """The pieces that are whole once these bytes are there; all must be taken before the next chunk."""
+        buffer, at = self.rest + chunk, 0
+        if not self._begun and len(buffer) >= _HEADER_BYTES:
+            self._begun, at = True, _HEADER_BYTES
             yield Frame(buffer[:at], b"")
-        while at + _FRAME <= len(buffer):
+        while self._begun and at + _FRAME <= len(buffer):
             fields, lsn_length, xid_length, length = _HEAD.unpack_from(buffer, at)
             if fields != 3 or lsn_length != 8 or xid_length != 4:
                 raise Garbled("a window holds something else than changes")
@@ -51,10 +53,55 @@ def frames(chunks: Iterable[bytes]) -> Iterator[Frame]:
                 break
             yield Frame(buffer[at:message], buffer[message:end])
             at = end
-        rest = buffer[at:]
-    if rest != _END:
+        self.rest = buffer[at:]
+
+
+def frames(chunks: Iterable[bytes]) -> Iterator[Frame]:
+    """The pieces of a whole window; joined, they are its bytes. Raises `Garbled`."""
+    reader = Frames()
+    for chunk in chunks:
+        yield from reader.feed(chunk)
+    if reader.rest != _END:
         raise Garbled("a window ends too early")
     yield Frame(_END, b"")
+
+
+class Fresh:
+    """Lets a window through without the changes of transactions that lie before an LSN: an earlier window has them.
+
+    A slot that went back after a crash sends them again, and what was erased there since must not come back. They come
+    first, so from the first one on that is new everything passes untouched. `left_out` counts messages.
+    """
+
+    def __init__(self, since: int) -> None:
+        self.left_out = 0
+        self._since = since
+        self._frames = Frames()
+        self._passing = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The bytes to store for these."""
+        if self._passing:
+            return chunk
+        kept: list[bytes] = []
+        for frame in self._frames.feed(chunk):
+            kept += self._kept(frame)
+        if self._passing:
+            kept.append(self._frames.rest)
+        return b"".join(kept)
+
+    def finish(self) -> bytes:
+        """What is left once all bytes came."""
+        return b"" if self._passing else self._frames.rest
+
+    def _kept(self, frame: Frame) -> tuple[bytes, ...]:
+        kind = frame.message[0] if frame.message else 0
+        if kind == BEGIN and commit_of(frame.message).lsn >= self._since:
+            self._passing = True
+        if kind in ROWS and not self._passing:
+            self.left_out += 1
+            return ()
+        return frame
 
 
 def with_message(frame: Frame, message: bytes) -> Frame:
