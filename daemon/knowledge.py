@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from daemon.outcomes import Outcome
 from daemon.scheduler import Scheduler
 from jobs.status import Facts, JobFacts, PlaceFacts, Status, judge
+from jobs.wanted import Wanted
 from storage.drill_reports import DrillRecord
 from storage.repository import Catalogue
 
@@ -27,7 +28,8 @@ class LastRuns:
 class DaemonKnowledge:
     """Everything that is answered over HTTP, from memory. Written by one loop, so no locks.
 
-    `catalogues` has each place's newest known listing, kept while the place does not answer.
+    `catalogues` has each place's newest known listing, kept while the place does not answer; `wanted` is what each
+    place's policy made of them.
     """
 
     scheduler: Scheduler
@@ -37,6 +39,7 @@ class DaemonKnowledge:
     database_error: str | None = "was not asked yet"
     places: dict[str, PlaceFacts] = field(default_factory=dict)
     catalogues: dict[str, Catalogue] = field(default_factory=dict)
+    wanted: Wanted = field(default_factory=Wanted)
     uncovered_tables: int = 0
     slot_lag_bytes: int | None = None
     drill: DrillRecord | None = None
@@ -84,7 +87,9 @@ class DaemonKnowledge:
         return self.newest(JOB_KINDS[job])
 
     def backlog(self) -> list[str]:
-        """Ids of backups that the first place has, undamaged, and another lacks, as far as is known; oldest first."""
+        """Ids of backups that the first place has, undamaged, and another wants and lacks, as far as is known; oldest
+        first.
+        """
         places = list(self.places)
         if not places or places[0] not in self.catalogues:
             return []
@@ -92,7 +97,8 @@ class DaemonKnowledge:
         missing: set[str] = set()
         for place in places[1:]:
             known = self.catalogues.get(place)
-            missing |= here - ({entry.id for entry in known.entries} if known else set())
+            lacking = here - ({entry.id for entry in known.entries} if known else set())
+            missing |= {one for one in lacking if self.wanted.by(place, one)}
         return sorted(missing)
 
     def ended(self, job: str, outcome: Outcome) -> None:

@@ -20,6 +20,7 @@ from jobs.catalogue import ListedBackup
 from jobs.findings import Finding
 from jobs.progress import OnProgress, Progress
 from jobs.results import BackupResult, PlaceOutcome, Problem, VerifyResult
+from storage.retention import KEPT
 
 _STYLES = {
     "success": "green",
@@ -157,15 +158,22 @@ def print_list(backups: Sequence[ListedBackup]) -> None:
     if not backups:
         out.print("no backups yet; take one with: rowvault backup")
         return
-    shown = table("", "id", "kind", "state", ">rows", ">stored", "reaches", "places", "label")
+    shown = table("", "id", "kind", "state", ">rows", ">stored", "reaches", "tier", "until", "places", "label")
     for one in backups:
         label = Text(one.label) + Text(" kept" if one.kept else "", style="cyan")
         reaches = f"{one.recoverable_to:%Y-%m-%d %H:%M:%S}" if one.recoverable_to > one.created_at else ""
         shown.add_row(
             one.id, one.kind, styled(one.state), f"{one.rows:,}", as_bytes(one.bytes_stored), reaches,
-            places_text(one.places), label,
+            ", ".join(one.tiers), until_text(one.kept_until, one.reasons), places_text(one.places), label,
         )  # fmt: skip
     out.print(shown)
+
+
+def until_text(until: datetime | None, reasons: Sequence[str]) -> Text:
+    """Until when a backup surely stays; nothing where that is open."""
+    if not reasons:
+        return Text("may go", style="yellow")
+    return Text("released" if KEPT in reasons else f"{until:%Y-%m-%d %H:%M}" if until else "")
 
 
 def print_settings(described: Sequence[SettingDescription]) -> None:

@@ -46,9 +46,11 @@ async def backup(app: App, recorder: Recorder, kind: Kind, request: Request, on_
     return await recorder.carry_out("backup", taken(), account_of_backup, said)
 
 
-async def verify(app: App, recorder: Recorder, backup_id: str, share: float, on_progress: OnProgress) -> VerifyResult:
-    """Verify a backup in every place."""
-    verified = verify_backup(app.repositories, backup_id, share, on_progress)
+async def verify(
+    repositories: Sequence[Repository], recorder: Recorder, backup_id: str, share: float, on_progress: OnProgress
+) -> VerifyResult:
+    """Verify a backup in these places."""
+    verified = verify_backup(repositories, backup_id, share, on_progress)
     return await recorder.carry_out("verify", verified, account_of_verification, {"sample": share}, backup_id)
 
 

@@ -14,13 +14,16 @@ from daemon.metrics import Metrics
 from daemon.runner import job_run
 from daemon.scheduler import Scheduler
 from jobs.capture_watch import watch_capture
+from jobs.catalogue import policies
 from jobs.offsite import make_up
 from jobs.postgres.connection import ping
 from jobs.postgres.errors import Held, PostgresError
 from jobs.remember import account_of_verification
 from jobs.results import TableOutcome
+from jobs.standing import EarlierWindows
 from jobs.status import PlaceFacts
 from jobs.verify import verify_backup
+from jobs.wanted import wanted
 from storage.drill_reports import newest_record, read_scenarios
 from storage.errors import Corrupt, NotFound, StorageError
 from storage.names import REPOSITORY
@@ -42,6 +45,7 @@ class Rounds:
         self._metrics = metrics
         self._scheduler = scheduler
         self._recorder = app.recorder("daemon", _log.warning)
+        self._earlier = EarlierWindows(app.repositories)
         self._refreshed = 0.0
         self._was_ready = False
         self._told: tuple[str, ...] = ()
@@ -139,7 +143,19 @@ class Rounds:
         answering = self._answering()
         usable = [repository for repository in self._app.repositories if repository.place in answering]
         await asyncio.gather(*(self._read_catalogue(repository) for repository in usable))
+        await self._decide()
         await self._show_newest(usable)
+
+    async def _decide(self) -> None:
+        """What each place should hold, by what is known of all."""
+        known, kept, now = self._knowledge.catalogues, policies(self._app.repositories), datetime.now(UTC)
+        try:
+            async with asyncio.timeout(CATALOGUE_SECONDS):
+                needs = await self._earlier.needs(known, kept, now)
+        except (StorageError, TimeoutError) as error:
+            _log.warning("what chains need could not be read", exc_info=error)
+            return
+        self._knowledge.wanted = wanted(known, kept, now, needs)
 
     async def _read_catalogue(self, repository: Repository) -> None:
         try:

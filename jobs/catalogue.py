@@ -1,21 +1,24 @@
 """The catalogue over all places: what a person sees as the list of backups."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from jobs.errors import NotThere
 from jobs.results import PlaceOutcome, PlaceState, State
+from jobs.wanted import Wanted, wanted
 from storage.errors import NotFound, StorageError, Unavailable
 from storage.increments import AnyBackup
 from storage.repository import Catalogue, Entry, Repository
+from storage.retention import TIERS, Decision, Policy, Tier
 
 
 @dataclass(frozen=True, slots=True)
 class ListedBackup:
-    """One backup, its places merged. `recoverable_to` is the latest moment it can bring back: every one from
-    `created_at` on, where incremental backups continue it.
+    """One backup, its places merged: those that have it or should. `recoverable_to` is the latest moment it can bring
+    back: every one from `created_at` on, where incremental backups continue it. `reasons` are why any place that has it
+    keeps it, `tiers` among them; surely until `kept_until`, None where that is open. Without a reason it may go.
     """
 
     id: str
@@ -29,6 +32,9 @@ class ListedBackup:
     bytes_stored: int
     kept: bool
     base: str | None
+    tiers: tuple[Tier, ...] = ()
+    reasons: tuple[str, ...] = ()
+    kept_until: datetime | None = None
 
     @property
     def whole_somewhere(self) -> bool:
@@ -45,8 +51,29 @@ class Listing:
     strays: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What every place answered: its catalogue, None where it did not; why it did not; strays by place."""
+
+    catalogues: Mapping[str, Catalogue | None]
+    unreachable: tuple[PlaceOutcome, ...]
+    strays: tuple[str, ...]
+
+
 async def list_backups(repositories: Sequence[Repository]) -> Listing:
     """Ask every place; raises `Unavailable` only if none answers."""
+    asked = await ask(repositories)
+    decided = wanted(asked.catalogues, policies(repositories), datetime.now(UTC))
+    return Listing(merge(asked.catalogues, decided), asked.unreachable, asked.strays)
+
+
+def policies(repositories: Sequence[Repository]) -> dict[str, Policy | None]:
+    """What each place is to keep."""
+    return {repository.place: repository.policy for repository in repositories}
+
+
+async def ask(repositories: Sequence[Repository]) -> Asked:
+    """Read every place's catalogue; raises `Unavailable` only if none answers."""
     answers = await asyncio.gather(*(_ask(repository) for repository in repositories))
     unreachable = tuple(answer for answer in answers if isinstance(answer, PlaceOutcome))
     if len(unreachable) == len(answers):
@@ -59,7 +86,7 @@ async def list_backups(repositories: Sequence[Repository]) -> Listing:
         for repository, answer in zip(repositories, answers, strict=True)
     }
     strays = tuple(f"{place}: {name}" for place, found in catalogues.items() if found for name in found.strays)
-    return Listing(merge(catalogues), unreachable, strays)
+    return Asked(catalogues, unreachable, strays)
 
 
 async def _ask(repository: Repository) -> Catalogue | PlaceOutcome:
@@ -69,7 +96,7 @@ async def _ask(repository: Repository) -> Catalogue | PlaceOutcome:
         return PlaceOutcome(repository.place, "unreachable", error.message)
 
 
-def merge(catalogues: dict[str, Catalogue | None]) -> tuple[ListedBackup, ...]:
+def merge(catalogues: Mapping[str, Catalogue | None], decided: Wanted) -> tuple[ListedBackup, ...]:
     """Join the places' catalogues, newest first; None is a place that did not answer."""
     by_id: dict[str, dict[str, Entry]] = {}
     reaches: dict[str, datetime] = {}
@@ -78,16 +105,22 @@ def merge(catalogues: dict[str, Catalogue | None]) -> tuple[ListedBackup, ...]:
             by_id.setdefault(entry.id, {})[place] = entry
             if entry.base is not None and entry.verified != "failed":
                 reaches[entry.base] = max(entry.created_at, reaches.get(entry.base, entry.created_at))
-    return tuple(_merged(by_id[backup_id], catalogues, reaches) for backup_id in sorted(by_id, reverse=True))
+    return tuple(_merged(by_id[backup_id], catalogues, reaches, decided) for backup_id in sorted(by_id, reverse=True))
 
 
 def _merged(
-    entries: dict[str, Entry], catalogues: dict[str, Catalogue | None], reaches: dict[str, datetime]
+    entries: dict[str, Entry],
+    catalogues: Mapping[str, Catalogue | None],
+    reaches: dict[str, datetime],
+    decided: Wanted,
 ) -> ListedBackup:
-    places = tuple(
-        PlaceOutcome(place, _place_state(entries.get(place), catalogue)) for place, catalogue in catalogues.items()
-    )
     entry = next(iter(entries.values()))
+    places = tuple(
+        PlaceOutcome(place, _place_state(entries.get(place), catalogue))
+        for place, catalogue in catalogues.items()
+        if place in entries or catalogue is None or decided.by(place, entry.id)
+    )
+    decisions = [one for place in entries if (one := decided.of(place, entry.id))]
     return ListedBackup(
         id=entry.id,
         kind=entry.kind,
@@ -100,7 +133,16 @@ def _merged(
         rows=entry.rows,
         bytes_stored=entry.bytes_stored,
         kept=any(one.kept for one in entries.values()),
+        tiers=tuple(tier for tier in TIERS if any(tier in one.tiers for one in decisions)),
+        reasons=tuple(dict.fromkeys(reason for one in decisions for reason in one.reasons)),
+        kept_until=_last_until(decisions),
     )
+
+
+def _last_until(decisions: Sequence[Decision]) -> datetime | None:
+    """Until when a backup stays somewhere; None where that is open or it may go."""
+    untils = [one.until for one in decisions if one.stays]
+    return None if None in untils else max((one for one in untils if one), default=None)
 
 
 def _place_state(entry: Entry | None, catalogue: Catalogue | None) -> PlaceState:
@@ -161,7 +203,14 @@ async def _having(repositories: Sequence[Repository], backup_id: str) -> list[Re
     }
     if not states:
         raise NotThere(f"there is no backup {backup_id}", "list the backups with: rowvault list")
-    return [repository for repository in repositories if states[repository.place] in {"committed", "failed"}]
+    return [repository for repository in repositories if states.get(repository.place) in {"committed", "failed"}]
+
+
+async def concerned(repositories: Sequence[Repository], backup_ids: Sequence[str]) -> list[list[Repository]]:
+    """For each backup the places that have it, should have it, or do not answer; all of them if it is nowhere."""
+    there = {one.id: {place.name for place in one.places} for one in (await list_backups(repositories)).backups}
+    everywhere = {repository.place for repository in repositories}
+    return [[one for one in repositories if one.place in there.get(each, everywhere)] for each in backup_ids]
 
 
 async def read_backup(repositories: Sequence[Repository], backup_id: str) -> AnyBackup:

@@ -101,6 +101,7 @@ class _Deciding:
         self._policy = policy
         self._now = now
         self._reasons: dict[str, dict[str, datetime | None]] = defaultdict(dict)
+        self._spans: dict[str, list[tuple[str, datetime]]] = defaultdict(list)
         self.bases: dict[str, datetime | None] = {}
         self._by_mark_and_clock()
         self._by_tier()
@@ -198,14 +199,20 @@ class _Deciding:
         if root is None:
             first = min(base, group[-1].id)  # where the clock went back, a base may have the later id
             root = next((one.id for one in fulls.values() if one.good and one.id < first), None)
-            if root is not None:
-                last = group[0].id
-                needed |= {one.id for one in self._all if one.kind == "incremental" and root < one.id < last}
+            needed |= self._since(root, group[0].id, until) if root is not None else set()
         needed |= {root or base, base} & fulls.keys()
         for one in sorted(needed - {user}):
             self._need(one, user, until)
         if root is not None:
             self.bases[root] = max(self.bases.get(root), until, key=_rank)
+
+    def _since(self, root: str, last: str, until: datetime | None) -> set[str]:
+        """Every incremental backup between a full one and another; none if they were found for longer already."""
+        span = last, _rank(until)
+        if any(last <= other and span[1] <= rank for other, rank in self._spans[root]):
+            return set()
+        self._spans[root].append(span)
+        return {one.id for one in self._all if one.kind == "incremental" and root < one.id < last}
 
     def _need(self, backup_id: str, user: str, until: datetime | None) -> None:
         """Note who needs a backup: of several, who does for longest."""

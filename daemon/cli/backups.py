@@ -13,6 +13,7 @@ from daemon.manifest_output import print_manifest
 from daemon.outcomes import DIFFERENCE, DONE, FAILED, UsageError
 from jobs import catalogue
 from jobs.results import VerifyResult
+from jobs.standing import standing
 from storage.names import check_label
 
 
@@ -95,13 +96,13 @@ def release(backup_id: Backup, as_json: Json = False) -> None:
 
 @cli.command(name="list")
 def list_(as_json: Json = False) -> None:
-    """List the backups of all places, newest first.
+    """List the backups of all places, newest first; how far each reaches, which slot it fills, until when it stays.
 
     Example: rowvault list --json | jq '.[0].id'
     """
 
     async def work(app: App) -> int:
-        listing = await catalogue.list_backups(app.repositories)
+        listing = (await standing(app.repositories)).listing
         for place in listing.unreachable:
             output.err.print(f"{place.name} does not answer: {place.error}")
         for stray in listing.strays:
@@ -153,8 +154,12 @@ def verify(
             wanted = [await catalogue.resolve(app.repositories, backup_id)]
         else:
             wanted = [one.id for one in (await catalogue.list_backups(app.repositories)).backups]
+        places = await catalogue.concerned(app.repositories, wanted)
         with output.progress(quiet=as_json) as on_progress:
-            results = [await recorded.verify(app, recorder(app), one, share, on_progress) for one in wanted]
+            results = [
+                await recorded.verify(where, recorder(app), one, share, on_progress)
+                for one, where in zip(wanted, places, strict=True)
+            ]
         if as_json:
             output.print_json(results if all_ else results[0])
         else:

@@ -113,7 +113,9 @@ async def test_backup_as_json_is_what_the_contract_says(backup: dict[str, Any]) 
 
 async def test_list_prints_a_line_for_each_backup(env: dict[str, str], backup: dict[str, Any]) -> None:
     heading, line = (await plain("list", env=env)).splitlines()
-    assert heading.split() == ["id", "kind", "state", "rows", "stored", "reaches", "places", "label"]
+    columns = ["id", "kind", "state", "rows", "stored", "reaches", "tier", "until", "places", "label"]
+    assert heading.split() == columns
+    assert "  daily  released  " in line
     assert line.startswith(f"{backup['id']}  full  success  1,234")
     assert line.rstrip().endswith(f"local committed  {LABEL} kept")
 
@@ -123,6 +125,11 @@ async def test_list_as_json_is_what_the_contract_says(env: dict[str, str], backu
     expected = {"id", "kind", "state", "label", "created_at", "recoverable_to", "places", "rows", "bytes_stored"}
     assert expected <= listed.keys()
     assert (listed["id"], listed["label"], listed["rows"]) == (backup["id"], LABEL, 1234)
+    assert (listed["tiers"], listed["reasons"], listed["kept_until"]) == (
+        ["daily"],
+        ["kept", "daily", "newest good"],
+        None,
+    )
     assert listed["created_at"].endswith("Z")
 
 

@@ -1,6 +1,7 @@
 """How results look: tables for people, JSON for scripts, progress on stderr."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -83,6 +84,15 @@ def test_the_list_shows_labels_literally_and_what_is_kept(capsys: Captured) -> N
     shown = capsys.readouterr().out
     assert f"{HOSTILE} kept" in shown
     assert "local committed, s3 unreachable" in shown
+
+
+def test_the_list_shows_which_slots_are_filled_and_until_when(capsys: Captured) -> None:
+    daily = replace(listed(), tiers=("daily",), reasons=("daily",), kept_until=NOW)
+    output.print_list([daily, replace(daily, reasons=("kept",), kept_until=None), listed()])
+    shown = capsys.readouterr().out.splitlines()
+    assert f"daily  {NOW:%Y-%m-%d %H:%M}" in shown[1]
+    assert "released" in shown[2]
+    assert "may go" in shown[3]
 
 
 def test_an_empty_list_says_what_to_do(capsys: Captured) -> None:

@@ -1,0 +1,56 @@
+"""Which backups each place should hold: its policy, applied to what all places hold together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from storage.repository import Catalogue
+from storage.retention import Decision, Held, Needs, Policy, decide
+
+Catalogues = Mapping[str, Catalogue | None]
+"""By place; None is a place that did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the policy of each place decides, by place and backup. A place of which nothing is known wants all."""
+
+    decisions: Mapping[str, Mapping[str, Decision]] = field(default_factory=dict)
+
+    def by(self, place: str, backup_id: str) -> bool:
+        """Whether a place should hold a backup."""
+        decision = self.of(place, backup_id)
+        return decision is None or decision.stays
+
+    def of(self, place: str, backup_id: str) -> Decision | None:
+        """What a place decides of a backup."""
+        return self.decisions.get(place, {}).get(backup_id)
+
+
+def wanted(
+    catalogues: Catalogues, policies: Mapping[str, Policy | None], now: datetime, needs: Needs | None = None
+) -> Wanted:
+    """What each place should hold now. Without `needs`, windows from before a full backup may seem to be of no use."""
+    held = list(all_held(catalogues))
+    made: dict[Policy | None, dict[str, Decision]] = {}
+    for policy in policies.values():
+        if policy not in made:
+            made[policy] = {one.id: one for one in decide(held, policy, now, needs)}
+    return Wanted({place: made[policy] for place, policy in policies.items()})
+
+
+def all_held(catalogues: Catalogues) -> list[Held]:
+    """The places' backups as one catalogue: marked if it is anywhere, good if it did not fail everywhere."""
+    merged: dict[str, Held] = {}
+    for catalogue in catalogues.values():
+        for one in catalogue.entries if catalogue else ():
+            good, before = one.verified != "failed", merged.get(one.id)
+            merged[one.id] = Held(
+                id=one.id,
+                at=one.created_at,
+                kind=one.kind,
+                base=one.base,
+                kept=one.kept or (before is not None and before.kept),
+                good=good or (before is not None and before.good),
+            )
+    return list(merged.values())
