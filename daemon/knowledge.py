@@ -101,11 +101,11 @@ class DaemonKnowledge:
             missing |= {one for one in lacking if self.wanted.by(place, one)}
         return sorted(missing)
 
-    def ended(self, job: str, outcome: Outcome) -> None:
-        """A run of a job ended now."""
+    def ended(self, job: str, outcome: Outcome, *, achieved: bool = True) -> None:
+        """A run of a job ended now; without having `achieved` anything it is no success, whatever else it is."""
         runs = self.runs.setdefault(job, LastRuns())
         runs.outcome = outcome
-        if outcome in {"success", "warning"}:
+        if achieved and outcome in {"success", "warning"}:
             runs.success = datetime.now(UTC)
         elif outcome == "failed":
             runs.failure = datetime.now(UTC)

@@ -62,7 +62,12 @@ def exit_code(error: BaseException) -> int:
 
 
 def outcome_of(error: BaseException) -> Outcome:
-    """How a run that ended so is counted."""
+    """How a run that ended so is counted.
+
+    What needs an identity and has none is a warning: nothing is wrong with the backups, and nothing was achieved.
+    """
+    if isinstance(error, NoIdentity):
+        return "warning"
     return "refused" if exit_code(error) == REFUSED else "failed"
 
 

@@ -16,6 +16,7 @@ from jobs.postgres.connection import Source
 from jobs.postgres.errors import Held, Rejected, TransactionPooling, Unreachable
 from jobs.postgres.verification_log import LogRow
 from jobs.remember import Account, remember
+from storage.age import NoIdentity
 from storage.repository import OtherSource, Repository
 from storage.trail import Event
 
@@ -70,7 +71,7 @@ class Recorder:
         try:
             result = await work
         except BaseException as error:
-            if not isinstance(error, _NOTHING_BEGAN) and exit_code(error) != USAGE:
+            if not isinstance(error, _NOTHING_BEGAN) and (exit_code(error) != USAGE or isinstance(error, NoIdentity)):
                 await self._remember_failure(what, error, began, backup, details or {})
             raise
         if (account := account_of(result)) is not None:
@@ -83,8 +84,10 @@ class Recorder:
         stopped = not isinstance(error, Exception)
         message, _ = explain(Stopped() if stopped else error)
         now = datetime.now(UTC)
-        rows = (LogRow(began, None, None, "failed", None, None, None, now, message),) if what == "backup" else ()
-        account = Account(outcome_of(error), backup, {"error": type(error).__name__}, rows)
+        outcome = outcome_of(error)
+        status = "warning" if outcome == "warning" else "failed"
+        rows = (LogRow(began, None, None, status, None, None, None, now, message),) if what == "backup" else ()
+        account = Account(outcome, backup, {"error": type(error).__name__}, rows)
         try:
             async with asyncio.timeout(STOPPED_SECONDS if stopped else None):
                 await self._remember(what, account, details, None if isinstance(error, _NO_LOG) else self._log)

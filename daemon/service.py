@@ -116,7 +116,7 @@ class Service:
     ) -> None:
         """One scheduled run, from lock to metrics. Raises nothing but cancellation."""
         with structlog.contextvars.bound_contextvars(job=job):
-            began, told = time.monotonic(), job in self.knowledge.held_up
+            began, told, result = time.monotonic(), job in self.knowledge.held_up, None
             self.knowledge.held_up.discard(job)
             try:
                 result = await work
@@ -130,13 +130,13 @@ class Service:
                 _log.warning(f"{word} has to wait for another process", exc_info=error)
             except Exception as error:  # noqa: BLE001 - a failed run is told of, and the daemon goes on
                 outcome = outcome_of(error)
-                _log.error(f"{word} failed" if outcome == "failed" else f"{word} refused", exc_info=error)
+                _say_failed(word, outcome, error)
                 if job == DRILL:
                     self.metrics.drills.show((), success=False)
             else:
                 outcome = tell(result)
             self.metrics.observe_run(job, outcome, time.monotonic() - began)
-            self.knowledge.ended(job, outcome)
+            self.knowledge.ended(job, outcome, achieved=result is not None)
             await self._rounds.refresh()
 
     async def _alone(self, job: str, word: str, among: Among, work: Callable[[], Awaitable[R | None]]) -> R | None:
@@ -160,6 +160,13 @@ class Service:
         )
         _log_drill(result)
         return result.state
+
+
+def _say_failed(word: str, outcome: Outcome, error: Exception) -> None:
+    if outcome == "warning":
+        _log.warning(f"{word} could not be done", exc_info=error)
+    else:
+        _log.error(f"{word} {outcome}", exc_info=error)
 
 
 def _if_any(account_of: Callable[[R], Account]) -> Callable[[R | None], Account | None]:

@@ -44,7 +44,7 @@ async def incremental_backup(
 
     The job lock is the caller's to hold. What it stores is committed in the primary place before the server lets go of
     it; a second place that fails is `pending`. Raises `CannotCapture` where incremental backups are not possible in the
-    way that is wanted.
+    way that is wanted, `NoIdentity` where tables are compared with what no identity opens.
     """
     check_label(options.label)
     started = time.monotonic()
@@ -114,7 +114,7 @@ async def _result(
     return BackupResult(
         id=last.increment.id,
         kind="incremental",
-        state=_state(outcomes, verification.state),
+        state=_state(outcomes, verification.state, unopened=last.unopened),
         created_at=last.increment.created_at,
         places=last.outcomes,
         tables=tuple(tables),
@@ -126,10 +126,10 @@ async def _result(
     )
 
 
-def _state(outcomes: Sequence[PlaceOutcome], verified: State) -> State:
+def _state(outcomes: Sequence[PlaceOutcome], verified: State, *, unopened: bool) -> State:
     if verified == "failed":
         return "failed"
-    return "success" if all(outcome.state == "committed" for outcome in outcomes) else "warning"
+    return "success" if not unopened and all(outcome.state == "committed" for outcome in outcomes) else "warning"
 
 
 def _table_outcomes(increments: Sequence[Incremental]) -> dict[TableOutcome, str]:

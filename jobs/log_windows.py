@@ -19,6 +19,7 @@ from jobs.progress import Progress
 from jobs.sweep import discard
 from jobs.taking import Taken, Taking
 from jobs.window_copy import copy_window
+from storage.age import NoIdentity
 from storage.increments import Beside, Increment, Log, TableChanges, Unseen
 from storage.manifest import Sequence as StoredSequence
 from storage.names import log_prefix, new_backup_id
@@ -62,17 +63,19 @@ class _Window:
         self._end = end
         self._stop = stop
         self._last = stop == end.lsn
+        self._unopened = False
 
     async def take(self) -> Taken | str:
         """Store, commit and let go."""
         slot = self._chain.log.capture.slot
         moment = self._end.moment if self._last else self._chain.known_at(self._stop)
         backup_id = new_backup_id("incremental", moment)
-        return await self._taking.commit(
+        taken = await self._taking.commit(
             backup_id,
             lambda: self._store(backup_id, moment),
             lambda: advance(self._taking.connection, slot, self._stop),
         )
+        return taken if isinstance(taken, str) else replace(taken, unopened=self._unopened)
 
     async def _store(self, backup_id: str, moment: datetime) -> Increment | str:
         taking, chain = self._taking, self._chain
@@ -97,7 +100,8 @@ class _Window:
     async def _beside(self, backup_id: str, locks: AsyncExitStack) -> tuple[Beside | None, tuple[str, ...]]:
         """What became of the tables that are not in the log; they stay locked until their shape was looked at.
 
-        Where somebody holds them, the log goes on without: a slot that is not read fills the server's disk.
+        Where somebody holds them, or no identity opens what they are compared with, the log goes on without: a slot
+        that is not read fills the server's disk.
         """
         taking, tables = self._taking, beside_log(self._chain.base)
         if not tables:
@@ -107,7 +111,8 @@ class _Window:
         try:
             session = await locks.enter_async_context(open_snapshot(taking.source, these(tables), taking.options.locks))
             return await compare(taking, session, self._chain.previous, reasons, backup_id), ()
-        except Contended as error:
+        except (Contended, NoIdentity) as error:
+            self._unopened = isinstance(error, NoIdentity)
             await discard(taking.ready.primary, backup_id, log_prefix(backup_id))
             return None, (f"tables that are not in the change log were left out this time: {error.message}",)
 

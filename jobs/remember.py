@@ -42,6 +42,7 @@ def account_of_backup(result: BackupResult) -> Account:
         "rows": sum(table.rows for table in result.tables),
         "bytes_stored": sum(table.bytes_stored for table in result.tables),
         "verified": result.verification.state if result.verification else None,
+        "not_proved": [*result.verification.not_proved] if result.verification else [],
     }
     return Account(result.state, result.id, details, _log_rows(result))
 

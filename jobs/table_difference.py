@@ -14,7 +14,7 @@ from jobs.describe import describe_snapshot
 from jobs.difference_chain import KnownTable, Previous
 from jobs.errors import Unexplained
 from jobs.key_lists import row_stream, store_keys
-from jobs.part_reading import opened_part
+from jobs.part_reading import opened_part, require_identity
 from jobs.postgres.connection import Source
 from jobs.postgres.copying import lock_nowait
 from jobs.postgres.errors import translated
@@ -51,7 +51,8 @@ async def store_differences(
 ) -> Beside:
     """Store what became of the tables with these oids, which the session has locked.
 
-    Raises `Unexplained` if a table does not fit what is known of it; `Contended` if somebody waits for our locks.
+    Raises `Unexplained` if a table does not fit what is known of it, `Contended` if somebody waits for our locks,
+    `NoIdentity` if rows of a table changed and the list of its keys cannot be opened: which are gone is not known then.
     """
     found: list[TableDifference] = []
     async with (
@@ -66,7 +67,7 @@ async def store_differences(
             name = f"{table.schema_name}.{table.name}"
             on_progress(Progress("comparing", len(found), len(tables), backup_id, name))
             how, known = tables[table.oid], previous.known(table)
-            one = _OneTable(stream, repository, backup_id, table, how, known, previous.base.source.encoding)
+            one = _OneTable(stream, repository, backup_id, table, how, known, previous)
             found.append(await one.difference())
         await session.make_durable()
         await session.confirm()
@@ -88,7 +89,11 @@ class _OneTable:
     table: Table
     how: Comparison
     known: KnownTable
-    encoding: str
+    previous: Previous
+
+    @property
+    def encoding(self) -> str:
+        return self.previous.base.source.encoding
 
     @property
     def name(self) -> TableName:
@@ -130,6 +135,7 @@ class _OneTable:
         return await self.stream.store(query, str(self.name), name, AllOfThem())
 
     async def _changed(self, same: TableDifference, listed: Part) -> TableDifference:
+        require_identity((self.repository,), (self.previous.base, *self.previous.steps))
         added = await self.stream.store(
             written_rows_query(self.name, self.columns, self.table.primary_key, self.encoding, self.how.written),
             f"what was written in {self.name}",

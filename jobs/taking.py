@@ -123,7 +123,11 @@ class Taking:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One backup that was committed, and how each place took it."""
+    """One backup that was committed, and how each place took it.
+
+    `unopened`: tables were left out, since no identity opens what they are compared with.
+    """
 
     increment: Incremental
     outcomes: tuple[PlaceOutcome, ...]
+    unopened: bool = False

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from jobs.as_of import opened
-from jobs.full_backup import full_backup
+from jobs.full_backup import BackupOptions, full_backup
 from jobs.incremental import incremental_backup
 from jobs.part_reading import read_part
 from jobs.points import Point
@@ -36,6 +36,7 @@ class Follower:
     places: tuple[Repository, ...]
     source: Source
     capture: CaptureOptions = field(default_factory=lambda: CaptureOptions(patience=5, method="wal"))
+    options: BackupOptions = QUICK
 
     @property
     def primary(self) -> Repository:
@@ -44,11 +45,11 @@ class Follower:
 
     async def take(self) -> BackupResult:
         """An incremental backup, or the full one that begins a chain."""
-        return await incremental_backup(self.source, Selection(), self.places, self.capture, QUICK)
+        return await incremental_backup(self.source, Selection(), self.places, self.capture, self.options)
 
     async def full(self) -> Manifest:
         """A full backup."""
-        return await self.primary.manifest((await full_backup(self.source, Selection(), self.places, QUICK)).id)
+        return await self.primary.manifest((await full_backup(self.source, Selection(), self.places, self.options)).id)
 
     async def begin(self) -> Manifest:
         """The full backup that a chain begins with."""

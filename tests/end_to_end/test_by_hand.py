@@ -1,4 +1,4 @@
-"""RESTORE.txt is true: the folder of a backup, `psql`, `pg_restore` and `zstd` bring everything back."""
+"""RESTORE.txt is true: the folder of a backup, `psql`, `pg_restore`, `zstd`, and `age`, bring everything back."""
 
 import asyncio
 import json
@@ -6,6 +6,7 @@ import os
 import re
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,14 @@ from tests import hostile
 from tests.compare import differences
 from tests.conftest import CreateDatabase
 from tests.end_to_end.test_round_trip import BELONGS_TO_NO_TABLE, OURS, fill_views
+from tests.keys import new_key
 from tests.places import DAMAGES, Planter
 from tests.round_trip import SMALL_PIECES, Taken, back_up
 from tests.servers import Database, Server, program
 
+OPENING = re.compile(r"^  (?P<command>(?:export|for) .*)$", re.MULTILINE)
+KEY = new_key()
+SEALED = replace(SMALL_PIECES, recipients=KEY.recipients)
 STEP = re.compile(r"^  \d\.  (?P<command>.*?)(?:  +#.*)?$", re.MULTILINE)
 
 
@@ -124,6 +129,65 @@ async def test_a_damaged_file_stops_the_script_before_a_row_of_its_table_is_load
 
 def by_bytes(stored: StoredFile) -> int:
     return stored.bytes
+
+
+@pytest.fixture
+def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of it, which lies elsewhere."""
+    path = tmp_path_factory.mktemp("identity") / "key file.txt"
+    path.write_text(f"# created: just now\n{KEY.identity}\n")
+    return path
+
+
+async def open_up(folder: Path, database: Database, identity: Path) -> None:
+    """Do what RESTORE.txt says of a backup that is encrypted."""
+    program("age", "age", ["/usr/bin"])
+    text = (folder / "RESTORE.txt").read_text()
+    assert KEY.public in text
+    export, loop, *_ = [step["command"] for step in OPENING.finditer(text)]
+    code, said = await shell(f"{export.replace('FILE', repr(str(identity)))}\n{loop}", folder, database)
+    assert code == 0, said
+
+
+def loading(folder: Path, database: Database, identity: Path) -> str:
+    load = steps(folder, database)[3]
+    return f"export PGDATABASE={database.name} AGE_IDENTITY={str(identity)!r}; {load}"
+
+
+async def test_the_instructions_bring_an_encrypted_backup_back(
+    database: Database, target: Database, tmp_path: Path, identity: Path
+) -> None:
+    await database.execute(
+        """
+        CREATE TABLE "Odd Names" (id serial PRIMARY KEY, note text);
+        INSERT INTO "Odd Names" (note) SELECT md5(n::text) FROM generate_series(1, 20000) AS n;
+        CREATE TABLE none (id int PRIMARY KEY);
+        """
+    )
+    _, folder = await saved(database, tmp_path, SEALED)
+    await open_up(folder, target, identity)
+    roles, create, definitions, _, rest = steps(folder, target)
+    for step in (roles, create, definitions, loading(folder, target, identity), rest):
+        code, said = await shell(step, folder, target)
+        assert code == 0 or step in {roles, definitions}, said
+    assert await differences(database, target, ignore_schemas=OURS) == []
+
+
+@pytest.mark.parametrize("damage", ["first byte flipped", "byte flipped", "truncated", "emptied", "deleted"])
+async def test_a_damaged_encrypted_file_stops_the_script_before_a_row_of_its_table_is_loaded(
+    database: Database, target: Database, tmp_path: Path, identity: Path, damage: str
+) -> None:
+    await database.execute("CREATE TABLE t AS SELECT md5(n::text) FROM generate_series(1, 20000) AS n")
+    taken, folder = await saved(database, tmp_path, SEALED)
+    await open_up(folder, target, identity)
+    for step in steps(folder, target)[1:3]:
+        await shell(step, folder, target)
+    longest = max((stored for part in taken.manifest.tables[0].parts for stored in part.objects), key=by_bytes)
+    await DAMAGES[damage][0](Planter(taken.repository.backend), longest.name)
+    code, said = await shell(loading(folder, target, identity), folder, target)
+    assert code != 0
+    assert f"{longest.name.rpartition('/')[2]} is damaged" in said
+    assert await target.value("SELECT count(*) FROM t") == 0
 
 
 async def test_what_the_documents_say_of_checking_is_true(database: Database, tmp_path: Path) -> None:

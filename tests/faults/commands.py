@@ -71,7 +71,7 @@ async def refuse(*args: str, settings: Settings, code: int, stdin: str | None = 
     people = rowvault(*args, env=settings, stdin=stdin)
     scripts = rowvault(*args, "--json", env=settings, stdin=stdin)
     # Of two jobs at once, one would be refused for the other.
-    together = "backup" not in args and "restore" not in args
+    together = {"backup", "restore", "drill"}.isdisjoint(args)
     for_people, for_scripts = await asyncio.gather(people, scripts) if together else (await people, await scripts)
     said = for_people.stderr + for_scripts.stderr
     assert (for_people.returncode, for_scripts.returncode) == (code, code), said
