@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import SecretStr
 
+from daemon.environment import full_name
 from daemon.recording import Recorder
 from daemon.settings import Settings, read_keyring
 from jobs.aftercare import Statement
@@ -238,8 +239,8 @@ class App:
 async def open_app(settings: Settings) -> AsyncIterator[App]:
     """Open the places for as long as the block runs; raises `SettingsError` if there is none."""
     settings.require_places()
-    keyring = read_keyring(settings.encryption.identity_file, "encryption", "identity_file")
-    drill_keyring = read_keyring(settings.drill.identity_file, "drill", "identity_file")
+    keyring = read_keyring(settings.encryption.identity_file, full_name("encryption", "identity_file"))
+    drill_keyring = read_keyring(settings.drill.identity_file, full_name("drill", "identity_file"))
     repositories: list[Repository] = []
     impatient: dict[str, Backend] = {}
     try:

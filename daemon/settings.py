@@ -346,16 +346,16 @@ class Settings(BaseSettings):
             raise SettingsError([f"{PREFIX}LOCAL_PATH or {PREFIX}S3__BUCKET: at least one must be set"])
 
 
-def read_keyring(path: Path | None, *setting: str) -> Keyring:
-    """The identities in the file that a setting names, none without one. Raises `SettingsError`."""
+def read_keyring(path: Path | None, named_by: str) -> Keyring:
+    """The identities in the file that a setting or an option names, none without one. Raises `SettingsError`."""
     if path is None:
         return Keyring()
     try:
         return Keyring.read(path)
     except BadKey as error:
-        raise SettingsError([f"{full_name(*setting)}: {path}: {error.message}: {error.hint}"]) from None
+        raise SettingsError([f"{named_by}: {path}: {error.message}: {error.hint}"]) from None
     except OSError as error:
-        raise SettingsError([f"{full_name(*setting)}: cannot read {path}: {error.strerror or 'I/O error'}"]) from None
+        raise SettingsError([f"{named_by}: cannot read {path}: {error.strerror or 'I/O error'}"]) from None
 
 
 def load_settings(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".env")) -> Settings:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jobs.concurrency import task_group
 from jobs.doctor_database import DatabaseExam, examine_database
+from jobs.doctor_encryption import Encrypting, examine_newest, judge_keys
 from jobs.doctor_places import PlaceExam, check_binding, examine_place, judge_space, judge_step
 from jobs.findings import Finding, Report, report_on
 from jobs.postgres.catalogue import Selection
@@ -28,20 +29,25 @@ async def examine(
     *,
     copy_jobs: int = 2,
     capture: CaptureOptions | None = None,
+    encrypting: Encrypting | None = None,
     patience: float = PATIENCE,
 ) -> Report:
     """Examine the database and every place, the primary one first; what fails is a finding, never an error.
 
     `copy_jobs` are the COPY streams to find room for, `patience` the seconds that one step with a place may take,
-    `capture` says how changes are to be found, None where no incremental backup is scheduled.
+    `capture` says how changes are to be found, None where no incremental backup is scheduled; `encrypting` for whom
+    backups are encrypted, and which identities are tried on the newest.
     """
+    encrypting = encrypting or Encrypting()
     async with task_group() as group:
         examining = group.create_task(examine_database(source, selection, pg_bin, copy_jobs, capture))
         places = [group.create_task(examine_place(repository, patience)) for repository in repositories]
     database, exams = examining.result(), [place.result() for place in places]
-    findings = list(database.findings)
+    findings = [*database.findings, *judge_keys(encrypting)]
     for exam in exams:
         findings += exam.findings + await _against(database, exam, patience)
+        if exam.catalogue is not None:
+            findings += await examine_newest(exam.repository, exam.catalogue, encrypting)
     return report_on([*findings, *judge_step(exams)])
 
 

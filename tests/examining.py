@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.doctor import Finding, Report, examine
+from jobs.doctor_encryption import Encrypting
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
 from jobs.postgres.identifiers import parse_pattern
@@ -47,9 +48,12 @@ async def look(
     selection: Selection | None = None,
     pg_bin: Path | None = None,
     capture: CaptureOptions | None = None,
+    encrypting: Encrypting | None = None,
 ) -> Report:
     at = source if isinstance(source, Source) else Source(source.dsn)
-    return await examine(at, selection or Selection(), places, pg_bin, patience=3, capture=capture)
+    return await examine(
+        at, selection or Selection(), places, pg_bin, patience=3, capture=capture, encrypting=encrypting
+    )
 
 
 def found(report: Report, check: str) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ from daemon.cli.shared import Adopt, Json, cli, confirmed, recorder, say
 from daemon.command import finish, with_app
 from daemon.logs import configure_logs
 from daemon.outcomes import DONE, FAILED, REFUSED
-from daemon.settings import describe_settings
+from daemon.settings import describe_settings, read_keyring
 from jobs.teardown import what_is_there
 
 
@@ -53,15 +54,24 @@ def demo(
 
 
 @cli.command()
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    identity: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Age identities to try on the newest backup, such as those kept in a safe."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Check settings, reach, privileges, versions, clocks and room, and say what to do about each finding.
 
-    Example: rowvault doctor
+    Examples: rowvault doctor · rowvault doctor --identity /media/usb/identity.txt
     """
     from jobs.doctor import examine  # likewise
+    from jobs.doctor_encryption import Encrypting
 
     async def work(app: App) -> int:
         settings = app.settings
+        keyring = read_keyring(identity, "--identity") or app.repositories[0].keyring
+        files = (identity, settings.encryption.identity_file, settings.drill.identity_file)
         report = await examine(
             app.source,
             app.selection,
@@ -69,6 +79,7 @@ def doctor(as_json: Json = False) -> None:
             settings.pg_bin,
             copy_jobs=settings.copy_jobs,
             capture=app.capture_options if settings.schedule.incremental else None,
+            encrypting=Encrypting(settings.encryption.recipients, keyring, tuple(path for path in files if path)),
         )
         if as_json:
             output.print_json(report)

@@ -103,7 +103,7 @@ async def test_what_needs_an_identity_is_refused_at_once_and_says_whose_and_how(
 async def test_a_drill_without_an_identity_is_a_warning_in_the_trail_and_no_report(vault: Vault) -> None:
     error = await refuse("drill", settings=vault.daemon, code=USAGE)
     assert "no identity was given" in error["message"]
-    trail = await succeed("trail", settings=vault.daemon)
+    trail = (await succeed("trail", settings=vault.daemon))["entries"]
     drills = [entry for entry in trail if entry["what"] == "drill"]
     assert {entry["outcome"] for entry in drills} == {"warning"}
     async with opened(vault.daemon) as app:

@@ -220,10 +220,10 @@ def test_recipients_are_several_public_keys() -> None:
 def test_an_identity_file_that_cannot_be_used_is_named_and_what_is_in_it_is_not_shown(tmp_path: Path) -> None:
     path = tmp_path / "identity"
     with pytest.raises(SettingsError, match=f"ROWVAULT_DRILL__IDENTITY_FILE: cannot read {path}: No such file"):
-        read_keyring(path, "drill", "identity_file")
+        read_keyring(path, "ROWVAULT_DRILL__IDENTITY_FILE")
     path.write_text("# mine\nhunter2\n")
     with pytest.raises(SettingsError, match=f"{path}: line 2 is not an age identity") as raised:
-        read_keyring(path, "drill", "identity_file")
+        read_keyring(path, "ROWVAULT_DRILL__IDENTITY_FILE")
     assert "hunter2" not in raised.value.message
 
 
