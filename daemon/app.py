@@ -20,6 +20,7 @@ from jobs.drill import DrillOptions, drill, objectives
 from jobs.erase import EraseResult, answering, erase, resume
 from jobs.erase_plan import Children, ErasePlan, check_subject, drained, newest, plan_erasure
 from jobs.erase_subject import Predicate
+from jobs.export_plan import ExportOptions
 from jobs.full_backup import BackupOptions, Chaining, full_backup
 from jobs.incremental import incremental_backup
 from jobs.postgres.catalogue import Selection
@@ -159,6 +160,11 @@ class App:
     def diff_options(self, tables: Sequence[str], *, keys: bool) -> DiffOptions:
         """How a comparison is made."""
         return DiffOptions(tuple(tables), keys=keys, scratch=self.scratch, attempts=self.settings.give_way_attempts)
+
+    def export_options(self, *, replace: bool) -> ExportOptions:
+        """How an export is carried out."""
+        key = _reveal(self.settings.export.mask_key) or ""
+        return ExportOptions(self.settings.copy_jobs, self.settings.pg_bin, key.encode(), replace)
 
     @property
     def scratch(self) -> Path | None:

@@ -7,7 +7,7 @@ from typer.exceptions import TyperException
 
 from daemon.logs import explain
 from daemon.settings import SettingsError
-from jobs.errors import Difference, NotThere, UnsafeTarget
+from jobs.errors import BadExport, Difference, NotThere, UnsafeTarget
 from jobs.postgres.errors import Held, NoSuchTable, ToolMissing, TransactionPooling
 from jobs.postgres.identifiers import BadName
 from storage.age import BadKey, NoIdentity
@@ -31,7 +31,7 @@ class UsageError(Exception):
 
 
 _CODES: tuple[tuple[int, tuple[type[BaseException], ...]], ...] = (
-    (USAGE, (SettingsError, BadName, BadLabel, BadKey, NoIdentity, UsageError, TyperException)),
+    (USAGE, (SettingsError, BadName, BadLabel, BadKey, NoIdentity, BadExport, UsageError, TyperException)),
     (REFUSED, (OtherSource, UnsafeTarget, TransactionPooling, Held, ToolMissing)),
     (NOT_FOUND, (NotFound, NotThere, NoSuchTable)),
     (DIFFERENCE, (Difference, Corrupt)),
@@ -74,7 +74,7 @@ def outcome_of(error: BaseException) -> Outcome:
 def describe(error: BaseException) -> dict[str, str]:
     """The error as JSON shows it."""
     if isinstance(error, TyperException):
-        return {"message": error.format_message(), "hint": "see rowvault --help"}
+        return {"message": " ".join(error.format_message().split()), "hint": "see rowvault --help"}
     if isinstance(error, asyncio.CancelledError):
         error = Stopped()
     message, hint = explain(error)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import JsonValue
@@ -10,17 +11,23 @@ from daemon.app import App, Kind, Request
 from daemon.recording import Recorder
 from daemon.runner import job_run
 from jobs import catalogue
+from jobs.as_of import AsOf
 from jobs.erase import EraseResult
 from jobs.erase_plan import ErasePlan
+from jobs.export import ExportResult
+from jobs.export import export as write_files
+from jobs.export_plan import ExportOptions, ExportPlan
 from jobs.progress import OnProgress
 from jobs.remember import (
     Account,
     account_of_backup,
     account_of_drill,
     account_of_erasure,
+    account_of_export,
     account_of_restore,
     account_of_verification,
     erasure_details,
+    export_details,
     scope_details,
 )
 from jobs.restore import RestoreOptions, RestorePlan
@@ -66,6 +73,15 @@ async def restore(
     restored = carry_out(plan, repositories, options, on_progress)
     said = scope_details(scope, plan.target.where) | {"as_of": plan.manifest.created_at.isoformat()}
     return await recorder.carry_out("restore", restored, account_of_restore, said, plan.manifest.id)
+
+
+async def export(
+    found: AsOf, recorder: Recorder, plan: ExportPlan, out: Path, options: ExportOptions, on_progress: OnProgress
+) -> ExportResult:
+    """Write what was planned into a folder."""
+    exported = write_files(found, plan, out, options, on_progress)
+    said = export_details(plan, str(out)) | {"as_of": found.manifest.created_at.isoformat()}
+    return await recorder.carry_out("export", exported, account_of_export, said, found.manifest.id)
 
 
 async def drill(app: App, recorder: Recorder, on_progress: OnProgress) -> DrillResult:

@@ -204,6 +204,15 @@ class EncryptionSettings(_Group):
     )
 
 
+class ExportSettings(_Group):
+    """How exports hide what is not to be seen."""
+
+    mask_key: SecretStr | None = Field(
+        None,
+        description="Secret key of `export --mask TABLE.COL=hash`, 16 characters or more; the same key gives the same.",
+    )
+
+
 class HttpSettings(_Group):
     """Where health and metrics are served."""
 
@@ -243,6 +252,7 @@ class Settings(BaseSettings):
     incremental: IncrementalSettings = IncrementalSettings()
     drill: DrillSettings = DrillSettings()
     encryption: EncryptionSettings = EncryptionSettings()
+    export: ExportSettings = ExportSettings()
     timezone: ZoneName = Field(
         "UTC", description="Time zone in which schedules and days are meant, such as Europe/Berlin."
     )

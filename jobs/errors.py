@@ -5,7 +5,9 @@ JobError
 ├── Difference        verification found that bytes are not what was backed up
 ├── UnsafeTarget      a restore is refused, since it would make things worse
 ├── Unexplained       what became of a table cannot be told from what was backed up before
-└── NoPlace           no place took the backup
+├── NoPlace           no place took the backup
+├── BadExport         an export was asked for that cannot be made
+└── NotWritten        files of an export could not be written
 """
 
 from jobs.results import Problem
@@ -42,3 +44,11 @@ class Unexplained(JobError):
 
 class NoPlace(JobError):
     """No place took the backup."""
+
+
+class BadExport(JobError):
+    """An export was asked for that cannot be made: a column that is not there, a mask that does not fit."""
+
+
+class NotWritten(JobError):
+    """The files of an export could not be written; nothing of it is left."""

@@ -11,6 +11,8 @@ from pydantic import JsonValue
 
 from jobs.erase import EraseResult
 from jobs.erase_subject import Predicate
+from jobs.export import ExportResult
+from jobs.export_plan import ExportPlan
 from jobs.postgres.connection import Source
 from jobs.postgres.errors import PostgresError
 from jobs.postgres.identifiers import TableName
@@ -69,6 +71,28 @@ def account_of_restore(result: RestoreResult) -> Account:
         "failed_checks": [*(one.name for one in result.checks if one.state == "failed")],
     }
     return Account("success" if result.as_it_should_be else "failed", result.id, details)
+
+
+def account_of_export(result: ExportResult) -> Account:
+    """An export that was made."""
+    details: dict[str, JsonValue] = {
+        "files": len(result.files),
+        "rows": sum(file.rows for file in result.files),
+        "bytes": sum(file.bytes for file in result.files),
+    }
+    return Account("success", result.id, details)
+
+
+def export_details(plan: ExportPlan, out: str) -> dict[str, JsonValue]:
+    """What was to be exported: which columns were left out or masked and how, never what is in them."""
+    tables = {str(one.name): one for one in plan.tables}
+    return {
+        "out": out,
+        "formats": [*plan.scope.formats],
+        "tables": [*tables],
+        "omitted": {name: [*one.omitted] for name, one in tables.items() if one.omitted},
+        "masked": {name: {**one.masked} for name, one in tables.items() if one.masked},
+    }
 
 
 def account_of_drill(result: DrillResult) -> Account:

@@ -62,7 +62,7 @@ def for_tables(
     by_number = {entry.number: entry for entry in missing}
     tables_of_all = {entry.number for entry in missing if makes_table(entry)}
     leans_on = {number: _reach(number, by_number) & tables_of_all for number in by_number}
-    wanted = {_shown(f"TABLE {table.schema} {table.name}") for table in tables}
+    wanted = {listed_as("TABLE", table) for table in tables}
     found = {entry.number for entry in missing if without_owner(entry.text, roles) in wanted}
     size = 0
     while size < len(found):
@@ -71,6 +71,11 @@ def for_tables(
             found |= _reach(number, by_number)
         found |= {entry.number for entry in missing if entry.needs & found and leans_on[entry.number] <= found}
     return tuple(entry for entry in missing if entry.number in found)
+
+
+def listed_as(kind: str, name: TableName) -> str:
+    """The text of an entry that makes an object of that kind, up to its owner."""
+    return _shown(f"{kind} {name.schema} {name.name}")
 
 
 def makes_table(entry: ArchiveEntry) -> bool:

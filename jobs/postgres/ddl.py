@@ -88,17 +88,24 @@ _NEEDS = ";\tdepends on:"
 
 
 async def entries_as_sql(
-    tools: Tools, archive: Path, section: str | None, entries: Sequence[ArchiveEntry], *, tablespaces: bool
+    tools: Tools,
+    archive: Path,
+    section: str | None,
+    entries: Sequence[ArchiveEntry],
+    *,
+    tablespaces: bool,
+    owners: bool = True,
 ) -> str:
     """Some entries of an archive as SQL text, to be run in a session whose settings are its own.
 
-    Without `tablespaces`, all goes to the database's own.
+    Without `tablespaces`, all goes to the database's own; without `owners`, to whoever runs it.
     """
     if not entries:
         return ""
     with tempfile.TemporaryDirectory(prefix="rowvault-") as folder:
         chosen = _use_list(Path(folder), entries)
-        arguments = [*_scope(section, tablespaces=tablespaces), f"--use-list={chosen}", "--file=-", str(archive)]
+        arguments = [*_scope(section, tablespaces=tablespaces), *([] if owners else ["--no-owner"])]
+        arguments += [f"--use-list={chosen}", "--file=-", str(archive)]
         text = (await run_tool(tools.folder / "pg_restore", arguments, {"LC_ALL": "C"})).decode()
     # What comes before the first object are settings of a session, and commands of psql; and where it is to lie.
     head, begins, objects = text.partition("\n--\n-- Name: ")

@@ -108,12 +108,34 @@ def parse_column(text: str) -> str:
     return words[0].text
 
 
+_ASSIGNED = re.compile(r'((?:"(?:[^"]|"")*"|[^"=])*)=')
+
+
 def parse_key(text: str) -> tuple[str, str]:
     """Column and value of `COL=VALUE`, split at the first `=` outside double quotes; raises `BadName`."""
-    match = re.match(r'((?:"(?:[^"]|"")*"|[^"=])*)=', text)
+    match = _ASSIGNED.match(text)
     if match is None:
         raise BadName(f"{text!r} is not COL=VALUE", "write --key COL=VALUE, odd column names in double quotes")
     return parse_column(match[1]), text[match.end() :]
+
+
+_COLUMN_OF = re.compile(r'(?P<table>.+)\.(?P<column>"(?:[^"]|"")*"|[^\s.,"=]+)', re.DOTALL)
+
+
+def parse_column_of(text: str) -> tuple[str, str]:
+    """The table, as it is written, and the column of `TABLE.COL`; raises `BadName`."""
+    match = _COLUMN_OF.fullmatch(text)
+    if match is None:
+        raise BadName(f"{text!r} is not TABLE.COL", 'put odd characters in double quotes, as in orders."e.mail"')
+    return match["table"], parse_column(match["column"])
+
+
+def split_assignment(text: str) -> tuple[str, str]:
+    """What stands before and after the first `=` outside double quotes; raises `BadName`."""
+    match = _ASSIGNED.match(text)
+    if match is None:
+        raise BadName(f"{text!r} lacks a =", "put names with odd characters in double quotes")
+    return match[1], text[match.end() :]
 
 
 def _known(table: TableName, known: Sequence[TableName]) -> TableName:

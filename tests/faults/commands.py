@@ -62,7 +62,9 @@ async def succeed(*args: str, settings: Settings) -> Any:
     return document(answer)
 
 
-async def refuse(*args: str, settings: Settings, code: int, stdin: str | None = None) -> Document:
+async def refuse(
+    *args: str, settings: Settings, code: int, stdin: str | None = None, together: bool = True
+) -> Document:
     """Run a command that must fail with this exit code, for people and for scripts; the error that it states.
 
     For people there is a line for the message and one for the hint on stderr, and nothing else; for scripts one JSON
@@ -71,7 +73,7 @@ async def refuse(*args: str, settings: Settings, code: int, stdin: str | None = 
     people = rowvault(*args, env=settings, stdin=stdin)
     scripts = rowvault(*args, "--json", env=settings, stdin=stdin)
     # Of two jobs at once, one would be refused for the other.
-    together = {"backup", "restore", "drill"}.isdisjoint(args)
+    together = together and {"backup", "restore", "drill"}.isdisjoint(args)
     for_people, for_scripts = await asyncio.gather(people, scripts) if together else (await people, await scripts)
     said = for_people.stderr + for_scripts.stderr
     assert (for_people.returncode, for_scripts.returncode) == (code, code), said

@@ -9,6 +9,7 @@ from jobs.postgres.identifiers import (
     BadName,
     TableName,
     column_list,
+    parse_column_of,
     parse_pattern,
     parse_table,
     qualified,
@@ -171,3 +172,23 @@ def test_only_stars_and_question_marks_mean_something_in_a_pattern(name: str) ->
 
 def test_a_star_matches_line_breaks_too() -> None:
     assert parse_pattern("a*").matches(TableName("public", "a\nb"))
+
+
+@pytest.mark.parametrize(
+    ("text", "table", "column"),
+    [
+        ("t.c", "t", "c"),
+        ("public.t.c", "public.t", "c"),
+        ('"a.b"."c.d"', '"a.b"', "c.d"),
+        ('t."a""b"', "t", 'a"b'),
+        ('s."t.u"."c=d"', 's."t.u"', "c=d"),
+    ],
+)
+def test_a_column_is_named_with_its_table(text: str, table: str, column: str) -> None:
+    assert parse_column_of(text) == (table, column)
+
+
+@pytest.mark.parametrize("text", ["c", "t.", ".c", 't."c', "t.*", "t.a b"])
+def test_what_is_no_column_of_a_table_is_refused(text: str) -> None:
+    with pytest.raises(BadName):
+        parse_column_of(text)
