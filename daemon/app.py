@@ -78,6 +78,16 @@ class App:
         return self.database(self.settings.require_database_url().get_secret_value())
 
     @property
+    def source_if_any(self) -> Source | None:
+        """The database to back up; None if none is set."""
+        return None if self.settings.database_url is None else self.source
+
+    @property
+    def impatient_places(self) -> list[Repository]:
+        """The places, for what is not worth trying again."""
+        return [Repository(one.place, self.impatient[one.place], one.keyring, one.policy) for one in self.repositories]
+
+    @property
     def selection(self) -> Selection:
         """The tables to back up; raises `BadName`."""
         return Selection(
@@ -146,10 +156,7 @@ class App:
 
     def recorder(self, who: str, warn: Callable[[str], object]) -> Recorder:
         """What remembers jobs. A place that does not answer at once is given the entry later."""
-        places = [
-            Repository(one.place, self.impatient[one.place], one.keyring, one.policy) for one in self.repositories
-        ]
-        return Recorder(places, self.log, who, warn)
+        return Recorder(self.impatient_places, self.log, who, warn)
 
     @property
     def log(self) -> Source | None:

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from daemon.app import App, Kind, Request
 from daemon.recording import Recorder
-from daemon.runner import job_run
+from daemon.runner import job_in_places, job_run
 from jobs import catalogue
 from jobs.as_of import AsOf
 from jobs.erase import EraseResult
@@ -25,6 +25,7 @@ from jobs.remember import (
     account_of_erasure,
     account_of_export,
     account_of_restore,
+    account_of_sync,
     account_of_verification,
     erasure_details,
     export_details,
@@ -34,6 +35,7 @@ from jobs.restore import RestoreOptions, RestorePlan
 from jobs.restore import restore as carry_out
 from jobs.restore_scope import Scope
 from jobs.results import BackupResult, DrillResult, RestoreResult, VerifyResult
+from jobs.sync import SyncOptions, SyncResult, sync
 from jobs.teardown import tear_down
 from jobs.verify import verify_backup
 from storage.repository import Repository
@@ -112,6 +114,16 @@ async def resume_erasures(app: App, recorder: Recorder, on_progress: OnProgress)
 async def already(result: R) -> R:
     """What was done already."""
     return result
+
+
+async def reconcile(app: App, recorder: Recorder, options: SyncOptions, on_progress: OnProgress) -> SyncResult:
+    """Reconcile the places under the job lock."""
+
+    async def reconciled() -> SyncResult:
+        async with job_in_places(app.source_if_any, app.impatient_places, "sync", app.time_limit):
+            return await sync(app.repositories, options, on_progress)
+
+    return await recorder.carry_out("sync", reconciled(), account_of_sync, {"check": options.check})
 
 
 async def keep(app: App, recorder: Recorder, backup_id: str, reason: str) -> None:

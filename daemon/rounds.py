@@ -11,18 +11,17 @@ import structlog
 from daemon.app import App
 from daemon.knowledge import INCREMENTAL, DaemonKnowledge
 from daemon.metrics import Metrics
-from daemon.runner import job_run
+from daemon.recorded import reconcile
 from daemon.scheduler import Scheduler
 from jobs.capture_watch import watch_capture
 from jobs.catalogue import policies
-from jobs.offsite import make_up
 from jobs.postgres.connection import ping
 from jobs.postgres.errors import Held, PostgresError
-from jobs.remember import account_of_verification
+from jobs.progress import no_progress
 from jobs.results import TableOutcome
 from jobs.standing import EarlierWindows
 from jobs.status import PlaceFacts
-from jobs.verify import verify_backup
+from jobs.sync import SyncOptions, SyncResult
 from jobs.wanted import wanted
 from storage.drill_reports import newest_record, read_scenarios
 from storage.errors import Corrupt, NotFound, StorageError
@@ -50,13 +49,15 @@ class Rounds:
         self._was_ready = False
         self._told: tuple[str, ...] = ()
         self._shown: str | None = None
+        self._sync_due = False
+        self._synced = 0.0
         knowledge.places = {repository.place: PlaceFacts() for repository in app.repositories}
 
     async def go(self) -> None:
         """Go round until cancelled. Copying may take hours, and the asking goes on beside it."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._again_and_again(self._round))
-            tasks.create_task(self._again_and_again(self._make_up))
+            tasks.create_task(self._again_and_again(self._sync))
             tasks.create_task(self._again_and_again(self._watch_capture))
 
     async def _again_and_again(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -67,6 +68,8 @@ class Rounds:
     async def _round(self) -> None:
         before = self._answering()
         await asyncio.gather(self._ask_database(), *(self._ask_place(one.place) for one in self._app.repositories))
+        if self._answering() - before:
+            self.sync_soon()
         if self._answering() - before or time.monotonic() > self._refreshed + REFRESH_SECONDS:
             await self.refresh()
         self._tell_readiness()
@@ -213,34 +216,37 @@ class Rounds:
         self._metrics.show_tables(manifest.kind, manifest.created_at, tables)
         self._knowledge.uncovered_tables = len(manifest.not_covered.tables)
 
-    async def _make_up(self) -> None:
-        """Bring missing off-site copies, one after another, unless a job is running anywhere."""
-        backlog = self._knowledge.backlog()
-        primary, *others = self._app.repositories
-        usable = [other for other in others if other.place in self._answering()]
-        if not backlog or not usable or self._knowledge.database_error or self._scheduler.running:
+    def sync_soon(self) -> None:
+        """Something may have become different between the places: compare them when nothing else runs."""
+        self._sync_due = True
+
+    async def _sync(self) -> None:
+        """Reconcile the places when there is reason to, unless a job is running anywhere."""
+        pending = bool(self._knowledge.backlog()) and time.monotonic() > self._synced + REFRESH_SECONDS
+        if not (self._sync_due or pending) or self._scheduler.running or len(self._answering()) < 2:
             return
+        self._sync_due = False
+        self._synced = time.monotonic()
         try:
-            async with job_run(self._app.source, "off-site copy", self._app.time_limit):
-                for other in usable:
-                    await self._make_up_in(primary, other, backlog)
+            result = await reconcile(self._app, self._recorder, SyncOptions(fill=False), no_progress)
         except Held:
-            return  # the job that runs may be making it up; the next round looks again
+            self._sync_due = True  # the job that runs may change something yet
+            return
         except Exception as error:  # noqa: BLE001 - it is told of, and the daemon goes on
-            _log.warning("the off-site copy is still pending", exc_info=error)
+            _log.warning("the places could not be reconciled", exc_info=error)
+        else:
+            self._tell_of_sync(result)
         await self.refresh()
 
-    async def _make_up_in(self, primary: Repository, other: Repository, backlog: list[str]) -> None:
-        present = {entry.id for entry in (await other.catalogue()).entries}
-        for backup_id in backlog:
-            if backup_id in present:
-                continue
-            try:
-                await make_up(primary, other, backup_id)
-            except (Corrupt, NotFound) as error:  # this one is damaged here, or pruned; the others are not
-                _log.error("this backup cannot be copied off-site", backup=backup_id, exc_info=error)
-                continue
-            verifying = verify_backup([other], backup_id)
-            result = await self._recorder.carry_out("verify", verifying, account_of_verification, backup=backup_id)
-            self._metrics.observe_verification(result)
-            _log.info("off-site copy made up", backup=backup_id, place=other.place, state=result.state)
+    def _tell_of_sync(self, result: SyncResult) -> None:
+        for verified in result.verified:
+            self._metrics.observe_verification(verified)
+        states = {(one.id, place.name): place.state for one in result.verified for place in one.places}
+        for row in result.lacking:
+            if row.done == "made good":
+                state = "failed" if states.get((row.id, row.place)) == "failed" else "success"
+                _log.info("backup made good", backup=row.id, place=row.place, found=row.found, state=state)
+            elif row.error:
+                _log.warning("backup not made good", backup=row.id, place=row.place, found=row.found, error=row.error)
+        for backup_id in result.damaged:
+            _log.error("something of this backup is whole in no place", backup=backup_id)

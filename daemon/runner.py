@@ -3,15 +3,42 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import structlog
 
 from daemon.outcomes import TimeLimit
+from jobs.alone import alone
 from jobs.concurrency import alongside
 from jobs.postgres.connection import Source
+from jobs.postgres.errors import Rejected, Unreachable
 from jobs.postgres.lock import Among, JobLock
+from storage.repository import Repository
+
+
+@asynccontextmanager
+async def job_in_places(
+    source: Source | None, repositories: Sequence[Repository], job: str, time_limit: float
+) -> AsyncIterator[None]:
+    """As `job_run`, for a job that needs no source: by a lease in the places, and the source's lock if it answers.
+
+    Raises `Held`, `LeaseLost`, `TimeLimit`; and `ConnectionLost` if the source was there and is lost.
+    """
+    async with AsyncExitStack() as holding:
+        if source is None or not await _entered(holding, job_run(source, job, time_limit)):
+            await holding.enter_async_context(_limited(job, time_limit))
+        await holding.enter_async_context(alone(repositories, job))
+        yield
+
+
+async def _entered(holding: AsyncExitStack, run: AbstractAsyncContextManager[None]) -> bool:
+    """Whether the source gave its lock; one that is away or lets nobody in runs no job of ours either."""
+    try:
+        await holding.enter_async_context(run)
+    except (Unreachable, Rejected):
+        return False
+    return True
 
 
 @asynccontextmanager
@@ -24,11 +51,19 @@ async def job_run(source: Source, job: str, time_limit: float, among: Among = "j
     with structlog.contextvars.bound_contextvars(job=job):
         lock = await JobLock.take(source, f"{job} on {socket.gethostname()} pid {os.getpid()}", among)
         try:
-            async with asyncio.timeout(time_limit) as limit, alongside(lock.watch()):
+            async with _limited(job, time_limit), alongside(lock.watch()):
                 yield
-        except TimeoutError as error:
-            if limit.expired():
-                raise TimeLimit(job, time_limit) from error
-            raise
         finally:
             await lock.release()
+
+
+@asynccontextmanager
+async def _limited(job: str, time_limit: float) -> AsyncIterator[None]:
+    """End the block after so many seconds."""
+    try:
+        async with asyncio.timeout(time_limit) as limit:
+            yield
+    except TimeoutError as error:
+        if limit.expired():
+            raise TimeLimit(job, time_limit) from error
+        raise

@@ -15,7 +15,7 @@ RELEASE_SECONDS = 5.0
 @asynccontextmanager
 async def leased(repository: Repository, backup_id: str, purpose: str) -> AsyncIterator[None]:
     """Hold a lease on a backup in one place while the block runs; losing it cancels the block with `LeaseLost`."""
-    async with _held(await repository.lease(backup_id, purpose)):
+    async with held(await repository.lease(backup_id, purpose)):
         yield
 
 
@@ -25,12 +25,13 @@ async def leased_for_reading(repository: Repository, backup_id: str, purpose: st
     lease: Lease | None = None
     with suppress(Refused):
         lease = await repository.lease(backup_id, purpose)
-    async with _held(lease) if lease else nullcontext():
+    async with held(lease) if lease else nullcontext():
         yield
 
 
 @asynccontextmanager
-async def _held(lease: Lease) -> AsyncIterator[None]:
+async def held(lease: Lease) -> AsyncIterator[None]:
+    """Keep a lease that was taken while the block runs, then release it."""
     try:
         async with alongside(lease.keep()):
             yield

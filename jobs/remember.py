@@ -19,6 +19,7 @@ from jobs.postgres.identifiers import TableName
 from jobs.postgres.verification_log import LogRow, write_log
 from jobs.restore_scope import Scope
 from jobs.results import BackupResult, DrillResult, PlaceOutcome, Problem, RestoreResult, State, VerifyResult
+from jobs.sync import SyncResult
 from storage.errors import StorageError
 from storage.names import id_moment
 from storage.repository import Repository
@@ -154,6 +155,23 @@ def erasure_details(predicate: Predicate, children: str | None) -> dict[str, Jso
         "json_path": ".".join(predicate.path),
         "children": children,
     }
+
+
+def account_of_sync(result: SyncResult) -> Account | None:
+    """Places that were reconciled; nothing to remember where they were in step, or were only looked at."""
+    lacking = [row for row in result.backups if row.done != "nothing"]
+    if result.dry_run or not (lacking or result.marks or result.verified or result.damaged):
+        return None
+    details: dict[str, JsonValue] = {
+        "check": result.check,
+        "made_good": [*(f"{row.id} in {row.place}: {row.found}" for row in lacking if row.done == "made good")],
+        "failed": [*(f"{row.id} in {row.place}: {row.found}" for row in lacking if row.done == "failed")],
+        "left": sum(row.done == "left" for row in lacking),
+        "whole_nowhere": [*result.damaged],
+        "marks": result.marks,
+        "bytes": sum(row.bytes for row in lacking if row.done == "made good"),
+    }
+    return Account(result.state, None, details)
 
 
 def scope_details(scope: Scope, target: str) -> dict[str, JsonValue]:

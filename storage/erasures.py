@@ -133,6 +133,25 @@ async def read_erasures(repository: Repository) -> tuple[Erasure, ...]:
     return tuple(found)
 
 
+async def mend_erasures(repositories: Sequence[Repository]) -> None:
+    """Put entries that cannot be read anew, from where they can."""
+    whole: dict[str, bytes] = {}
+    damaged: list[tuple[Repository, str]] = []
+    for repository in repositories:
+        async for stored in repository.backend.list(ERASURES):
+            with suppress(NotFound):
+                data = await get(repository.backend, stored.name)
+                try:
+                    _read(stored.name, data)
+                except Corrupt:
+                    damaged.append((repository, stored.name))
+                else:
+                    whole.setdefault(stored.name, data)
+    for repository, name in damaged:
+        if name in whole:
+            await put(repository.backend, name, whole[name])
+
+
 async def share_erasures(repositories: Sequence[Repository]) -> tuple[Erasure, ...]:
     """Every entry of these places, after copying to each what it lacks."""
     has = {repository: await read_erasures(repository) for repository in repositories}

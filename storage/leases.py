@@ -95,6 +95,7 @@ class LeaseState:
     name: str
     backup: str
     expires_at: datetime
+    holder: str = ""
 
     def live(self, now: datetime) -> bool:
         """Whether its holder may still count on it."""
@@ -107,17 +108,19 @@ async def list_leases(backend: Backend) -> list[LeaseState]:
     async for stored in backend.list(LEASES):
         backup = stored.name.removeprefix(LEASES).split("~")[0]
         try:
-            expires = _expiry(await get(backend, stored.name)) or stored.modified + LIFETIME
+            expires, holder = _read(await get(backend, stored.name))
         except NotFound:
             continue
-        found.append(LeaseState(stored.name, backup, expires))
+        found.append(LeaseState(stored.name, backup, expires or stored.modified + LIFETIME, holder))
     return found
 
 
-def _expiry(data: bytes) -> datetime | None:
-    """The expiry that a lease states; None if it cannot be read."""
+def _read(data: bytes) -> tuple[datetime | None, str]:
+    """The expiry that a lease states, and its holder and purpose; none if it cannot be read."""
     try:
-        expires = datetime.fromisoformat(json.loads(data)["expires_at"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return expires if expires.tzinfo else None
+        fields = json.loads(data)
+        expires = datetime.fromisoformat(fields["expires_at"])
+        holder = f"{fields.get('purpose')} on {fields.get('holder')}"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None, ""
+    return expires if expires.tzinfo else None, holder

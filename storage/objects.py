@@ -1,12 +1,14 @@
 """Whole objects and streams, over any backend."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
 from contextlib import aclosing
 
 from storage.backends.protocol import Backend
+from storage.codecs import Digest, Tally
 from storage.errors import Unavailable
 
 
@@ -36,6 +38,51 @@ async def transfer(source: Backend, target: Backend, name: str, sha256: str) -> 
         return await upload.commit()
     finally:
         await upload.abort()
+
+
+async def digest_of(backend: Backend, name: str, part_bytes: int = 0) -> tuple[Digest, str]:
+    """What an object that is read to its end hashes to; and the SHA-256 of the SHA-256s of its parts of that size.
+
+    Raises `NotFound`.
+    """
+    whole, parts = Tally(), _Parts(part_bytes)
+    async with aclosing(backend.read(name)) as blocks:
+        async for block in blocks:
+            await asyncio.to_thread(_add, block, whole, parts)
+    return whole.digest(), parts.sha256()
+
+
+def _add(block: bytes, whole: Tally, parts: "_Parts") -> None:
+    whole.add(block)
+    parts.add(block)
+
+
+class _Parts:
+    """Hashes bytes as a store does that was given them in parts; not at all for parts of no bytes."""
+
+    def __init__(self, part_bytes: int) -> None:
+        self._left = self._part_bytes = part_bytes
+        self._part = hashlib.sha256()
+        self._all = hashlib.sha256()
+
+    def add(self, block: bytes) -> None:
+        rest = memoryview(block) if self._part_bytes else memoryview(b"")
+        while rest:
+            taken = rest[: self._left]
+            self._part.update(taken)
+            self._left -= len(taken)
+            rest = rest[len(taken) :]
+            if not self._left:
+                self._end()
+
+    def sha256(self) -> str:
+        if self._left < self._part_bytes:
+            self._end()
+        return self._all.hexdigest()
+
+    def _end(self) -> None:
+        self._all.update(self._part.digest())
+        self._part, self._left = hashlib.sha256(), self._part_bytes
 
 
 class BlockingReader:

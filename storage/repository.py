@@ -142,6 +142,10 @@ class Repository:
             await put(self.backend, REPOSITORY, _identity_file(identity))
         return identity
 
+    async def bind_as(self, identity: Identity) -> None:
+        """Bind the repository to what another place is bound to, since as long."""
+        await put(self.backend, REPOSITORY, _identity_file(identity))
+
     async def catalogue(self) -> Catalogue:
         """Every committed backup, from names alone."""
         names, kept, verified = await asyncio.gather(
@@ -276,6 +280,14 @@ class Repository:
         await put(self.backend, name, json.dumps(report, ensure_ascii=False).encode())
         others = await self._names(f"{VERIFICATIONS}{backup_id}~")
         await self.backend.delete([other for other in others if other != name])
+
+    async def failed_objects(self, backup_id: str) -> set[str] | None:
+        """The objects that the newest verification found fault with; None if that cannot be told."""
+        try:
+            report = json.loads(await get(self.backend, f"{VERIFICATIONS}{backup_id}~failed.json"))
+            return {str(problem["object"]) for problem in report["problems"]}
+        except (NotFound, ValueError, KeyError, TypeError):
+            return None
 
     async def lease(self, backup_id: str, purpose: str) -> Lease:
         """Protect a backup's objects from being swept, until the lease is released or no longer kept."""

@@ -3,12 +3,12 @@
 import sys
 from functools import partial
 
-from daemon.cli import process, backups, recovery, exports, erasing  # isort: skip - the order of --help
+from daemon.cli import process, backups, recovery, places, exports, erasing  # isort: skip - the order of --help
 from daemon.cli.shared import cli
 from daemon.command import guarded
 from daemon.outcomes import DONE
 
-__all__ = ["backups", "cli", "erasing", "exports", "main", "process", "recovery"]
+__all__ = ["backups", "cli", "erasing", "exports", "main", "places", "process", "recovery"]
 
 
 def main() -> None:

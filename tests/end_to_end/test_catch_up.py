@@ -106,7 +106,7 @@ async def test_off_site_away_during_a_backup_is_a_warning_and_made_up_and_verifi
         assert document["reasons"][0].startswith("s3: ")
         assert str(proxy.port) in document["reasons"][0]
         await proxy.heal()
-        made_up_line = await daemon.logged("off-site copy made up")
+        made_up_line = await daemon.logged("backup made good")
         assert (made_up_line["backup"], made_up_line["state"]) == (line["backup"], "success")
         await daemon.metric_becomes(BACKLOG, 0)
         assert (await daemon.get("/readyz"))[0] == 200

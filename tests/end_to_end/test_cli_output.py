@@ -42,6 +42,7 @@ BUILT = {
     "run",
     "settings",
     "show",
+    "sync",
     "teardown",
     "trail",
     "verify",

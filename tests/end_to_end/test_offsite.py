@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from jobs.full_backup import full_backup
-from jobs.offsite import backlog, make_up
 from jobs.postgres.connection import Source
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import BackupResult
+from jobs.sync import sync
 from jobs.verify import verify_backup
 from storage.backends.local import LocalBackend
 from storage.backends.protocol import Upload
-from storage.errors import Corrupt, NotFound, OutOfSpace, Unavailable
+from storage.errors import NotFound, OutOfSpace
 from storage.leases import list_leases
 from storage.names import BACKUPS, MANIFESTS, REPOSITORY
 from storage.repository import OtherSource, Repository
@@ -81,11 +81,17 @@ def states(result: BackupResult) -> dict[str, str]:
     return {place.name: place.state for place in result.places}
 
 
+async def lacking(local: Repository, s3: Repository) -> list[str]:
+    """What the first place has and the other has not."""
+    here, there = [{entry.id for entry in (await one.catalogue()).entries} for one in (local, s3)]
+    return sorted(here - there)
+
+
 async def made_up(local: Repository, s3: Repository, backup_id: str) -> None:
     """The place comes to have what it lacked, and it is whole."""
-    assert await backlog(local, s3) == [backup_id]
-    await make_up(local, s3, backup_id)
-    assert await backlog(local, s3) == []
+    assert await lacking(local, s3) == [backup_id]
+    assert (await sync([local, s3])).state == "success"
+    assert await lacking(local, s3) == []
     result = await verify_backup([local, s3], backup_id)
     assert (result.state, result.problems) == ("success", ())
     assert await backups_alike(local, s3)
@@ -95,7 +101,6 @@ async def test_both_places_hold_the_same_at_once(source: Database, local: Reposi
     result = await back_up(source, local, s3)
     assert (result.state, states(result)) == ("success", {"local": "committed", "s3": "committed"})
     assert await backups_alike(local, s3)
-    assert await backlog(local, s3) == []
     for place in (local, s3):
         assert await list_leases(place.backend) == []
 
@@ -116,8 +121,9 @@ async def test_a_store_that_is_away_makes_the_place_pending_and_is_made_up_later
     result = await back_up(source, local, s3)
     assert (result.state, states(result)) == ("warning", {"local": "committed", "s3": "pending"})
     assert "cannot read repository.json" in str(result.places[1].error)
-    with pytest.raises(Unavailable):
-        await backlog(local, s3)
+    result_of_sync = await sync([local, s3])
+    assert [place.name for place in result_of_sync.unreachable] == ["s3"]
+    assert result_of_sync.state == "failed"
     await proxy.heal()
     await made_up(local, s3, result.id)
 
@@ -191,10 +197,11 @@ async def test_a_damaged_local_object_is_not_made_up_and_the_place_stays_pending
     manifest = await local.manifest(result.id)
     damaged = max(manifest.objects(), key=lambda stored: stored.bytes).name
     await Planter(local.backend).flip(damaged)
-    with pytest.raises(Corrupt, match=damaged):
-        await make_up(local, s3, result.id)
+    synced = await sync([local, s3])
+    assert (synced.state, synced.damaged) == ("failed", (result.id,))
+    assert all(damaged in str(row.error) for row in synced.lacking)
     assert damaged not in await names(s3.backend)
-    assert await backlog(local, s3) == [result.id]
+    assert await lacking(local, s3) == [result.id]
     await Planter(local.backend).flip(damaged)
     await made_up(local, s3, result.id)
 
@@ -217,7 +224,7 @@ async def test_a_disk_that_damages_what_it_is_given_damages_nothing_off_site(
     assert "another SHA-256 than was promised" in str(result.places[1].error)
     assert result.verification is not None
     assert {problem.table for problem in result.verification.problems} == {"public.large"}
-    assert await backlog(local, s3) == [result.id]
+    assert await lacking(local, s3) == [result.id]
     assert [name for name in await names(s3.backend, BACKUPS) if "/large/" in name] == []
 
 
@@ -238,10 +245,10 @@ async def test_a_full_local_disk_prevents_no_off_site_copy(
     disk = Full(tmp_path)
     local = Repository("local", disk)
     await proxy.refuse()
-    result = await back_up(source, local, s3)
+    await back_up(source, local, s3)
     await proxy.heal()
     disk.full = True
-    await make_up(local, s3, result.id)
+    await sync([local, s3])
     assert await backups_alike(local, s3)
 
 
@@ -267,7 +274,7 @@ async def test_a_keep_mark_and_the_binding_are_made_up_too(
     await proxy.heal()
     with pytest.raises(NotFound):
         await s3.backend.stat(REPOSITORY)
-    await make_up(local, s3, result.id)
+    await sync([local, s3])
     assert await s3.kept(result.id) == "the auditors want it"
     here, there = await local.identity(), await s3.identity()
     assert here is not None
@@ -279,11 +286,11 @@ async def test_nothing_is_made_up_in_a_place_of_another_database(
     source: Database, local: Repository, s3: Repository, proxy: FaultProxy
 ) -> None:
     await proxy.refuse()
-    result = await back_up(source, local, s3)
+    await back_up(source, local, s3)
     await proxy.heal()
     await s3.bind("7400000000000000001", "somebody_elses")
     with pytest.raises(OtherSource):
-        await make_up(local, s3, result.id)
+        await sync([local, s3])
     assert await contents(s3.backend, BACKUPS) == {}
 
 
@@ -291,7 +298,7 @@ async def test_two_who_make_up_the_same_backup_at_once_agree(
     source: Database, local: Repository, s3: Repository, proxy: FaultProxy
 ) -> None:
     await proxy.refuse()
-    result = await back_up(source, local, s3)
+    await back_up(source, local, s3)
     await proxy.heal()
-    await asyncio.gather(make_up(local, s3, result.id), make_up(local, s3, result.id))
+    await asyncio.gather(sync([local, s3]), sync([local, s3]))
     assert await backups_alike(local, s3)

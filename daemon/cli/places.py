@@ -1,0 +1,61 @@
+"""Commands about the places that hold the backups."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from daemon import output, recorded
+from daemon.app import App
+from daemon.cli.shared import Json, cli, recorder
+from daemon.command import with_app
+from daemon.outcomes import DIFFERENCE, DONE, FAILED
+from daemon.sync_output import print_sync, sync_document
+from jobs.sync import SyncOptions, SyncResult
+
+
+class Check(StrEnum):
+    """How thoroughly places are compared."""
+
+    size = "size"
+    checksum = "checksum"
+    read = "read"
+
+
+@cli.command()
+def sync(
+    check: Annotated[
+        Check,
+        typer.Option(
+            help="size: one listing a place. checksum: asks the store for each object's hash, a request an object, and"
+            " little is read. read: reads every byte, which a store may charge for."
+        ),
+    ] = Check.size,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Reconcile the places: what one lacks, has in part or differently is made good from another, in either direction.
+
+    The daemon does so by itself, by size, after each backup and when a place answers again. Checksums find what came
+    to rest differently; what changed at rest since, only reading finds for sure.
+
+    Examples: rowvault sync --dry-run · rowvault sync --check checksum
+    """
+
+    async def work(app: App) -> int:
+        options = SyncOptions(check=check.value, dry_run=dry_run)
+        with output.progress(quiet=as_json) as on_progress:
+            result = await recorded.reconcile(app, recorder(app), options, on_progress)
+        if as_json:
+            output.print_json(sync_document(result))
+        else:
+            print_sync(result)
+        return _code(result)
+
+    with_app(work, as_json=as_json)
+
+
+def _code(result: SyncResult) -> int:
+    if result.damaged or any(one.problems for one in result.verified):
+        return DIFFERENCE
+    return FAILED if result.state == "failed" else DONE
