@@ -214,6 +214,13 @@ async def test_what_is_whole_nowhere_is_said_loudly(places: Places, check: Check
 
 
 @pytest.mark.parametrize("check", CHECKS)
+async def test_what_every_place_lost_alike_is_said_too(places: Places, check: Check) -> None:
+    for one in places:
+        await Planter(one.backend).delete(OBJECT)
+    assert (await synced(places, check)).damaged == (ID,)
+
+
+@pytest.mark.parametrize("check", CHECKS)
 async def test_a_manifest_that_can_be_read_nowhere_is_said_loudly(places: Places, check: Check) -> None:
     for one in places:
         await Planter(one.backend).truncate(await one.find(ID))
