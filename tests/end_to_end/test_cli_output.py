@@ -34,6 +34,7 @@ BUILT = {
     "diff",
     "doctor",
     "drill",
+    "erase",
     "history",
     "keep",
     "list",
