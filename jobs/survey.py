@@ -3,10 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal
 
+from jobs.catalogue import policies
 from jobs.concurrency import task_group
 from jobs.progress import OnProgress, Progress
+from jobs.standing import EarlierWindows
+from jobs.wanted import Wanted, wanted
 from storage.backends.protocol import StoredObject
 from storage.errors import Corrupt, NotFound
 from storage.increments import AnyBackup
@@ -32,7 +36,7 @@ class Place:
     catalogue: Catalogue
     entries: Mapping[str, Entry]
     manifest_sizes: Mapping[str, int]
-    wanted: frozenset[str] | None = None
+    decided: Wanted
     listed: int = 0
     asked: int = 0
     bytes_read: int = 0
@@ -44,7 +48,7 @@ class Place:
 
     def wants(self, backup_id: str) -> bool:
         """Whether its policy says that it should hold a backup."""
-        return self.wanted is None or backup_id in self.wanted
+        return self.decided.by(self.name, backup_id)
 
 
 @dataclass(slots=True)
@@ -96,10 +100,22 @@ class Surveyed:
         return tuple(one for one in wanting if one.found != "whole")
 
 
-async def look(repository: Repository) -> Place:
-    """What a place's listings of manifests and marks say."""
-    catalogue, sizes = await asyncio.gather(repository.catalogue(), _sizes(repository.backend.list(MANIFESTS)))
-    return Place(repository, catalogue, {entry.id: entry for entry in catalogue.entries}, sizes, listed=len(sizes))
+async def look(repositories: Sequence[Repository]) -> list[Place]:
+    """What the places' listings of manifests and marks say, and what each should hold."""
+    catalogues = dict(zip([one.place for one in repositories], await _all(repositories), strict=True))
+    kept, now = policies(repositories), datetime.now(UTC)
+    decided = wanted(catalogues, kept, now, await EarlierWindows(repositories).needs(catalogues, kept, now))
+    return [await _place(one, catalogues[one.place], decided) for one in repositories]
+
+
+async def _all(repositories: Sequence[Repository]) -> list[Catalogue]:
+    return await asyncio.gather(*(repository.catalogue() for repository in repositories))
+
+
+async def _place(repository: Repository, catalogue: Catalogue, decided: Wanted) -> Place:
+    sizes = await _sizes(repository.backend.list(MANIFESTS))
+    entries = {entry.id: entry for entry in catalogue.entries}
+    return Place(repository, catalogue, entries, sizes, decided, listed=len(sizes))
 
 
 async def survey(places: Sequence[Place], check: Check, on_progress: OnProgress) -> AsyncIterator[Surveyed]:

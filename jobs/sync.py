@@ -3,7 +3,6 @@
 Keep marks, drill reports and the binding to the database come along; the trail does with every entry written to it.
 """
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -95,7 +94,7 @@ async def sync(
     answering, unreachable = await _answering(repositories)
     born = await bind_alike(answering, fill=options.fill, dry_run=options.dry_run)
     erasures = await share_ledger(answering, dry_run=options.dry_run)
-    places = await asyncio.gather(*(look(one) for one in answering))
+    places = await look(answering)
     syncing = _Syncing(places, options, born, erasures, on_progress)
     async for surveyed in survey(places, options.check, on_progress):
         await syncing.take(surveyed)

@@ -20,6 +20,7 @@ from storage.leases import list_leases
 from storage.manifest import StoredFile
 from storage.names import REPOSITORY
 from storage.repository import Identity, OtherSource, Repository
+from storage.retention import Policy
 from tests.manifests import ID, OTHER_ID, SYSTEM, MadeUp, sound
 from tests.places import Planter, contents
 from tests.storage.helpers import hash_of
@@ -330,6 +331,24 @@ async def test_by_itself_a_first_place_that_began_later_is_not_filled(places: Pl
     assert (await synced(both)).state == "success"
     assert found(await synced(both, fill=False)) == []
     assert await unmounted.identity() == await places[1].identity()
+
+
+async def test_what_the_policy_of_a_place_lets_go_is_neither_brought_there_nor_mended_there(places: Places) -> None:
+    briefly = Repository("s3", MemoryBackend(), policy=Policy(daily=1, incremental_days=0))
+    result = await synced((places[0], briefly))
+    assert found(result) == [(OTHER_ID, "s3", "missing", "made good")]
+    assert [entry.id for entry in (await briefly.catalogue()).entries] == [OTHER_ID]
+    await sound(ID).commit(briefly)
+    await Planter(briefly.backend).truncate(DATA)
+    assert [row for row in (await synced((places[0], briefly))).backups if row.done != "nothing"] == []
+
+
+async def test_what_a_place_keeps_beyond_its_policy_still_makes_another_whole(places: Places) -> None:
+    briefly = places[1].through(places[1].backend)
+    briefly.policy = Policy(daily=1, incremental_days=0)
+    await Planter(places[0].backend).truncate(DATA)
+    assert found(await synced((places[0], briefly))) == [(ID, "local", "damaged", "made good")]
+    await require_alike(places)
 
 
 class Away(MemoryBackend):
