@@ -210,7 +210,7 @@ class Judge:
         texts = [json.dumps(one.decode(errors="surrogatepass"), ensure_ascii=False)[1:-1] for one in listed]
         # The text of a jsonb is the server's own; that of a json may escape whatever it likes.
         escapes = [] if self._types.get(self._document.column) == "jsonb" else [rb"\\"]
-        return [escaped(text) for text in texts] + escapes
+        return None if "" in texts else [escaped(text) for text in texts] + escapes
 
     def _needle(self, values: list[bytes], positions: Sequence[int]) -> bytes:
         position, value = max(zip(positions, values, strict=True), key=lambda one: len(one[1]))

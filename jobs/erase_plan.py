@@ -251,7 +251,8 @@ class Resolving:
             if alive:
                 raise UnsafeTarget(
                     f"{alive} of these rows are still in {one.table} of the database",
-                    "delete them there first, then erase them from the backups",
+                    "delete them there first; or, if they only lost what they pointed to, erase table by table, "
+                    "those that point before those they point to, with --children null",
                 )
 
     async def _alive(self, found: Found) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from jobs.errors import UnsafeTarget
-from storage.erasures import Erasure, read_erasures
+from storage.erasures import Erasure, read_erasures, share_erasures
 from storage.errors import Corrupt, StorageError
 from storage.increments import AnyBackup
 from storage.repository import Repository
@@ -39,11 +39,11 @@ async def require_erased(repositories: Sequence[Repository], backups: Sequence[A
 
 
 async def unfinished(repositories: Sequence[Repository]) -> tuple[str, ...]:
-    """What a person should know of erasures that are not through, a sentence each."""
+    """What a person should know of erasures that are not through; every place gets the entries that it lacks."""
     with suppress(StorageError):  # whoever needs the ledger finds out
         return tuple(
             f"erasure {one.id} is not finished: rowvault erase --resume"
-            for one in await known_erasures(repositories)
+            for one in await share_erasures(repositories)
             if one.state == "begun"
         )
     return ()

@@ -1,6 +1,7 @@
 """Erasing in tests: a database that is followed, whose subjects are erased; what is left of them anywhere."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from jobs.erase import EraseResult, answering, erase
 from jobs.erase_plan import Children, ErasePlan, drained, plan_erasure
@@ -9,10 +10,84 @@ from jobs.postgres.connection import session
 from jobs.progress import no_progress
 from jobs.table_copy import CopyOptions
 from jobs.verify import verify_backup
+from storage.backends.memory import MemoryBackend, _Stored
+from storage.backends.protocol import Locked, StoredObject, Upload
 from storage.codecs import Tally, decompressed
+from storage.errors import Unavailable
 from storage.objects import get
 from storage.repository import Repository
 from tests.following import Follower
+
+
+class Unreliable(MemoryBackend):
+    """In memory; it `fails`, or, as a process that was killed, writes nothing more after `writes_left`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails = False
+        self.writes_left: int | None = None
+
+    def snapshot(self) -> Mapping[str, _Stored]:
+        """What it holds."""
+        return dict(self._state.objects)
+
+    def restore(self, objects: Mapping[str, _Stored]) -> None:
+        """Hold that again, and nothing else."""
+        self._state.objects.clear()
+        self._state.objects.update(objects)
+
+    def _write(self) -> None:
+        if self.fails:
+            raise Unavailable("it does not answer")
+        if self.writes_left is not None:
+            self.writes_left -= 1
+            if self.writes_left < 0:
+                raise ConnectionAbortedError
+
+    async def begin(self, name: str, *, sha256: str | None = None) -> Upload:
+        self._write()
+        return _Counted(await super().begin(name, sha256=sha256), self._write)
+
+    async def create(self, name: str, data: bytes) -> None:
+        self._write()
+        await super().create(name, data)
+
+    async def store(self, objects: Mapping[str, bytes]) -> None:
+        self._write()
+        await super().store(objects)
+
+    async def delete(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._write()
+            await super().delete([name])
+
+    async def purge(self, names: Iterable[str]) -> tuple[Locked, ...]:
+        await self.delete(names)
+        return ()
+
+    async def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
+        if self.fails:
+            raise Unavailable("it does not answer")
+        async for stored in super().list(prefix):
+            yield stored
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """An upload whose end is a write."""
+
+    upload: Upload
+    write: Callable[[], None]
+
+    async def append(self, block: bytes) -> None:
+        await self.upload.append(block)
+
+    async def commit(self) -> int:
+        self.write()
+        return await self.upload.commit()
+
+    async def abort(self) -> None:
+        await self.upload.abort()
 
 
 async def plan(follower: Follower, predicate: Predicate, children: Children | None = None) -> ErasePlan:
@@ -35,13 +110,20 @@ async def erased(
     return result
 
 
+async def require_verified(places: Sequence[Repository]) -> None:
+    """Every backup is whole in every place."""
+    for place in places:
+        for entry in (await place.catalogue()).entries:
+            assert (await verify_backup([place], entry.id)).state == "success"
+
+
 async def require_whole(places: Sequence[Repository]) -> None:
-    """Every backup verifies in every place, and nothing lies there that belongs to none."""
+    """Every backup is whole in every place, and nothing lies there that belongs to none."""
+    await require_verified(places)
     for place in places:
         catalogue = await place.catalogue()
         assert not catalogue.superseded
         for entry in catalogue.entries:
-            assert (await verify_backup([place], entry.id)).state == "success"
             listed = {stored.name for stored in (await place.backup(entry.id)).objects()}
             assert {stored.name async for stored in place.objects(entry.id)} == listed
 

@@ -19,15 +19,13 @@ async def count_live(
 ) -> int:
     """How many rows of a table hold one of these values, written as the database writes them, in the columns.
 
-    None where the table, or a column, is no longer there.
+    There are none where the table, or a column, is no longer there.
     """
     if not await _has(connection, table, columns):
         return 0
     fields = ", ".join(f"pg_catalog.format('%s', {quote(column)})" for column in columns)
-    wanted = ", ".join(f"${number}::text[]" for number in range(1, len(columns) + 1))
-    query = (
-        f"SELECT count(*) FROM {qualified(table)} WHERE ROW({fields}) IN (SELECT * FROM pg_catalog.unnest({wanted}))"
-    )
+    wanted = ", ".join(f"pg_catalog.unnest(${number}::text[])" for number in range(1, len(columns) + 1))
+    query = f"SELECT count(*) FROM {qualified(table)} WHERE ROW({fields}) IN (SELECT * FROM ROWS FROM ({wanted}) one)"
     total = 0
     for begin in range(0, len(values), AT_ONCE):
         some = list(zip(*values[begin : begin + AT_ONCE], strict=True))

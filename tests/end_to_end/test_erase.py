@@ -1,22 +1,39 @@
 """The right to erasure on real backups: the subject's rows are nowhere any more, and everything else is as it was."""
 
+from collections.abc import Awaitable
 from datetime import datetime
 
 import pytest
 
+from jobs.as_of import opened
+from jobs.erase import erase, resume
+from jobs.erase_subject import Predicate
+from jobs.errors import UnsafeTarget
 from jobs.points import At
+from jobs.progress import no_progress
+from jobs.table_copy import CopyOptions
+from storage.erasures import read_erasures
+from storage.repository import Repository
 from tests.conftest import CreateDatabase
-from tests.erasing import erased, objects_with
-from tests.following import Follower, Lines, following
+from tests.erasing import Unreliable, erased, objects_with, plan, require_verified, require_whole
+from tests.following import Follower, Lines, comparing, following
+from tests.round_trip import memory
 
 BUILD = """
     CREATE TABLE people (id int PRIMARY KEY, mail text UNIQUE, note text);
     INSERT INTO people SELECT n, 'p' || n || '@example.org', 'note of person ' || n FROM generate_series(1, 300) n;
     CREATE TABLE parcels (id int PRIMARY KEY, person int REFERENCES people ON DELETE CASCADE, way text);
     INSERT INTO parcels SELECT n, 1 + n % 300, 'way ' || n FROM generate_series(1, 600) n;
-    CREATE TABLE scans (id int PRIMARY KEY, parcel int REFERENCES parcels ON DELETE SET NULL, seen text);
+    CREATE TABLE scans (id int PRIMARY KEY, parcel int REFERENCES parcels ON DELETE CASCADE, seen text);
     INSERT INTO scans SELECT n, n, 'scan ' || n FROM generate_series(1, 600) n;
-    CREATE TABLE plain (id int PRIMARY KEY, mail text); INSERT INTO plain VALUES (1, 'alone@example.org');
+    CREATE TABLE odd ("k=1" text, "K 2" int, mail text, PRIMARY KEY ("K 2", "k=1"));
+    INSERT INTO odd VALUES (E'tab\there', 1, 'odd@example.org'), (E'tab\there', 2, 'even@example.org'),
+                           ('\\N', 1, 'null@example.org'), ('', 1, 'empty@example.org');
+    CREATE TABLE days (day date, n int, mail text, PRIMARY KEY (day, n)) PARTITION BY RANGE (day);
+    CREATE TABLE days_2026 PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+    CREATE TABLE days_rest PARTITION OF days DEFAULT;
+    INSERT INTO days SELECT '2025-12-01'::date + n, n, 'day' || n || '@example.org' FROM generate_series(1, 60) n;
+    CREATE TABLE keyless (mail text, v int); INSERT INTO keyless VALUES ('a@example.org', 1), ('b@example.org', 2);
     CREATE TABLE documents (id int PRIMARY KEY, body jsonb);
     INSERT INTO documents SELECT n, jsonb_build_object('who', jsonb_build_object('mail', 'd' || n || '@example.org'))
       FROM generate_series(1, 50) n;
@@ -65,3 +82,208 @@ async def test_a_person_is_gone_from_every_moment_and_everybody_else_is_as_befor
         found = await follower.backed_up(At(moment))
         assert found == without(lines, "public.people", b"7\t", b"7007\t")
     await follower.require_latest()
+
+
+async def test_what_points_to_a_person_goes_too_however_deep(follower: Follower) -> None:
+    before = await follower.lines()
+    moment = await follower.now()
+    await follower.change("DELETE FROM people WHERE id = 7")
+    parcels = [line.split(b"\t")[0] for line in before["public.parcels"] if line.split(b"\t")[1] == b"7"]
+    assert len(parcels) == 2
+    await erased(follower, "id", "7", "people", children="cascade")
+    found = await follower.backed_up(At(moment))
+    expected = without(before, "public.people", b"7\t")
+    expected = without(expected, "public.parcels", *(one + b"\t" for one in parcels))
+    expected["public.scans"] = [line for line in expected["public.scans"] if line.split(b"\t")[1] not in parcels]
+    assert found == expected
+    await follower.require_latest()
+
+
+async def test_what_points_to_a_person_may_lose_the_reference(follower: Follower) -> None:
+    before = await follower.lines()
+    moment = await follower.now()
+    await follower.change("DELETE FROM people WHERE id = 7")
+    await erased(follower, "mail", "p7@example.org", "people", children="null")
+    found = await follower.backed_up(At(moment))
+    parcels = [line.split(b"\t") for line in before["public.parcels"]]
+    nulled = sorted(b"\t".join([a, b"\\N" if b == b"7" else b, c]) for a, b, c in parcels)
+    assert found == without(before, "public.people", b"7\t") | {"public.parcels": nulled}
+
+
+async def test_a_person_may_stay_as_a_key_alone(follower: Follower) -> None:
+    before = await follower.lines()
+    moment = await follower.now()
+    await follower.change("UPDATE people SET note = 'a new note' WHERE id = 7", "DELETE FROM people WHERE id = 7")
+    await erased(follower, "mail", "p7@example.org", "people", children="anonymise")
+    found = await follower.backed_up(At(moment))
+    anonymous = sorted([*without(before, "public.people", b"7\t")["public.people"], b"7\t\\N\t\\N"])
+    assert found == before | {"public.people": anonymous}
+    assert await objects_with(follower.places, b"p7@example.org", b"note of person 7\n", b"a new note") == []
+
+
+async def test_a_row_that_lives_on_without_its_reference_is_not_erased_with_what_it_pointed_to(
+    create_database: CreateDatabase,
+) -> None:
+    build = BUILD.replace("REFERENCES parcels ON DELETE CASCADE", "REFERENCES parcels ON DELETE SET NULL")
+    follower = following(await create_database(key="erase, set null", build=build))
+    await follower.begin()
+    await follower.change("DELETE FROM people WHERE id = 7")
+    with pytest.raises(UnsafeTarget, match=r"2 of these rows are still in public\.scans"):
+        await erased(follower, "id", "7", "people", children="cascade")
+    await erased(follower, "person", "7", "parcels", children="null")
+    await erased(follower, "id", "7", "people")
+    assert await objects_with(follower.places, b"note of person 7\n") == []
+    await follower.require_latest()
+
+
+async def test_references_are_not_broken_without_being_asked(follower: Follower) -> None:
+    await follower.change("DELETE FROM people WHERE id = 7")
+    with pytest.raises(UnsafeTarget, match=r"2 rows and changes of public\.parcels"):
+        await erased(follower, "mail", "p7@example.org", "people")
+
+
+async def test_keys_may_be_of_several_columns_and_hold_anything(follower: Follower) -> None:
+    before = await follower.lines()
+    moment = await follower.now()
+    for where, value in (("k=1", "tab\there"), ("k=1", "\\N"), ("mail", "empty@example.org")):
+        key = value if where == "k=1" else ""
+        await follower.database.execute('UPDATE odd SET mail = \'x\' WHERE "k=1" = $1 AND "K 2" = 1', key)
+        await follower.database.execute('DELETE FROM odd WHERE "k=1" = $1', key)
+        await erased(follower, where, value, "odd")
+    assert await follower.backed_up(At(moment)) == before | {"public.odd": []}
+    await follower.require_latest()
+
+
+async def test_a_row_is_followed_into_another_partition(follower: Follower) -> None:
+    before = await follower.lines()
+    moment = await follower.now()
+    await follower.change("UPDATE days SET day = '2026-06-01' WHERE n = 5", "DELETE FROM days WHERE n = 5")
+    await erased(follower, "mail", "day5@example.org", "days")
+    assert await follower.backed_up(At(moment)) == without(before, "public.days_rest", b"2025-12-06\t5\t")
+    assert await objects_with(follower.places, b"day5@example.org") == []
+    await follower.require_latest()
+
+
+async def test_rows_of_a_table_without_a_key_are_known_by_the_value_alone(follower: Follower) -> None:
+    before = await follower.lines()
+    await follower.change("INSERT INTO keyless VALUES ('a@example.org', 3)")
+    await follower.change("DELETE FROM keyless WHERE mail = 'a@example.org'")
+    await erased(follower, "mail", "a@example.org", "keyless")
+    assert await objects_with(follower.places, b"a@example.org\t") == []
+    base = (await follower.primary.catalogue()).entries[-1].id
+    assert await follower.backed_up(wanted=base) == before | {"public.keyless": [b"b@example.org\t2"]}
+    await follower.require_latest()
+
+
+async def test_a_person_is_found_in_a_document(follower: Follower) -> None:
+    before = await follower.lines()
+    moment = await follower.now()
+    await follower.change("""UPDATE documents SET body = '{"who": null}' WHERE id = 9""")
+    await follower.change("DELETE FROM documents WHERE id = 9")
+    await erased(follower, "body", "d9@example.org", path="who.mail")
+    assert await objects_with(follower.places, b"d9@example.org") == []
+    assert await follower.backed_up(At(moment)) == without(before, "public.documents", b"9\t")
+
+
+async def test_whoever_signs_up_again_stays(follower: Follower) -> None:
+    await follower.change("DELETE FROM people WHERE id = 8", "DELETE FROM parcels WHERE person IS NULL")
+    await erased(follower, "mail", "p8@example.org", "people", children="null")
+    await follower.change("INSERT INTO people VALUES (8, 'p8@example.org', 'again')")
+    moment, lines = await follower.now(), await follower.lines()
+    await follower.change("UPDATE people SET note = 'and again' WHERE id = 8")
+    assert await follower.backed_up(At(moment)) == lines
+    assert await resume(follower.places, CopyOptions(), no_progress) == []
+    await follower.require_latest()
+
+
+async def test_two_erasures_are_two_revisions(follower: Follower) -> None:
+    before, moment = await follower.lines(), await follower.now()
+    await follower.change("DELETE FROM documents WHERE id IN (3, 4)")
+    await erased(follower, "id", "3", "documents")
+    await erased(follower, "id", "4", "documents")
+    base = (await follower.primary.catalogue()).entries[-1].id
+    manifest = await follower.primary.manifest(base)
+    assert (manifest.revision, len(manifest.erasures)) == (2, 2)
+    assert await follower.backed_up(At(moment)) == without(before, "public.documents", b"3\t", b"4\t")
+
+
+async def test_tables_that_are_compared_go_on_being_compared(create_database: CreateDatabase) -> None:
+    follower = comparing(await create_database(key="erase", build=BUILD))
+    await follower.begin()
+    states = [(await follower.primary.catalogue()).entries[0].id], [await follower.lines()]
+    for statements in (
+        ["UPDATE people SET note = 'compared' WHERE id = 7", "INSERT INTO keyless VALUES ('c@example.org', 3)"],
+        ["UPDATE people SET id = 7007 WHERE id = 7"],
+        ["INSERT INTO people VALUES (400, 'p400@example.org', '')"],
+        ["DELETE FROM people WHERE id = 7007", "DELETE FROM keyless WHERE v = 1"],
+    ):
+        states[0].append((await follower.compare("SELECT 1", "DELETE FROM parcels WHERE person = 7", *statements)).id)
+        states[1].append(await follower.lines())
+    await erased(follower, "mail", "p7@example.org", "people", children="null")
+    assert await objects_with(follower.places, b"p7@example.org", b"note of person 7\n") == []
+    await erased(follower, "mail", "a@example.org", "keyless")
+    assert await objects_with(follower.places, b"a@example.org\t1") == []
+    for backup, lines in zip(*states, strict=True):
+        found = await follower.backed_up(wanted=backup)
+        expected = without(lines, "public.people", b"7\t", b"7007\t")
+        assert found["public.people"] == expected["public.people"]
+        assert found["public.keyless"] == without(lines, "public.keyless", b"a@")["public.keyless"]
+    difference = await follower.compare("INSERT INTO people VALUES (7, 'p7@example.org', 'again')")
+    assert difference.beside.previous is not None
+    await follower.require_latest()
+
+
+async def test_a_place_that_was_away_is_not_read_before_it_was_gone_through(create_database: CreateDatabase) -> None:
+    away = Unreliable()
+    follower = following(await create_database(key="erase", build=BUILD), memory(), Repository("s3", away))
+    base = await follower.begin()
+    await follower.change("DELETE FROM documents WHERE id = 9")
+    away.fails = True
+    made = await plan(follower, Predicate("id", "9", ("documents",)))
+    result = await erase(made, follower.places, CopyOptions(), no_progress)
+    assert result.state == "warning"
+    away.fails = False
+    [_, s3] = follower.places
+    assert await objects_with([s3], b"d9@example.org")
+    await follower.take()
+    with pytest.raises(UnsafeTarget, match="may still hold rows of erasure"):
+        async with opened([s3], base.id):
+            pass
+    [finished] = await resume(follower.places, CopyOptions(), no_progress)
+    assert finished.state == "success"
+    assert await objects_with(follower.places, b"d9@example.org") == []
+    await require_whole(follower.places)
+    async with opened([s3], base.id) as found:
+        assert found.manifest.revision == 1
+    assert [one.state for place in follower.places for one in await read_erasures(place)] == ["done", "done"]
+
+
+async def test_interrupted_anywhere_every_backup_is_whole_and_it_is_finished(create_database: CreateDatabase) -> None:
+    backend = Unreliable()
+    follower = following(await create_database(key="erase", build=BUILD), Repository("local", backend))
+    await follower.begin()
+    await follower.change("UPDATE documents SET body = '{}' WHERE id = 9", "DELETE FROM documents WHERE id = 9")
+    made = await plan(follower, Predicate("id", "9", ("documents",)))
+    before, killed = backend.snapshot(), 0
+    while await _is_killed_after(killed, backend, erase(made, follower.places, CopyOptions(), no_progress)):
+        await require_verified(follower.places)
+        await resume(follower.places, CopyOptions(), no_progress)
+        await require_whole(follower.places)
+        there = await objects_with(follower.places, b"d9@example.org")
+        assert bool(there) == (not await read_erasures(follower.primary))
+        backend.restore(before)
+        killed += 1
+    assert killed > 20
+    await require_whole(follower.places)
+
+
+async def _is_killed_after(writes: int, backend: Unreliable, work: Awaitable[object]) -> bool:
+    """Do the work, as a process that is no more after so many writes."""
+    backend.writes_left = writes
+    try:
+        await work
+    except ConnectionAbortedError:
+        return True
+    finally:
+        backend.writes_left = None
+    return False
