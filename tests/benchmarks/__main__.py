@@ -22,6 +22,7 @@ from jobs.postgres.embedded import find_servers
 from tests.benchmarks.changing import as_of_now, changed_rows, rowvault_incremental
 from tests.benchmarks.contenders import bare_upload, has_zstd, pg_dump, rowvault_backup, two_drains
 from tests.benchmarks.data import many_tables, mixed
+from tests.benchmarks.encrypting import encrypted_backups
 from tests.benchmarks.restoring import restores
 from tests.seaweed import S3Server, start_seaweed
 from tests.servers import Database, Server, own_server
@@ -108,6 +109,28 @@ async def small_tables(server: Server, runs: int, folder: Path) -> None:
         theirs.append(pg_dump(server.binaries / "pg_dump", database, "-Z1", folder)[0])
     say(f"1,000 small tables: rowvault {median(ours):.2f} s, pg_dump {median(theirs):.2f} s")
     target("1,000 small tables / pg_dump -Z1", median(ours) / median(theirs), 1.5)
+
+
+async def encrypting(database: Database, runs: int, folder: Path) -> None:
+    """Encryption against none."""
+
+    @contextmanager
+    def place() -> Iterator[dict[str, str]]:
+        with fresh(folder / "local") as empty:
+            yield local(database, empty)
+
+    taken = await asyncio.to_thread(encrypted_backups, place, runs, folder)
+    commits = [median(one.commit for one in kind) for kind in (taken.plain, taken.sealed, taken.opened)]
+    wholes = [median(one.commit + one.verify for one in kind) for kind in (taken.plain, taken.sealed, taken.opened)]
+    cpu = [median(one.cpu for one in kind) for kind in (taken.plain, taken.sealed, taken.opened)]
+    say(
+        f"encrypted backups, medians of {runs} interleaved runs: plain, for a public key, with its identity at hand too"
+    )
+    for what, seconds in (("to commit", commits), ("with verification", wholes), ("of processor time", cpu)):
+        say(f"  {what}: " + " · ".join(f"{one:.2f} s" for one in seconds))
+    target("encrypted / plain, to commit", commits[1] / commits[0], 1.15)
+    target("encrypted / plain, with verification by an identity", wholes[2] / wholes[0], 1.15)
+    target("peak memory, MB, encrypted", max(one.peak_mb for one in (*taken.sealed, *taken.opened)), 100)
 
 
 async def bringing_back(database: Database, runs: int, folder: Path) -> None:
@@ -228,6 +251,7 @@ async def run(scale: float, runs: int) -> None:
             await database.execute("VACUUM ANALYZE")
             _, peak = await local_full(database, runs, folder)
             await memory_by_size(server, peak, folder)
+            await encrypting(database, runs, folder)
             await small_tables(server, runs, folder)
             await bringing_back(database, runs, folder)
             await capturing_changes(server, scale / 2, runs, folder)
