@@ -59,10 +59,10 @@ load() {
 }
 """
 
-# What age cannot decrypt to its end is made no zstd data either, for a pipe tells only how its last command ended.
+# A pipe tells only how its last command ended; what age cannot decrypt to its end is no whole zstd data either.
 _LOAD_SEALED = """\
 : "${AGE_IDENTITY:?must name the file with the identity that opens this backup}"
-opened() { age -d -i "$AGE_IDENTITY" "$1" || echo damaged; }
+opened() { age -d -i "$AGE_IDENTITY" "$1"; }
 load() {
     copy=$1
     shift

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import CreateDatabase
 from tests.daemons import environment, processes_about, running_daemon, settings_for, until
+from tests.keys import new_key
 from tests.programs import real_rowvault, rowvault
 from tests.servers import Database
 
@@ -205,6 +206,24 @@ async def test_a_failed_drill_is_shown_and_is_told_of(settings: dict[str, str], 
         assert (await daemon.metrics())["rowvault_drill_last_success"] == 0
         _, document = await daemon.get("/healthz")
         assert document["jobs"][DRILL]["last_outcome"] == "failed"
+
+
+async def test_a_drill_that_no_identity_opens_a_backup_for_is_a_warning_and_no_success(
+    shop: Database, tmp_path: Path
+) -> None:
+    settings = settings_for(shop, tmp_path / "backups") | {"ENCRYPTION__RECIPIENTS": new_key().public}
+    assert (await rowvault("backup", env=environment(settings))).returncode == 0
+    let_a_month_pass(tmp_path / "backups")
+    async with running_daemon(settings | on_server_of(shop)) as daemon:
+        line = await daemon.logged("drill could not be done", "drill passed", "drill failed", "drill refused")
+        assert (line["event"], line["level"]) == ("drill could not be done", "warning")
+        assert "no identity was given" in str(line)
+        await daemon.metric_becomes(f"rowvault_job_runs_total job={DRILL} outcome=warning", 1)
+        metrics = await daemon.metrics()
+        assert metrics["rowvault_drill_last_success"] == 0
+        assert metrics[f"rowvault_job_last_success_timestamp_seconds job={DRILL}"] == 0
+        _, document = await daemon.get("/healthz")
+        assert (document["jobs"][DRILL]["last_outcome"], document["jobs"][DRILL]["last_success"]) == ("warning", None)
 
 
 async def test_a_new_daemon_does_not_drill_before_its_time(settings: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """Encrypted backups: everything works as with plain ones for who has an identity, and nothing is in clear."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,9 +9,13 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from jobs.concurrency import Worker
 from jobs.full_backup import full_backup
-from jobs.postgres.connection import Source
+from jobs.part_reading import opened_part, read_part
+from jobs.postgres.connection import Connection, Source, connect
+from jobs.postgres.identifiers import TableName
 from jobs.table_copy import CopyOptions
+from jobs.table_load import load_part
 from jobs.verify import verify_backup
 from storage.age import Keyring, NoIdentity
 from storage.backends.local import LocalBackend
@@ -42,7 +47,12 @@ LONG = "notes"  # about 2 MB once compressed, so that it is encrypted piece by p
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
     yield
-    assert [one.name for one in threading.enumerate() if one.name in {"seal", "open"}] == []
+    assert left_at_work() == []
+
+
+def left_at_work() -> list[str]:
+    """What encryption's own threads are called that there are."""
+    return [one.name for one in threading.enumerate() if one.name in {"seal", "open"}]
 
 
 @pytest.fixture
@@ -156,6 +166,66 @@ async def test_damage_is_told_from_a_wrong_identity(source: Database, damage: st
     for keyring in (KEY.keyring, Keyring(), STRANGER.keyring):
         verified = await verify_backup([opened_with(taken, keyring).repository], taken.result.id)
         assert [(problem.object, problem.kind) for problem in verified.problems] == [(name, kind)]
+
+
+async def threads_called(name: str, task: asyncio.Task[object]) -> None:
+    """Wait until there is such a thread while the task runs."""
+    while not any(thread.name == name for thread in threading.enumerate()):
+        assert not task.done(), "it was over too soon"
+        await asyncio.sleep(0.001)
+
+
+async def test_a_backup_that_is_cancelled_in_the_middle_of_an_object_leaves_no_thread(source: Database) -> None:
+    slowly = replace(SEALED, rate_limit=4e6)
+    task: asyncio.Task[object] = asyncio.create_task(back_up(source, copying=slowly, repository=place()))
+    await threads_called("seal", task)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_reading_that_is_given_up_or_fails_leaves_no_thread(source: Database) -> None:
+    taken = await back_up(source, copying=SEALED, repository=place())
+    (notes,) = (table for table in taken.manifest.tables if table.name == LONG)
+
+    def fail(chunks: Iterator[bytes]) -> None:
+        next(chunks)
+        raise ZeroDivisionError
+
+    assert await read_part(taken.repository, notes.parts[0], next)
+    with pytest.raises(ZeroDivisionError):
+        await read_part(taken.repository, notes.parts[0], fail)
+    with opened_part(taken.repository, notes.parts[0]) as chunks:
+        await asyncio.to_thread(next, chunks)
+        assert left_at_work() == ["open"]
+    assert left_at_work() == []
+    del chunks
+
+
+async def test_a_load_that_is_cancelled_in_the_middle_of_an_object_leaves_no_thread(
+    source: Database, database: Database
+) -> None:
+    taken = await back_up(source, copying=SEALED, repository=place())
+    (notes,) = (table for table in taken.manifest.tables if table.name == LONG)
+    part = notes.parts[0]
+    more = part.model_copy(update={"objects": part.objects * 10})  # more than fits into buffers on the way
+    await database.execute(
+        """
+        CREATE TABLE notes (id int, customer int, noise text);
+        CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN new; END';
+        CREATE TRIGGER wait BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION wait();
+        """
+    )
+    async with Worker("load") as worker:
+        connection = await worker.open(connect(Source(database.dsn), "load"), Connection.terminate)
+        loading = load_part(worker, connection, taken.repository, notes, more, TableName("public", LONG))
+        task: asyncio.Task[object] = asyncio.create_task(loading)
+        await threads_called("open", task)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as raised:
+            await task
+    assert left_at_work() == []
+    assert raised.tb is not None  # whoever still looks at the error holds everything that was at work
 
 
 async def test_local_and_s3_hold_the_same_encrypted_bytes_and_either_restores(

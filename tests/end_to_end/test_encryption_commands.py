@@ -93,6 +93,7 @@ async def test_what_needs_an_identity_is_refused_at_once_and_says_whose_and_how(
         for command in (
             ("restore", "--to", vault.database.dsn, "--yes"),
             ("diff", "latest"),
+            ("diff", str(vault.results[0]["id"])),
             ("history", "items", "--key", "id=7"),
         ):
             error = await refuse(*command, settings=settings, code=USAGE)

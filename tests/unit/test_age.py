@@ -2,6 +2,7 @@
 
 import random
 import subprocess
+import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -13,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.age import BadKey, Keyring, NoIdentity, Recipients
+from storage.age_streams import Opening
 from storage.codecs import Decoder, Encoder, Tally, decompressed
 from storage.errors import Corrupt, StorageError, Unavailable
 from tests.keys import Key, keyring_of, new_key, recipients_of
+from tests.programs import ROOT
 from tests.servers import program
 from tests.unit.test_codecs import PLAIN, decode, digest_of, pieces, unzstd
 
@@ -179,6 +182,15 @@ def test_a_reader_that_stops_early_leaves_nothing_behind() -> None:
     chunks.close()
 
 
+def test_what_was_given_up_is_not_taken_for_the_end() -> None:
+    [stored] = encrypted(NOISE, KEY)
+    opening = Opening(KEY.keyring, "object.age", pieces(stored))
+    assert opening.next()
+    opening.close()
+    with pytest.raises(Unavailable, match="given up"):
+        opening.next()
+
+
 def test_memory_stays_bounded_while_writing_and_reading() -> None:
     encoder, noise = Encoder(1, recipients=KEY.recipients), random.Random(2).randbytes(MIB)
     tracemalloc.start()
@@ -237,3 +249,8 @@ def test_a_keyring_shows_no_identity() -> None:
     shown = f"{KEY.keyring!r} {KEY.keyring} {vars(KEY.keyring)}"
     assert KEY.identity not in shown
     assert KEY.identity.removeprefix("AGE-SECRET-KEY-1") not in shown.upper()
+
+
+def test_nothing_of_it_is_loaded_before_a_key_is_read() -> None:
+    code = "import sys, daemon.cli, daemon.service, jobs.full_backup; sys.exit('pyrage' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
