@@ -199,9 +199,16 @@ def _from_hex(values: pa.Array) -> pa.Array:
     lengths = pc.fill_null(pc.divide(pc.subtract(pc.binary_length(values), len("\\\\x")), 2), 0)
     total = pc.cumulative_sum(pc.cast(lengths, pa.int64())).cast(pa.int32())
     ends = pa.concat_arrays([pa.array([0], pa.int32()), total])
-    digits = b"".join(values.drop_null().to_pylist()).replace(b"\\\\x", b"")
+    digits = _joined(pc.fill_null(values, b"")).replace(b"\\\\x", b"")
     made = pa.Array.from_buffers(pa.binary(), len(values), [None, ends.buffers()[1], pa.py_buffer(unhexlify(digits))])
     return pc.if_else(values.is_valid(), made, pa.scalar(None, pa.binary()))
+
+
+def _joined(values: pa.Array) -> bytes:
+    """All values of an array without NULLs, one after another, as they lie there."""
+    _, offsets, data = values.buffers()
+    ends = memoryview(offsets).cast("i")
+    return bytes(memoryview(data)[ends[values.offset] : ends[values.offset + len(values)]]) if data else b""
 
 
 def _identified(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -211,7 +218,7 @@ def _identified(values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _uuids(values: pa.Array) -> pa.Array:
-    digits = "".join(pc.fill_null(values, "0" * 32).to_pylist()).replace("-", "")
+    digits = _joined(pc.fill_null(values, "0" * 32)).replace(b"-", b"")
     kind = pa.binary(16)
     made = pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(unhexlify(digits))])
     return pc.if_else(values.is_valid(), made, pa.scalar(None, kind))

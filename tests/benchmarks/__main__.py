@@ -23,6 +23,7 @@ from tests.benchmarks.changing import as_of_now, changed_rows, rowvault_incremen
 from tests.benchmarks.contenders import bare_upload, has_zstd, pg_dump, rowvault_backup, two_drains
 from tests.benchmarks.data import many_tables, mixed
 from tests.benchmarks.encrypting import encrypted_backups
+from tests.benchmarks.exporting import TABLE, exports
 from tests.benchmarks.restoring import restores
 from tests.seaweed import S3Server, start_seaweed
 from tests.servers import Database, Server, own_server
@@ -150,6 +151,20 @@ async def bringing_back(database: Database, runs: int, folder: Path) -> None:
     target("peak memory, MB, one row", row.peak_mb, 150)
 
 
+def handing_on(database: Database, runs: int, folder: Path) -> None:
+    """Exports against what reads a live server."""
+    with fresh(folder / "local") as place:
+        figures = exports(database, local(database, place), runs, folder)
+    csv, parquet = figures.csv, figures.parquet
+    say(f"export of {TABLE}, whole commands, medians of {runs} interleaved runs")
+    say(f"  CSV {csv.whole:.2f} s, {csv.bytes / csv.seconds / 1e6:.0f} MB/s · psql, COPY as CSV {figures.psql:.2f} s")
+    say(f"  Parquet {parquet.whole:.2f} s, {parquet.bytes / 1e6:.0f} MB · into pandas {figures.pandas:.2f} s")
+    target("CSV / psql's COPY as CSV", csv.whole / figures.psql, 2.0)
+    target("Parquet / into pandas", parquet.whole / figures.pandas, 1.0)
+    target("peak memory, MB, CSV", csv.peak_mb, 150)
+    target("peak memory, MB, Parquet", parquet.peak_mb, 350)
+
+
 async def capturing_changes(server: Server, scale: float, runs: int, folder: Path) -> None:
     """Incremental backups: 20,000 changed rows at two table sizes, a backlog, one huge transaction, a moment back."""
     for size in (scale / 4, scale):
@@ -254,6 +269,7 @@ async def run(scale: float, runs: int) -> None:
             await encrypting(database, runs, folder)
             await small_tables(server, runs, folder)
             await bringing_back(database, runs, folder)
+            await asyncio.to_thread(handing_on, database, runs, folder)
             await capturing_changes(server, scale / 2, runs, folder)
             store = await asyncio.to_thread(start_seaweed, folder / "s3")
             try:

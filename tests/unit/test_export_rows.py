@@ -167,6 +167,10 @@ def test_parquet_says_which_column_holds_what_its_type_cannot(type_: str, value:
     assert pq.read_table(io.BytesIO(made)).to_pylist() == [{"a": "y", "b": value}]
 
 
+def test_a_byte_order_mark_is_a_value_s_own() -> None:
+    assert parquet(["a"], [TEXT], [("\ufeff",), ("\ufeffa",)]) == [["\ufeff"], ["\ufeffa"]]
+
+
 def test_a_row_of_parquet_may_be_longer_than_what_is_read_at_a_time() -> None:
     assert parquet(["a", "b"], [TEXT, read_type("integer")], [("é" * 700_000, "1")]) == [["é" * 700_000, 1]]
 
