@@ -139,6 +139,7 @@ async def test_a_folder_that_is_not_empty_is_refused_and_with_yes_only_the_same_
     arguments = ("export", "--format", "csv", "--out", str(tmp_path), "--table", "orders")
     error = await refuse(*arguments, settings=shop.settings, code=REFUSED)
     assert "is not empty" in error["message"]
+    await refuse(*arguments, "--dry-run", settings=shop.settings, code=REFUSED)
     assert (tmp_path / "public" / "orders.csv").read_text() == "old"
     await succeed(*arguments, "--yes", settings=shop.settings)
     assert notes(tmp_path) == ["second"] * 5
