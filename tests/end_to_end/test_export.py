@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ import zstandard
 from jobs.export_columns import Mask
 from jobs.export_files import Compression
 from jobs.export_plan import ExportScope, Format
+from jobs.table_copy import CopyOptions
+from storage.age import NoIdentity
+from storage.backends.memory import MemoryBackend
+from storage.repository import Repository
 from tests import hostile
 from tests.compare import EXACT_OUTPUT
 from tests.conftest import CreateDatabase
 from tests.exporting import exported, psql
 from tests.faults.places import files
+from tests.keys import new_key, recipients_of
 from tests.round_trip import SMALL_PIECES, back_up
 from tests.servers import Database, Server, quoted
 
@@ -238,3 +244,19 @@ async def test_masks_and_omissions_hold_for_every_format(create_database: Create
         assert len(one[0]["e.mail"]) == 64
     assert not [name for name in files(tmp_path) if b"s3cret" in (tmp_path / name).read_bytes()]
     assert "public.parts is exported by its partitions: public.one" in result.warnings
+
+
+async def test_an_encrypted_backup_is_exported_by_who_has_an_identity_alone(
+    create_database: CreateDatabase, tmp_path: Path
+) -> None:
+    key = new_key()
+    place = Repository("memory", MemoryBackend(), key.keyring)
+    sealed = CopyOptions(recipients=recipients_of(key))
+    taken = await back_up(await typed(create_database), copying=sealed, repository=place)
+    scope = ExportScope(("csv", "parquet", "sql"))
+    stranger = replace(taken, repository=Repository("memory", place.backend, new_key().keyring))
+    with pytest.raises(NoIdentity):
+        await exported(stranger, tmp_path, scope)
+    assert files(tmp_path) == set()
+    result = await exported(taken, tmp_path, scope)
+    assert [file.rows for file in result.files] == [4, 4, 4]
