@@ -2,17 +2,17 @@
 
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pydantic import SecretStr
-
 from daemon.environment import full_name
+from daemon.places import open_places
 from daemon.recording import Recorder
 from daemon.settings import Settings, read_keyring
 from jobs.aftercare import Statement
+from jobs.archive import ArchiveOptions, archive
 from jobs.begin_chain import begin_capture
 from jobs.comparison import Stamps
 from jobs.diff import DiffOptions
@@ -33,15 +33,10 @@ from jobs.results import BackupResult, DrillResult
 from jobs.table_copy import CopyOptions
 from jobs.taking import CaptureOptions
 from storage.age import NO_KEYS, Keyring
-from storage.backends.factory import open_local, open_s3
 from storage.backends.protocol import Backend
-from storage.backends.retrying import Patience
-from storage.backends.s3_options import Keeping, S3Options
-from storage.names import is_of_a_backup
 from storage.repository import Repository
 
-LOCAL, OFF_SITE = "local", "s3"
-Kind = Literal["full", "incremental"]
+Kind = Literal["full", "incremental", "archive"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +76,11 @@ class App:
     def source_if_any(self) -> Source | None:
         """The database to back up; None if none is set."""
         return None if self.settings.database_url is None else self.source
+
+    @property
+    def backup_places(self) -> list[Repository]:
+        """The places for all backups: not those that are for archives alone."""
+        return [one for one in self.repositories if one.policy is None or one.policy.keeps("full")]
 
     @property
     def impatient_places(self) -> list[Repository]:
@@ -170,8 +170,9 @@ class App:
 
     def export_options(self, *, replace: bool) -> ExportOptions:
         """How an export is carried out."""
-        key = _reveal(self.settings.export.mask_key) or ""
-        return ExportOptions(self.settings.copy_jobs, self.settings.pg_bin, key.encode(), replace)
+        key = self.settings.export.mask_key
+        secret = key.get_secret_value().encode() if key else b""
+        return ExportOptions(self.settings.copy_jobs, self.settings.pg_bin, secret, replace)
 
     @property
     def scratch(self) -> Path | None:
@@ -207,18 +208,32 @@ class App:
     ) -> BackupResult:
         """Take a full backup; the caller holds the job lock (`daemon.runner.job_run`)."""
         options = replace(self.backup_options(request), chaining=chaining)
-        return await full_backup(self.source, self.selection, self.repositories, options, on_progress)
+        return await full_backup(self.source, self.selection, self.backup_places, options, on_progress)
+
+    async def archive(
+        self, request: Request, on_progress: OnProgress = no_progress, *, only_newer: bool = False
+    ) -> BackupResult | None:
+        """Take a long-term copy; the caller holds the lock of jobs that need no source."""
+        options = ArchiveOptions(
+            copying=self.capture_options.copying,
+            label=request.label,
+            reason=request.reason,
+            keep=request.keep,
+            only_newer=only_newer,
+            scratch=self.scratch,
+        )
+        return await archive(self.repositories, options, on_progress)
 
     async def begin_capture(self) -> Chaining:
         """Let the next full backup be one that incremental ones can continue; the caller holds the job lock."""
-        return await begin_capture(self.source, self.selection, self.repositories[0], self.capture_options)
+        return await begin_capture(self.source, self.selection, self.backup_places[0], self.capture_options)
 
     async def incremental_backup(self, request: Request, on_progress: OnProgress = no_progress) -> BackupResult:
         """Store what changed since the last backup; the caller holds the job lock."""
         return await incremental_backup(
             self.source,
             self.selection,
-            self.repositories,
+            self.backup_places,
             self.capture_options,
             self.backup_options(request),
             on_progress,
@@ -251,47 +266,7 @@ class App:
 @asynccontextmanager
 async def open_app(settings: Settings) -> AsyncIterator[App]:
     """Open the places for as long as the block runs; raises `SettingsError` if there is none."""
-    settings.require_places()
-    keyring = read_keyring(settings.encryption.identity_file, full_name("encryption", "identity_file"))
     drill_keyring = read_keyring(settings.drill.identity_file, full_name("drill", "identity_file"))
-    repositories: list[Repository] = []
-    impatient: dict[str, Backend] = {}
-    try:
-        if settings.local_path is not None:
-            disk = open_local(settings.local_path)
-            repositories.append(Repository(LOCAL, disk, keyring, settings.policy))
-            impatient[LOCAL] = disk
-        if settings.s3.bucket is not None:
-            patience = Patience(total=settings.s3.retry_for.total_seconds())
-            store = await open_s3(_s3_options(settings, settings.s3.bucket), patience)
-            repositories.append(Repository(OFF_SITE, store, keyring, settings.s3_policy))
-            impatient[OFF_SITE] = store.impatient
-        yield App(settings, repositories, impatient, drill_keyring)
-    finally:
-        for repository in repositories:
-            await repository.backend.close()
-
-
-def _s3_options(settings: Settings, bucket: str) -> S3Options:
-    s3 = settings.s3
-    return S3Options(
-        bucket=bucket,
-        prefix=s3.prefix,
-        endpoint_url=s3.endpoint_url,
-        region=s3.region,
-        access_key_id=_reveal(s3.access_key_id),
-        secret_access_key=_reveal(s3.secret_access_key),
-        session_token=_reveal(s3.session_token),
-        addressing_style=s3.addressing_style,
-        ca_file=s3.ca_file,
-        connect_seconds=settings.connect_timeout.total_seconds(),
-        silence_seconds=s3.timeout.total_seconds(),
-        sse=s3.sse,
-        sse_kms_key_id=s3.sse_kms_key_id,
-        # Leases and the like are small and written again and again, which costs more in other classes.
-        keepings=(Keeping(is_of_a_backup, s3.storage_class),),
-    )
-
-
-def _reveal(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret else None
+    async with AsyncExitStack() as stack:
+        places = await open_places(settings, stack)
+        yield App(settings, places.repositories, places.impatient, drill_keyring)

@@ -11,8 +11,8 @@ from jobs.wanted import Wanted
 from storage.drill_reports import DrillRecord
 from storage.repository import Catalogue
 
-INCREMENTAL, DRILL = "hourly-incremental", "monthly-drill"
-JOB_KINDS = {"daily-full": "full", INCREMENTAL: "incremental", "weekly-archive": "archive"}
+INCREMENTAL, ARCHIVE, DRILL = "hourly-incremental", "weekly-archive", "monthly-drill"
+JOB_KINDS = {"daily-full": "full", INCREMENTAL: "incremental", ARCHIVE: "archive"}
 
 
 @dataclass(slots=True)
@@ -140,7 +140,7 @@ class DaemonKnowledge:
             running_since=self.scheduler.running.get(job),
             next_run=self.scheduler.next_run(job),
             longest_gap=self.scheduler.longest_gap(job, now),
-            makes_recovery_points=job in JOB_KINDS,
+            makes_recovery_points=job in JOB_KINDS and job != ARCHIVE,
         )
 
 

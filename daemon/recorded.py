@@ -48,11 +48,20 @@ async def backup(app: App, recorder: Recorder, kind: Kind, request: Request, on_
     take = app.full_backup if kind == "full" else app.incremental_backup
 
     async def taken() -> BackupResult:
+        if kind == "archive":
+            return await _archived(app, request, on_progress)
         async with job_run(app.source, f"{kind} backup", app.time_limit):
             return await take(request, on_progress)
 
     said: dict[str, JsonValue] = {"label": request.label, "reason": request.reason, "keep": request.keep}
     return await recorder.carry_out("backup", taken(), account_of_backup, said)
+
+
+async def _archived(app: App, request: Request, on_progress: OnProgress) -> BackupResult:
+    async with job_in_places(app.source_if_any, app.impatient_places, "archive", app.time_limit):
+        result = await app.archive(request, on_progress)
+    assert result is not None
+    return result
 
 
 async def verify(

@@ -13,11 +13,11 @@ import structlog
 
 from daemon.app import App, Request
 from daemon.endpoints import make_endpoints, serving
-from daemon.knowledge import DRILL, INCREMENTAL, DaemonKnowledge
+from daemon.knowledge import ARCHIVE, DRILL, INCREMENTAL, DaemonKnowledge
 from daemon.metrics import Metrics
 from daemon.outcomes import FAILED, Outcome, outcome_of
 from daemon.rounds import Rounds
-from daemon.runner import job_run
+from daemon.runner import job_in_places, job_run
 from daemon.scheduler import Scheduler
 from jobs.postgres.errors import CannotCapture, Contended, Held
 from jobs.postgres.lock import Among
@@ -40,7 +40,9 @@ class Service:
         self._app = app
         self._request = request
         self.scheduler = Scheduler(
-            settings.schedules, {FULL: self._full, INCREMENTAL: self._incremental, DRILL: self._drill}, settings.zone
+            settings.schedules,
+            {FULL: self._full, INCREMENTAL: self._incremental, ARCHIVE: self._archive, DRILL: self._drill},
+            settings.zone,
         )
         self.knowledge = DaemonKnowledge(self.scheduler, settings.objectives.rpo, settings.objectives.rto)
         places = [repository.place for repository in app.repositories]
@@ -106,6 +108,26 @@ class Service:
             _log.warning("incremental backups are off until the next start", exc_info=error)
             return None
 
+    async def _archive(self) -> None:
+        recorded = self._recorder.carry_out(
+            "backup", self._take_archive(), _if_any(account_of_backup), {"job": ARCHIVE}
+        )
+        await self._run(ARCHIVE, "archive", recorded, self._tell_of_backup)
+
+    async def _take_archive(self) -> BackupResult | None:
+        """A long-term copy of the newest state, unless it was taken already; the source may be away."""
+        app = self._app
+        locked = job_in_places(app.source_if_any, app.impatient_places, ARCHIVE, app.time_limit)
+        async with self._turns["jobs"], locked:
+            await self._rounds.refresh()
+            if not self._is_due(ARCHIVE, "archive"):
+                return None
+            _log.info("archive begins")
+            result = await app.archive(self._request, _log_progress, only_newer=True)
+            if result is None:
+                _log.info("there is an archive of the newest state already")
+            return result
+
     async def _drill(self) -> None:
         work = self._alone(DRILL, "drill", "drills", lambda: self._app.drill(_log_progress))
         recorded = self._recorder.carry_out("drill", work, _if_any(account_of_drill), {"job": DRILL})
@@ -144,11 +166,17 @@ class Service:
         """The work under its lock, unless another replica has just done it."""
         async with self._turns[among], job_run(self._app.source, job, self._app.time_limit, among):
             await self._rounds.refresh()
-            if not self.scheduler.missed(job, self.knowledge.last_run(job), datetime.now(UTC)):
-                _log.info(f"another replica has taken this {word} already")
+            if not self._is_due(job, word):
                 return None
             _log.info(f"{word} begins")
             return await work()
+
+    def _is_due(self, job: str, word: str) -> bool:
+        """Whether no other replica has just done it."""
+        due = self.scheduler.missed(job, self.knowledge.last_run(job), datetime.now(UTC))
+        if not due:
+            _log.info(f"another replica has taken this {word} already")
+        return due
 
     def _tell_of_backup(self, result: BackupResult) -> Outcome:
         self.metrics.observe_backup(result)

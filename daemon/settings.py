@@ -40,6 +40,8 @@ from daemon.setting_types import (
 from storage.age import BadKey, Keyring
 from storage.retention import Policy
 
+ARCHIVES = frozenset({"archive"})
+
 
 class SettingsError(Exception):
     """Settings that cannot be used: a line for each problem, with the setting's name, never its value."""
@@ -141,6 +143,38 @@ class S3Settings(_Group):
             raise ValueError(f"{PREFIX}S3__SESSION_TOKEN: goes together with {PREFIX}S3__ACCESS_KEY_ID")
         if self.sse_kms_key_id is not None and self.sse != "aws:kms":
             raise ValueError(f"{PREFIX}S3__SSE_KMS_KEY_ID: goes together with {PREFIX}S3__SSE=aws:kms")
+        return self
+
+
+class ArchiveSettings(_Group):
+    """How archives are kept, and the bucket of their own that they may have."""
+
+    bucket: str | None = Field(
+        None, description="Bucket of its own for archives; it must exist. Unset: they are kept beside other backups."
+    )
+    prefix: Prefix = Field("", description="Folder inside that bucket.")
+    endpoint_url: EndpointUrl | None = Field(None, description="Address of its server. Unset: as S3__ENDPOINT_URL.")
+    region: str | None = Field(None, description="Its region. Unset: as S3__REGION.")
+    access_key_id: SecretStr | None = Field(None, description="Access key for it. Unset: as S3__ACCESS_KEY_ID.")
+    secret_access_key: SecretStr | None = Field(None, description="Secret that belongs to this access key.")
+    storage_class: StorageClass | None = Field(
+        None, description="Storage class of archives, one that can be read at once. Unset: as S3__STORAGE_CLASS."
+    )
+    lock_mode: Literal["governance", "compliance"] | None = Field(
+        None,
+        description="Object lock on all objects of archives, so that nobody removes them; the bucket must allow it.",
+    )
+    lock_days: Annotated[int, whole(1, 36_500)] | None = Field(None, description="Days for which they are locked.")
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        own = sorted(self.model_fields_set & {"prefix", "endpoint_url", "region", "access_key_id", "secret_access_key"})
+        if own and self.bucket is None:
+            raise ValueError(f"{PREFIX}ARCHIVE__BUCKET: must be set, since {full_name('archive', own[0])} is")
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError(f"{PREFIX}ARCHIVE__ACCESS_KEY_ID: goes together with {PREFIX}ARCHIVE__SECRET_ACCESS_KEY")
+        if (self.lock_mode is None) != (self.lock_days is None):
+            raise ValueError(f"{PREFIX}ARCHIVE__LOCK_MODE: goes together with {PREFIX}ARCHIVE__LOCK_DAYS")
         return self
 
 
@@ -247,6 +281,7 @@ class Settings(BaseSettings):
     exclude_tables: Patterns = Field((), description="Tables to leave out of these, written likewise.")
     local_path: Path | None = Field(None, description="Folder for local backups. Unset: none are kept.")
     s3: S3Settings = S3Settings()
+    archive: ArchiveSettings = ArchiveSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     retention: RetentionSettings = RetentionSettings()
     incremental: IncrementalSettings = IncrementalSettings()
@@ -330,8 +365,14 @@ class Settings(BaseSettings):
 
     @property
     def s3_policy(self) -> Policy:
-        """What stays in the off-site place."""
-        return replace(self.policy, **self.s3.retention.model_dump(exclude_none=True))
+        """What stays in the off-site place: no archives, where these have a bucket of their own."""
+        policy = replace(self.policy, **self.s3.retention.model_dump(exclude_none=True))
+        return policy if self.archive.bucket is None else replace(policy, kinds=policy.kinds - ARCHIVES)
+
+    @property
+    def archive_policy(self) -> Policy:
+        """What stays in the bucket for archives."""
+        return replace(self.s3_policy, kinds=ARCHIVES)
 
     @property
     def schedules(self) -> dict[str, CronLine | None]:
@@ -354,6 +395,11 @@ class Settings(BaseSettings):
         """Raise `SettingsError` if there is no place at all for backups to rest."""
         if self.local_path is None and self.s3.bucket is None:
             raise SettingsError([f"{PREFIX}LOCAL_PATH or {PREFIX}S3__BUCKET: at least one must be set"])
+        s3, archive = self.s3, self.archive
+        same_server = archive.endpoint_url in (None, s3.endpoint_url)
+        if archive.bucket and same_server and (archive.bucket, archive.prefix) == (s3.bucket, s3.prefix):
+            problem = "is the off-site place itself; unset it, or give it a bucket or a prefix of its own"
+            raise SettingsError([f"{PREFIX}ARCHIVE__BUCKET: {problem}"])
 
 
 def read_keyring(path: Path | None, named_by: str) -> Keyring:

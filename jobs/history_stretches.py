@@ -80,8 +80,11 @@ class Stretch:
 
 
 async def read_backups(repositories: Sequence[Repository]) -> Backups:
-    """The manifests of all backups, of incremental ones without what is not needed here: there may be thousands."""
-    listed = [backup for backup in (await list_backups(repositories)).backups if backup.whole_somewhere]
+    """The manifests of all backups but archives, of incremental ones without what is not needed here: there may be
+    thousands.
+    """
+    every = (await list_backups(repositories)).backups
+    listed = [backup for backup in every if backup.whole_somewhere and backup.kind != "archive"]
     fulls: list[Manifest] = []
     incrementals: list[Incremental] = []
     damaged: list[Corrupt] = []

@@ -99,6 +99,6 @@ async def discard(repository: Repository, backup_id: str, but: str | None = None
 def _in_use(unfinished: Unfinished, live: set[str], now: datetime) -> bool:
     """Whether somebody may still be writing it: under a live lease; or, needing none, for a short while."""
     folder, _, rest = unfinished.name.partition("/")
-    if f"{folder}/" in {BACKUPS, MANIFESTS, VERIFICATIONS}:
+    if f"{folder}/" in {BACKUPS, ARCHIVES, MANIFESTS, VERIFICATIONS}:
         return rest.partition("/")[0].partition("~")[0] in live
     return unfinished.started + LIFETIME > now

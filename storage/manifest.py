@@ -271,12 +271,14 @@ class Backup(Record):
 
 
 class Manifest(Backup):
-    """A full backup: every row of its tables as of one snapshot.
+    """A full backup: every row of its tables as of one snapshot. Or an archive: a copy of the state that the backup
+    `archived` was of, in objects of its own, which no other backup builds on.
 
     `compared` says why incremental backups compare tables with it; empty where the change log is to continue it.
     """
 
-    kind: Literal["full"]
+    kind: Literal["full", "archive"]
+    archived: str | None = None
     snapshot: Snapshot
     dump: Dump
     tables: tuple[Table, ...]

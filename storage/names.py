@@ -119,6 +119,14 @@ def is_erasure_id(text: str) -> bool:
     return re.fullmatch(r"\d{8}T\d{6}\.\d{3}Z-erasure-[0-9a-f]{6}", text) is not None
 
 
+def is_of_an_archive(name: str) -> bool:
+    """Whether an object is one of an archive's, its manifest included."""
+    if name.startswith(MANIFESTS):
+        backup_id = name.removeprefix(MANIFESTS).partition("~")[0]
+        return is_backup_id(backup_id) and id_kind(backup_id) == "archive"
+    return name.startswith(ARCHIVES)
+
+
 def data_object(backup_id: str, schema: str, table: str, part: int, piece: int) -> str:
     """One object of a table's data. Pieces of parts, joined in the order of their names, are the table."""
     return f"{_table_folder(backup_id, 'data', schema, table)}/{part:05d}-{piece:03d}.copy.zst"

@@ -28,9 +28,12 @@ async def put(backend: Backend, name: str, data: bytes) -> None:
     await backend.settle()
 
 
-async def transfer(source: Backend, target: Backend, name: str, sha256: str) -> int:
-    """Copy one object from store to store; raises `Corrupt`, leaving nothing, if its bytes do not hash to `sha256`."""
-    upload = await target.begin(name, sha256=sha256)
+async def transfer(source: Backend, target: Backend, name: str, sha256: str, to: str | None = None) -> int:
+    """Copy one object from store to store, under its name or another.
+
+    Raises `Corrupt`, leaving nothing, if its bytes do not hash to `sha256`.
+    """
+    upload = await target.begin(to or name, sha256=sha256)
     try:
         async with aclosing(source.read(name)) as blocks:
             async for block in blocks:

@@ -15,6 +15,7 @@ from storage.leases import Lease
 from storage.manifest import Manifest, StoredFile
 from storage.manifest_file import dump_manifest, load_manifest
 from storage.names import (
+    ARCHIVES,
     BACKUPS,
     KEPT,
     MANIFESTS,
@@ -189,7 +190,7 @@ class Repository:
         return load_manifest(name, data), hashlib.sha256(data).hexdigest()
 
     async def manifest(self, backup_id: str) -> Manifest:
-        """The manifest of a full backup; raises `NotFound`, for one of another kind too, or `Corrupt`."""
+        """The manifest of a full backup or an archive; raises `NotFound`, for other kinds too, or `Corrupt`."""
         found = await self.backup(backup_id)
         if isinstance(found, Manifest):
             return found
@@ -246,7 +247,7 @@ class Repository:
 
     async def begun(self) -> set[str]:
         """Ids under which objects lie, with a manifest or without."""
-        return {folder async for folder in self.backend.folders(BACKUPS)}
+        return {folder for kind in (BACKUPS, ARCHIVES) async for folder in self.backend.folders(kind)}
 
     async def claimed(self, backup_id: str) -> bool:
         """Whether any name among the manifests begins with the id: even a stray one may describe the objects."""

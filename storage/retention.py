@@ -30,13 +30,21 @@ _OPEN = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How many backups of each tier stay; `zone` says where days, weeks and months begin."""
+    """How many backups of each tier stay; `zone` says where days, weeks and months begin.
+
+    `kinds` are those that the place is for; of others it wants none at all.
+    """
 
     daily: int = 7
     weekly: int = 4
     monthly: int = 12
     incremental_days: int = 7
     zone: tzinfo = UTC
+    kinds: frozenset[str] = frozenset({"full", "incremental", "archive"})
+
+    def keeps(self, kind: str) -> bool:
+        """Whether it has room for any of a kind."""
+        return kind in self.kinds and (kind != "archive" or self.weekly + self.monthly > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +86,20 @@ def decide(backups: Iterable[Held], policy: Policy | None, now: datetime, needs:
     newest_first = _sorted(backups)
     if policy is None:
         return [Decision(one.id, (), ("there is no policy",)) for one in newest_first]
-    deciding = _Deciding(newest_first, policy, now)
+    deciding = _Deciding(_of_kinds(newest_first, policy), policy, now)
     deciding.keep_windows(needs or {})
     return [deciding.decision(one.id) for one in newest_first]
 
 
 def chain_bases(backups: Iterable[Held], policy: Policy | None, now: datetime) -> list[str]:
     """The full backups with which chains begin that stay; each may need windows from before it. Newest first."""
-    return [] if policy is None else sorted(_Deciding(_sorted(backups), policy, now).bases, reverse=True)
+    if policy is None:
+        return []
+    return sorted(_Deciding(_of_kinds(_sorted(backups), policy), policy, now).bases, reverse=True)
+
+
+def _of_kinds(backups: Iterable[Held], policy: Policy) -> list[Held]:
+    return [one for one in backups if one.kind in policy.kinds]
 
 
 def _sorted(backups: Iterable[Held]) -> list[Held]:

@@ -126,8 +126,8 @@ async def bucket(s3_server: S3Server) -> AsyncIterator[Bucket]:
 
 
 @asynccontextmanager
-async def new_bucket(s3_server: S3Server) -> AsyncIterator[Bucket]:
-    """An empty bucket, removed with all it holds at the end of the block."""
+async def new_bucket(s3_server: S3Server, **options: object) -> AsyncIterator[Bucket]:
+    """An empty bucket, removed with all it holds at the end of the block, unless something in it is locked."""
     made = Bucket(f"bucket-{next(_buckets)}", s3_server.endpoint_url, s3_server.access_key, s3_server.secret_key)
     async with s3_clients().client(
         "s3",
@@ -136,10 +136,11 @@ async def new_bucket(s3_server: S3Server) -> AsyncIterator[Bucket]:
         aws_secret_access_key=made.secret_key,
         region_name=made.region,
     ) as client:
-        await client.create_bucket(Bucket=made.name)
+        await client.create_bucket(Bucket=made.name, **options)
         yield made
         # SeaweedFS removes what is in it too, and frees its volumes, of which there are not many.
-        await client.delete_bucket(Bucket=made.name)
+        if not options:
+            await client.delete_bucket(Bucket=made.name)
 
 
 @pytest.fixture

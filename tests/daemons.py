@@ -137,9 +137,11 @@ class RunningDaemon:
 async def running_daemon(settings: Mapping[str, str], *, real: bool = False) -> AsyncIterator[RunningDaemon]:
     """`rowvault run` with these settings (without their prefix) on a free port, once it serves.
 
-    Incremental backups are taken only if the settings say when. A `real` one is a process of its own from the start.
+    Incremental backups and archives are taken only if the settings say when. A `real` one is a process of its own from
+    the start.
     """
-    impatient = {"CHECK_INTERVAL": "1s", "S3__RETRY_FOR": "1s", "SCHEDULE__INCREMENTAL": "off"}
+    impatient = {"CHECK_INTERVAL": "1s", "S3__RETRY_FOR": "1s"}
+    impatient |= {"SCHEDULE__INCREMENTAL": "off", "SCHEDULE__ARCHIVE": "off"}
     async with serving_command("run", env=environment(impatient | dict(settings)), real=real) as daemon:
         yield daemon
 

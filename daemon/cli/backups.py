@@ -22,6 +22,7 @@ class Kind(StrEnum):
 
     full = "full"
     incremental = "incremental"
+    archive = "archive"
 
 
 @cli.command()
@@ -36,13 +37,16 @@ def backup(
     """Take a backup now and verify it in every place.
 
     A full one holds every row. An incremental one holds what was committed since the backup before it; where there is
-    none that it could continue, a full one is taken.
+    none that it could continue, a full one is taken. An archive is a long-term copy of the newest state that passed its
+    verification; it needs no source. Of the archives of a week or a month the first stays: say --keep for one beside.
 
-    Example: rowvault backup --label before-2.0 --reason "migration 41" --keep
+    Examples: rowvault backup --label before-2.0 --reason "migration 41" --keep · rowvault backup archive
     """
 
     async def work(app: App) -> int:
         request = Request(check_label(label), reason, keep, adopt)
+        if kind is Kind.archive and adopt:
+            raise UsageError("--adopt goes with backups of a source, not with an archive")
         _ = app.selection  # what cannot be meant is said before anybody is asked
         with output.progress(quiet=as_json) as on_progress:
             result = await recorded.backup(app, recorder(app), kind.value, request, on_progress)

@@ -14,7 +14,7 @@ from typing import Literal
 
 import pytest
 
-from daemon.app import LOCAL
+from daemon.places import LOCAL
 from jobs.sweep import sweep
 from storage.repository import Repository
 from tests.conftest import Bucket
