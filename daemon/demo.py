@@ -151,17 +151,20 @@ async def _run_jobs(app: App, server: EmbeddedServer, say: Callable[[str], objec
                 found.repositories, found.manifest, _database(server, RESTORED), Scope(), options, on_progress
             )
             restored = await recorded.restore(found.repositories, recorder, plan, Scope(), options, on_progress)
+        say("archiving the newest state for the long term …")
+        archived = await recorded.backup(app, recorder, "archive", Request(label="demo"), on_progress)
         say("holding a recovery drill on a server of its own …")
         drilled = await recorded.drill(app, recorder, on_progress)
     compared = await _compare(server, backup.tables)
     if as_json:
         recovered = recovery_document(recovery)
-        output.print_json(_document(backup, restored, drilled, compared) | {"recovery": recovered})
+        made = {"recovery": recovered, "archive": output.backup_document(archived)}
+        output.print_json(_document(backup, restored, drilled, compared) | made)
     else:
         _show(backup, restored, compared)
         show_recovery(recovery)
         _show_drill(drilled)
-    whole = backup.state == drilled.state == "success" and all(one.equal for one in compared)
+    whole = backup.state == archived.state == drilled.state == "success" and all(one.equal for one in compared)
     return DONE if whole and recovery.whole else DIFFERENCE
 
 

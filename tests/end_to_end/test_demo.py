@@ -61,6 +61,7 @@ async def test_once_runs_every_job_brings_two_rows_back_and_leaves_nothing(
     assert {table["name"]: table["rows"] for table in document["restore"]["tables"]} == {
         table["name"]: table["rows"] for table in document["backup"]["tables"]
     }
+    assert (document["archive"]["kind"], document["archive"]["state"]) == ("archive", "success")
     recovery = document["recovery"]
     assert (recovery["backup"]["kind"], recovery["backup"]["state"]) == ("incremental", "success")
     assert [(row["key"], [one["kind"] for one in row["versions"]], row["back"]) for row in recovery["rows"]] == [
