@@ -8,7 +8,7 @@ from rich.text import Text
 
 from daemon.output import as_bytes, err, out, places_text, print_json, styled, table
 from jobs.erase import EraseResult, Remaining, by_place
-from jobs.erase_plan import ErasePlan, TablePlan
+from jobs.erase_plan import ErasePlan, Mention, TablePlan
 from storage.erasures import Erasure
 
 
@@ -28,8 +28,12 @@ def print_plan(plan: ErasePlan) -> None:
     for mention in plan.mentions:
         err.print(
             Text("  stays: ", style="yellow")
-            + Text(f"the same bytes in {mention.count:,} of {mention.table}.{mention.column} ({mention.kind})")
+            + Text(f"the same bytes in {mention.count:,} of {_where(mention)} ({mention.kind})")
         )
+
+
+def _where(mention: Mention) -> str:
+    return f"{mention.table}.{mention.column}" if mention.column else f"the definitions, {mention.table}"
 
 
 def _rows(one: TablePlan) -> str:

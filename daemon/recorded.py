@@ -113,10 +113,11 @@ async def erase(app: App, recorder: Recorder, plan: ErasePlan, on_progress: OnPr
 
 
 async def resume_erasures(app: App, recorder: Recorder, on_progress: OnProgress) -> list[EraseResult]:
-    """Finish erasures, each remembered by itself."""
+    """Finish erasures; each that something was done of is remembered by itself."""
     results = await app.resume_erasures(on_progress)
     for result in results:
-        await recorder.carry_out("erase", already(result), account_of_erasure, {"resumed": True})
+        if result.revisions or result.state != "warning":
+            await recorder.carry_out("erase", already(result), account_of_erasure, {"resumed": True})
     return results
 
 

@@ -97,9 +97,13 @@ class Resolving:
         self._search = Search(holdings, mentioned if len(mentioned) >= LEAST_MENTIONED else b"", on_progress)
         self._keys: list[tuple[ForeignKey, frozenset[TableName]]] = []
         self._declared: dict[TableName, Declared] = {}
+        self._mentioned = predicate.value if len(mentioned) >= LEAST_MENTIONED else ""
+        self.definitions = 0
 
     async def begin(self) -> None:
         """Find out which tables are meant, and that no row is still alive there. Raises what `plan_erasure` raises."""
+        for held in self._holdings.held:
+            held.repository.require_identity(held.manifest)
         await self._read_definitions()
         for one in merged(subjects(self._holdings.fulls, self._predicate)).values():
             await self._begin_with(one)
@@ -142,6 +146,8 @@ class Resolving:
                 parents = {TableName(one.schema_name, one.name) for one in leaves.get(key.parent, ())}
                 known.add((key, frozenset(parents)))
             self._declared |= declared(sql)
+            if self._mentioned and self._mentioned in sql:
+                self.definitions += 1
         self._keys = sorted(known, key=lambda one: one[0].name)
 
     async def _begin_with(self, found: Found) -> None:
@@ -348,6 +354,11 @@ def _lsn(backup: AnyBackup) -> str:
     return backup.end if isinstance(backup, Increment) else backup.beside.snapshot.lsn
 
 
+def in_definitions(count: int) -> tuple[Mention, ...]:
+    """So many different sets of definitions hold the same bytes: in a comment, a default, a partition's bound."""
+    return (Mention("full", "schema.sql", "", count),) if count else ()
+
+
 async def check_subject(
     connection: Connection, repositories: Sequence[Repository], predicate: Predicate, children: Children | None
 ) -> None:
@@ -369,9 +380,8 @@ async def plan_erasure(
     Raises `BadName`, `NotThere`, `UnsafeTarget`, saying what to do; `Corrupt` for what cannot be read.
     """
     holdings = await read_holdings(repositories, until.moment)
-    for held in holdings.held:
-        held.repository.require_identity(held.manifest)
-    search = await Resolving(connection, holdings, predicate, children, on_progress).resolve()
+    resolving = Resolving(connection, holdings, predicate, children, on_progress)
+    search = await resolving.resolve()
     tables = tuple(table_plan(one, holdings, search.searched) for one in search.found.values())
     return ErasePlan(
         predicate=predicate,
@@ -379,7 +389,7 @@ async def plan_erasure(
         until=until,
         tables=tables,
         places=place_plans(repositories, holdings, search.searched),
-        mentions=mentions(holdings, search.searched),
+        mentions=(*mentions(holdings, search.searched), *in_definitions(resolving.definitions)),
         found=tuple(search.found.values()),
         holdings=holdings,
         searched=search.searched,

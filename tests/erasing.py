@@ -10,6 +10,7 @@ from jobs.postgres.connection import session
 from jobs.progress import no_progress
 from jobs.table_copy import CopyOptions
 from jobs.verify import verify_backup
+from storage.age import SEALED
 from storage.backends.memory import MemoryBackend, _Stored
 from storage.backends.protocol import Locked, StoredObject, Upload
 from storage.codecs import Tally, decompressed
@@ -129,17 +130,19 @@ async def require_whole(places: Sequence[Repository]) -> None:
 
 
 async def objects_with(places: Sequence[Repository], *texts: bytes) -> list[str]:
-    """The names of all objects, decompressed, that hold any of these bytes."""
+    """The names of all objects, decrypted and decompressed, that hold any of these bytes."""
     found = []
     for place in places:
         async for stored in place.backend.list():
             data = await get(place.backend, stored.name)
-            plain = _plain(stored.name, data) if stored.name.endswith(".zst") else data
+            plain = _plain(place, stored.name, data)
             if any(text in plain for text in texts):
                 found.append(f"{place.place}/{stored.name}")
     return found
 
 
-def _plain(name: str, data: bytes) -> bytes:
+def _plain(place: Repository, name: str, data: bytes) -> bytes:
+    if not name.removesuffix(SEALED).endswith(".zst"):
+        return place.keyring.open(name, data) if name.endswith(SEALED) else data
     blocks = iter((data, b""))
-    return b"".join(decompressed(name, lambda: next(blocks), Tally()))
+    return b"".join(decompressed(name, lambda: next(blocks, b""), Tally(), place.keyring))

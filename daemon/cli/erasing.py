@@ -1,6 +1,5 @@
 """The command for the right to erasure."""
 
-from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -10,7 +9,7 @@ from daemon.app import App
 from daemon.cli.shared import Json, cli, confirmed, recorder, say
 from daemon.command import with_app
 from daemon.outcomes import DIFFERENCE, DONE, REFUSED, UsageError
-from daemon.runner import job_run
+from daemon.runner import job_in_places
 from jobs.erase import check, the_erasure
 from jobs.erase_plan import Children
 from jobs.erase_subject import Predicate
@@ -58,8 +57,10 @@ def erase(
             return await _resume(app, as_json=as_json)
         column, value = parse_key(where)
         predicate = Predicate(column, value, tuple(table or ()), _path(json_path))
-        async with job_run(app.source, "erasure", app.time_limit):
+        async with job_in_places(app.source, app.impatient_places, "erasure", app.time_limit):
             with output.progress(quiet=as_json) as on_progress:
+                if not dry_run:
+                    await recorded.resume_erasures(app, recorder(app), on_progress)
                 plan = await app.plan_erasure(predicate, children, on_progress, drain=not dry_run)
             if not as_json:
                 erase_output.print_plan(plan)
@@ -77,8 +78,7 @@ def erase(
 
 
 async def _resume(app: App, *, as_json: bool) -> int:
-    known = app.settings.database_url is not None
-    async with job_run(app.source, "erasure", app.time_limit) if known else nullcontext():
+    async with job_in_places(app.source_if_any, app.impatient_places, "erasure", app.time_limit):
         with output.progress(quiet=as_json) as on_progress:
             results = await recorded.resume_erasures(app, recorder(app), on_progress)
     erase_output.show_results(results, None, as_json=as_json)
