@@ -20,7 +20,7 @@ from jobs.beside_log import follow_differences, newest_whole
 from jobs.catalogue import read_resolved
 from jobs.chain import Chain, chain_to
 from jobs.concurrency import task_group
-from jobs.erased import require_erased
+from jobs.erased import missing_from, without_erased
 from jobs.errors import NotThere
 from jobs.leasing import leased_for_reading
 from jobs.merge import Merge
@@ -30,6 +30,7 @@ from jobs.postgres.pgoutput import Commit, changes, lsn_number
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.replay import Room, TableStates
 from jobs.restore_scope import chosen_tables
+from jobs.table_copy import CopyOptions
 from storage.backends.local import LocalBackend
 from storage.backends.overlay import Overlay
 from storage.backends.protocol import Backend
@@ -43,22 +44,28 @@ from storage.repository import Repository
 Change = Callable[[Iterator[bytes]], Iterator[bytes]]
 LEVEL = -7  # read once and thrown away: speed counts
 STREAMS = 2
+_TEMPORARY = CopyOptions(level=LEVEL)
 
 
 @dataclass(frozen=True, slots=True)
 class AsOf:
     """A backup as of a moment. `repositories` are where it can be read; `stale` are tables that are older than it, as
-    of the moment `known`, for they are known only as of backups.
+    of the moment `known`, for they are known only as of backups. `erased` are erasures whose rows were left out.
     """
 
     repositories: tuple[Repository, ...]
     manifest: Manifest
     stale: tuple[str, ...]
     known: datetime
+    erased: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a person must know of the tables that are older."""
+        """What a person must know of the tables that are older, and of rows that were left out."""
+        left_out = "rows of it were left out of what is stored here; rowvault erase --resume takes them out there too"
+        return (*self._older(), *(f"erasure {one}: {left_out}" for one in self.erased))
+
+    def _older(self) -> tuple[str, ...]:
         older = f"is as of {self.known.isoformat()}: it is not in the change log, so it is known only as of backups"
         return tuple(f"{name} {older}" for name in self.stale)
 
@@ -92,13 +99,13 @@ async def opened(
     if point is None:
         found = await read_resolved(repositories, wanted)
         require_identity(repositories, (found,))
-        if isinstance(found, Manifest):
-            await require_erased(repositories, [found])
+        if isinstance(found, Manifest) and not await missing_from(repositories, [found]):
             yield AsOf(tuple(repositories), found, (), found.created_at)
             return
         point = Through(found)
-    chain = await chain_to(repositories, point)
-    await require_erased(repositories, [chain.base, *chain.windows, *chain.beside])
+        chain = Chain(found, ()) if isinstance(found, Manifest) else await chain_to(repositories, point)
+    else:
+        chain = await chain_to(repositories, point)
     async with as_of(repositories, chain, point, names, scratch, on_progress) as made:
         yield made
 
@@ -127,19 +134,24 @@ async def as_of(
             f"{stale[0]} is not in the change log, so it is known only as of each backup",
             f"name a backup instead, such as {known.id}; with a usable primary key it would be in the log",
         )
+    erasures = await missing_from(repositories, chain.backups)
     with tempfile.TemporaryDirectory(prefix="rowvault-", dir=scratch) as name:
         folder, failures = Path(name), list[StorageError]()
         for repository in repositories:
             async with AsyncExitStack() as lease:
                 try:
                     await lease.enter_async_context(leased_for_reading(repository, chain.base.id, "as of a moment"))
+                    through = repository.through(Overlay(repository.backend, LocalBackend(folder), MADE))
                     with _needing_room(folder):
-                        manifest = await _made(repository, chain, point, wanted, folder, on_progress)
+                        cleared = await without_erased(through, chain, erasures, LocalBackend(folder), _TEMPORARY)
+                        tables = chosen_tables(cleared.base, names)
+                        manifest = await _made(through, cleared, point, tables, folder, on_progress)
                 except StorageError as error:
                     failures.append(error)
                     continue
-                backend = Overlay(repository.backend, LocalBackend(folder), MADE)
-                yield AsOf((_Made(repository, backend, manifest),), manifest, stale, chain.beside_moment)
+                made = _Made(repository, through.backend, manifest)
+                left_out = tuple(erasure.id for erasure in erasures)
+                yield AsOf((made,), manifest, stale, chain.beside_moment, left_out)
                 return
         raise next((one for one in failures if isinstance(one, Corrupt)), failures[0])
 

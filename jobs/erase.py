@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from jobs.erase_holdings import Held, Holdings, Reading, Shapes, read_holdings
-from jobs.erase_ledger import clean_entry, entry_of, marked_by
+from jobs.erase_ledger import clean_entry, entry_of, marked_in
 from jobs.erase_marks import Marked
 from jobs.erase_plan import ErasePlan
 from jobs.erase_rewrite import Rewriter, in_place, look_through, revised
@@ -21,7 +21,6 @@ from jobs.results import PlaceOutcome, State
 from jobs.sweep import supersede, sweep_revisions
 from jobs.table_copy import CopyOptions
 from jobs.verify import verify_backup
-from storage.age import NO_KEYS
 from storage.backends.protocol import Locked
 from storage.erasures import Erasure, read_erasures, share_erasures, write_erasure
 from storage.errors import StorageError
@@ -228,12 +227,6 @@ async def resume(
             await work.go_through(repository, [one for one in holdings.held if one.repository is repository])
         results.append(await _finish(work, repositories, there))
     return results
-
-
-def marked_in(erasure: Erasure, places: Sequence[Repository]) -> list[Marked]:
-    """The rows that an entry is about, opened by the identity of any place. Raises `NoIdentity`."""
-    keyring = next((place.keyring for place in places if place.keyring), NO_KEYS)
-    return marked_by(erasure.opened(keyring))
 
 
 async def answering(repositories: Sequence[Repository]) -> list[Repository]:

@@ -2,15 +2,17 @@
 
 import hashlib
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from jobs.erase_holdings import Held
 from jobs.erase_marks import Columns, Digests, Document, Marked, Substitute, digest
 from jobs.erase_plan import ErasePlan
 from jobs.postgres.identifiers import TableName
+from storage.age import NO_KEYS
 from storage.erasures import Clean, ErasedColumn, ErasedTable, ErasedValues, Erasure
 from storage.names import new_erasure_id
+from storage.repository import Repository
 
 
 def entry_of(plan: ErasePlan, clean: Collection[Held], pending: Collection[str]) -> Erasure:
@@ -81,3 +83,9 @@ def marked_by(erasure: Erasure) -> list[Marked]:
         )
         for one in erasure.tables
     ]
+
+
+def marked_in(erasure: Erasure, places: Sequence[Repository]) -> list[Marked]:
+    """The rows that an entry is about, opened by the identity of any place. Raises `NoIdentity`."""
+    keyring = next((place.keyring for place in places if place.keyring), NO_KEYS)
+    return marked_by(erasure.opened(keyring))

@@ -46,6 +46,17 @@ class Rewriter:
     shapes: Shapes
     searched: Searched
 
+    async def without(self, manifest: AnyBackup, before: dict[int, int]) -> AnyBackup:
+        """A backup without the rows; the very same if it has none.
+
+        `before` are rows of the tables that were compared, by oid, as of `beside.previous`.
+        """
+        if isinstance(manifest, Manifest):
+            return await self.full(manifest)
+        if isinstance(manifest, Increment):
+            return await self.increment(manifest, before)
+        return await self.difference(manifest, before)
+
     async def full(self, manifest: Manifest) -> Manifest:
         """A full backup without the rows; the very same if it has none."""
         tables = tuple([await self._table(manifest, table) for table in manifest.tables])
@@ -54,7 +65,7 @@ class Rewriter:
         return manifest.model_copy(update={"tables": tables})
 
     async def increment(self, manifest: Increment, before: dict[int, int]) -> Increment:
-        """The same of a window; `before` are rows of the tables that were compared, by oid, as of `beside.previous`."""
+        """The same of a window."""
         beside = await self._beside(manifest, manifest.beside, before)
         reading = Reading(self.repository, "window", manifest.log, None, manifest.kind)
         if beside is manifest.beside and not await self._holds(reading):
@@ -208,12 +219,7 @@ async def revised(
     rewriter: Rewriter, manifest: AnyBackup, erasures: Sequence[str], before: dict[int, int]
 ) -> AnyBackup | None:
     """The next revision of a backup, its objects written; None if nothing of it is to change."""
-    if isinstance(manifest, Manifest):
-        made: AnyBackup = await rewriter.full(manifest)
-    elif isinstance(manifest, Increment):
-        made = await rewriter.increment(manifest, before)
-    else:
-        made = await rewriter.difference(manifest, before)
+    made = await rewriter.without(manifest, before)
     if made is manifest:
         return None
     revision = manifest.revision + 1

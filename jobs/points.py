@@ -5,7 +5,7 @@ from datetime import datetime
 
 from jobs.postgres.change_log import is_visible, widened
 from jobs.postgres.pgoutput import Commit, lsn_number
-from storage.increments import AnyBackup, Beside, Increment, Incremental
+from storage.increments import AnyBackup, Beside, Increment
 from storage.manifest import Manifest, Snapshot
 from storage.names import id_moment
 
@@ -137,9 +137,9 @@ class BeforeXid:
 
 @dataclass(frozen=True, slots=True)
 class Through:
-    """Everything up to the end of one incremental backup."""
+    """Everything up to the end of one backup: an incremental one, or a full one by itself."""
 
-    increment: Incremental
+    backup: AnyBackup
 
     def stops_before(self, commit: Commit) -> bool:
         """Whether this commit, and all after it, are not wanted."""
@@ -147,31 +147,31 @@ class Through:
 
     def begins_with(self, base: Manifest) -> bool:
         """Whether a full backup may be the base."""
-        return base.id == self.increment.base
+        return base.id == self.backup.base
 
     def reached_by(self, window: Increment) -> bool:
         """Whether nothing after this window can be wanted."""
-        return window.id == self.increment.id
+        return window.id == self.backup.id
 
     def moment(self, reaches: datetime) -> datetime:
         """Which moment that is."""
-        return self.increment.created_at
+        return self.backup.created_at
 
     def includes(self, beside: Beside) -> bool:
         """Whether what became of the tables beside the log was so at the point or before."""
-        own = self.increment.beside
-        return beside.moment <= (own.moment if own is not None else self.increment.created_at)
+        own = None if isinstance(self.backup, Manifest) else self.backup.beside
+        return beside.moment <= (own.moment if own is not None else self.backup.created_at)
 
     def is_exactly(self, backup: AnyBackup) -> bool:
         """Whether a backup was taken at just this point, of tables beside the log too."""
-        return backup.id == self.increment.id
+        return backup.id == self.backup.id
 
     def admits(self, backup_id: str) -> bool:
         """Whether a backup with this id may have been taken at the point or before."""
-        return backup_id <= self.increment.id
+        return backup_id <= self.backup.id
 
     def __str__(self) -> str:
-        return self.increment.id
+        return self.backup.id
 
 
 Point = At | AtLsn | BeforeXid | Through

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from jobs.erase import EraseResult, answering, erase
 from jobs.erase_plan import Children, ErasePlan, drained, plan_erasure
@@ -21,11 +22,15 @@ from tests.following import Follower
 
 
 class Unreliable(MemoryBackend):
-    """In memory; it `fails`, or, as a process that was killed, writes nothing more after `writes_left`."""
+    """In memory; it `fails`, or, as a process that was killed, writes nothing more after `writes_left`.
+
+    What is there is `locked_until` then.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.fails = False
+        self.locked_until: datetime | None = None
         self.writes_left: int | None = None
 
     def snapshot(self) -> Mapping[str, _Stored]:
@@ -63,6 +68,8 @@ class Unreliable(MemoryBackend):
             await super().delete([name])
 
     async def purge(self, names: Iterable[str]) -> tuple[Locked, ...]:
+        if self.locked_until is not None:
+            return tuple(Locked(name, "1", self.locked_until) for name in names)
         await self.delete(names)
         return ()
 

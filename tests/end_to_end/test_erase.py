@@ -1,7 +1,8 @@
 """The right to erasure on real backups: the subject's rows are nowhere any more, and everything else is as it was."""
 
 from collections.abc import Awaitable
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -9,6 +10,7 @@ from jobs.as_of import opened
 from jobs.erase import erase, resume
 from jobs.erase_subject import Predicate
 from jobs.errors import UnsafeTarget
+from jobs.history import history
 from jobs.points import At
 from jobs.progress import no_progress
 from jobs.table_copy import CopyOptions
@@ -233,11 +235,14 @@ async def test_tables_that_are_compared_go_on_being_compared(create_database: Cr
     await follower.require_latest()
 
 
-async def test_a_place_that_was_away_is_not_read_before_it_was_gone_through(create_database: CreateDatabase) -> None:
+async def test_what_a_place_still_holds_that_was_away_is_left_out_until_it_was_gone_through(
+    create_database: CreateDatabase,
+) -> None:
     away = Unreliable()
     follower = following(await create_database(key="erase", build=BUILD), memory(), Repository("s3", away))
     base = await follower.begin()
-    await follower.change("DELETE FROM documents WHERE id = 9")
+    moment, before = await follower.now(), await follower.lines()
+    await follower.change("UPDATE documents SET body = '{}' WHERE id = 9", "DELETE FROM documents WHERE id = 9")
     away.fails = True
     made = await plan(follower, Predicate("id", "9", ("documents",)))
     result = await erase(made, follower.places, CopyOptions(), no_progress)
@@ -245,17 +250,43 @@ async def test_a_place_that_was_away_is_not_read_before_it_was_gone_through(crea
     away.fails = False
     [_, s3] = follower.places
     assert await objects_with([s3], b"d9@example.org")
+    alone = replace(follower, places=(s3,))
+    assert await alone.backed_up(wanted=base.id) == before
     await follower.take()
+    assert await alone.backed_up(wanted=base.id) == without(before, "public.documents", b"9\t")
+    assert await alone.backed_up(At(moment)) == without(before, "public.documents", b"9\t")
     with pytest.raises(UnsafeTarget, match="may still hold rows of erasure"):
-        async with opened([s3], base.id):
-            pass
+        await history([s3], "documents", {"id": "9"})
     [finished] = await resume(follower.places, CopyOptions(), no_progress)
     assert finished.state == "success"
     assert await objects_with(follower.places, b"d9@example.org") == []
     await require_whole(follower.places)
     async with opened([s3], base.id) as found:
-        assert found.manifest.revision == 1
+        assert (found.manifest.revision, found.erased) == (1, ())
     assert [one.state for place in follower.places for one in await read_erasures(place)] == ["done", "done"]
+
+
+async def test_what_is_locked_is_named_and_goes_later(create_database: CreateDatabase) -> None:
+    backend, until = Unreliable(), datetime(2030, 1, 1, tzinfo=UTC)
+    follower = following(await create_database(key="erase", build=BUILD), Repository("local", backend))
+    base = await follower.begin()
+    await follower.change("DELETE FROM documents WHERE id = 9")
+    made = await plan(follower, Predicate("id", "9", ("documents",)))
+    backend.locked_until = until
+    result = await erase(made, follower.places, CopyOptions(), no_progress)
+    assert (result.state, {one.until for one in result.locked}) == ("warning", {until})
+    held = {f"local/{one.object}" for one in result.locked}
+    assert set(await objects_with(follower.places, b"d9@example.org")) < held
+    assert without(await follower.backed_up(wanted=base.id), "public.documents", b"9\t") == await follower.backed_up(
+        wanted=base.id
+    )
+    [again] = await resume(follower.places, CopyOptions(), no_progress)
+    assert (again.state, {f"local/{one.object}" for one in again.locked}) == ("warning", held)
+    backend.locked_until = None
+    [last] = await resume(follower.places, CopyOptions(), no_progress)
+    assert (last.state, last.locked) == ("success", ())
+    await require_whole(follower.places)
+    assert await objects_with(follower.places, b"d9@example.org") == []
 
 
 async def test_interrupted_anywhere_every_backup_is_whole_and_it_is_finished(create_database: CreateDatabase) -> None:
