@@ -139,9 +139,10 @@ class Staging:
 def refuse_unless_empty(folder: Path, *, replace: bool) -> None:
     """Raise `UnsafeTarget` if something is in the folder, unless it may be; `NotWritten` if it is no folder."""
     with told(folder):
-        if folder.exists() and not replace and any(folder.iterdir()):
+        held = None if replace or not folder.exists() else next(folder.iterdir(), None)
+        if held is not None:  # a hidden one may be what a killed export left
             raise UnsafeTarget(
-                f"{folder} is not empty",
+                f"{folder} is not empty, it holds {held.name}",
                 "choose an empty folder, or say --yes: files of the same name are replaced, all others stay",
             )
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from jobs.errors import BadExport
 from jobs.export_columns import Mask
@@ -10,7 +11,7 @@ from jobs.export_plan import ExportScope
 from tests import hostile
 from tests.compare import content, differences
 from tests.conftest import CreateDatabase
-from tests.end_to_end.test_round_trip import BELONGS_TO_NO_TABLE, OURS, fill_views
+from tests.end_to_end.test_round_trip import ANCHORS, BELONGS_TO_NO_TABLE, OURS, fill_views
 from tests.exporting import exported, psql
 from tests.faults.places import files
 from tests.round_trip import back_up
@@ -51,6 +52,21 @@ async def test_the_hard_schema_is_loaded_equal(
     await fill_views(source)
     assert await differences(source, target, ignore_schemas=OURS) == []
     assert [file.file for file in result.files] == ["export.sql"]
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=[*HealthCheck])
+@given(sql=hostile.databases())
+async def test_any_hostile_database_is_loaded_equal_and_exported_as_anything_else(
+    server: Server, create_database: CreateDatabase, tmp_path: Path, sql: str
+) -> None:
+    source, target = await create_database(server), await create_database(server)
+    await source.execute(sql + ANCHORS)
+    taken, scope = await back_up(source), ExportScope(("sql", "csv", "json", "parquet"))
+    await exported(taken, tmp_path, scope, replacing=True)
+    await loaded(target, tmp_path)
+    assert await differences(source, target, ignore_schemas=OURS) == []
+    await server.drop(source)
+    await server.drop(target)
 
 
 async def test_a_table_alone_comes_with_what_belongs_to_it(create_database: CreateDatabase, tmp_path: Path) -> None:
