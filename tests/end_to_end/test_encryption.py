@@ -4,13 +4,11 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import zstandard
 
 from jobs.concurrency import Worker
-from jobs.full_backup import full_backup
 from jobs.part_reading import opened_part, read_part
 from jobs.postgres.connection import Connection, Source, connect
 from jobs.postgres.identifiers import TableName
@@ -18,16 +16,16 @@ from jobs.table_copy import CopyOptions
 from jobs.table_load import load_part
 from jobs.verify import verify_backup
 from storage.age import Keyring, NoIdentity
-from storage.backends.local import LocalBackend
 from storage.backends.memory import MemoryBackend
+from storage.objects import put
 from storage.repository import Repository
 from tests.compare import differences
-from tests.conftest import Bucket, CreateDatabase
+from tests.conftest import CreateDatabase
 from tests.end_to_end.test_round_trip import OURS
 from tests.keys import new_key, recipients_of
-from tests.places import DAMAGES, Planter, backups_alike, contents, s3_options, s3_place
-from tests.round_trip import QUICK, Taken, back_up, bring_back, selection
-from tests.servers import Database
+from tests.places import DAMAGES, Planter, contents
+from tests.round_trip import Taken, back_up, bring_back
+from tests.servers import DEFAULT_MAJOR, Database, Servers
 
 MARKER = "xyzzysecret"
 BUILD = f"""
@@ -64,6 +62,24 @@ def place(keyring: Keyring = KEY.keyring) -> Repository:
     return Repository("memory", MemoryBackend(), keyring)
 
 
+@pytest.fixture(scope="module")
+async def taken_once(servers: Servers) -> Taken:
+    server = await servers.get(DEFAULT_MAJOR)
+    database = await server.clone("encryption", BUILD)
+    taken = await back_up(database, copying=SEALED, repository=place())
+    await server.drop(database)
+    return taken
+
+
+@pytest.fixture
+async def taken(taken_once: Taken) -> Taken:
+    """A backup in a place of its own."""
+    own = place()
+    for name, data in (await contents(taken_once.repository.backend)).items():
+        await put(own.backend, name, data)
+    return replace(taken_once, repository=own)
+
+
 def opened_with(taken: Taken, keyring: Keyring) -> Taken:
     """The same backup, for who has other identities."""
     return replace(taken, repository=Repository(taken.repository.place, taken.repository.backend, keyring))
@@ -86,8 +102,9 @@ async def test_everything_comes_back_for_any_of_the_recipients(
         assert await differences(source, target, ignore_schemas=OURS) == []
 
 
-async def test_nothing_of_it_is_in_clear(source: Database) -> None:
-    taken = await back_up(source, copying=SEALED, repository=place())
+async def test_nothing_of_it_is_in_clear(taken: Taken) -> None:
+    assert taken.manifest.encryption is not None
+    assert taken.manifest.encryption.recipients == (KEY.public, OTHER.public)
     stored = await contents(taken.repository.backend)
     plain = {name for name in stored if not name.endswith(".age")}
     folder = f"backups/{taken.result.id}/"
@@ -110,13 +127,6 @@ def clear(name: str, data: bytes) -> bytes:
     return opened + decompressed(opened)
 
 
-async def test_who_made_it_and_for_whom_is_in_the_manifest(source: Database) -> None:
-    taken = await back_up(source, copying=SEALED, repository=place())
-    assert taken.manifest.encryption is not None
-    assert taken.manifest.encryption.recipients == (KEY.public, OTHER.public)
-    assert (await back_up(source)).manifest.encryption is None
-
-
 async def test_a_backup_needs_no_identity_and_says_what_was_not_proved(source: Database) -> None:
     taken = await back_up(source, copying=SEALED, repository=place(Keyring()))
     assert taken.result.state == "success"
@@ -127,8 +137,7 @@ async def test_a_backup_needs_no_identity_and_says_what_was_not_proved(source: D
     assert verified.not_proved == (said,)
 
 
-async def test_with_an_identity_the_plain_text_is_verified_too(source: Database) -> None:
-    taken = await back_up(source, copying=SEALED, repository=place())
+async def test_with_an_identity_the_plain_text_is_verified_too(taken: Taken) -> None:
     verified = await verify_backup([taken.repository], taken.result.id)
     assert (verified.state, verified.not_proved) == ("success", ())
     part = taken.manifest.tables[0].parts[0]
@@ -143,23 +152,17 @@ async def test_with_an_identity_the_plain_text_is_verified_too(source: Database)
 
 @pytest.mark.parametrize("keyring", [Keyring(), STRANGER.keyring], ids=["none", "another's"])
 async def test_restoring_without_the_identity_is_refused_at_once_naming_the_recipients(
-    source: Database, database: Database, keyring: Keyring
+    taken: Taken, database: Database, keyring: Keyring
 ) -> None:
-    taken = opened_with(await back_up(source, copying=SEALED, repository=place()), keyring)
     with pytest.raises(NoIdentity, match=f"is encrypted for {KEY.public}, {OTHER.public}, and") as raised:
-        await bring_back(taken, database)
+        await bring_back(opened_with(taken, keyring), database)
     assert "ENCRYPTION__IDENTITY_FILE" in raised.value.hint
-    assert await differences(database, await _empty(database), ignore_schemas=OURS) == []
-
-
-async def _empty(database: Database) -> Database:
-    return await database.server.create()
+    assert await database.value("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == 0
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("table", ["customers", LONG])
-async def test_damage_is_told_from_a_wrong_identity(source: Database, damage: str, table: str) -> None:
-    taken = await back_up(source, copying=SEALED, repository=place())
+async def test_damage_is_told_from_a_wrong_identity(taken: Taken, damage: str, table: str) -> None:
     plant, kind = DAMAGES[damage]
     name = largest(taken, table)
     await plant(Planter(taken.repository.backend), name)
@@ -184,8 +187,7 @@ async def test_a_backup_that_is_cancelled_in_the_middle_of_an_object_leaves_no_t
         await task
 
 
-async def test_reading_that_is_given_up_or_fails_leaves_no_thread(source: Database) -> None:
-    taken = await back_up(source, copying=SEALED, repository=place())
+async def test_reading_that_is_given_up_or_fails_leaves_no_thread(taken: Taken) -> None:
     (notes,) = (table for table in taken.manifest.tables if table.name == LONG)
 
     def fail(chunks: Iterator[bytes]) -> None:
@@ -203,9 +205,8 @@ async def test_reading_that_is_given_up_or_fails_leaves_no_thread(source: Databa
 
 
 async def test_a_load_that_is_cancelled_in_the_middle_of_an_object_leaves_no_thread(
-    source: Database, database: Database
+    taken: Taken, database: Database
 ) -> None:
-    taken = await back_up(source, copying=SEALED, repository=place())
     (notes,) = (table for table in taken.manifest.tables if table.name == LONG)
     part = notes.parts[0]
     more = part.model_copy(update={"objects": part.objects * 10})  # more than fits into buffers on the way
@@ -226,18 +227,3 @@ async def test_a_load_that_is_cancelled_in_the_middle_of_an_object_leaves_no_thr
             await task
     assert left_at_work() == []
     assert raised.tb is not None  # whoever still looks at the error holds everything that was at work
-
-
-async def test_local_and_s3_hold_the_same_encrypted_bytes_and_either_restores(
-    source: Database, create_database: CreateDatabase, bucket: Bucket, tmp_path: Path
-) -> None:
-    local = Repository("local", LocalBackend(tmp_path), KEY.keyring)
-    async with s3_place(s3_options(bucket)) as plain_s3:
-        s3 = Repository("s3", plain_s3.backend, KEY.keyring)
-        options = replace(QUICK, copying=SEALED)
-        result = await full_backup(Source(source.dsn), selection(), [local, s3], options)
-        assert result.state == "success"
-        assert await backups_alike(local, s3)
-        target = await create_database()
-        await bring_back(Taken(s3, result, await s3.manifest(result.id)), target)
-        assert await differences(source, target, ignore_schemas=OURS) == []

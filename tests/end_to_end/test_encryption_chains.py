@@ -6,9 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.drill import MOMENT, DrillOptions, drill
 from jobs.points import At
-from jobs.postgres.connection import Source
 from jobs.table_copy import CopyOptions
 from storage.age import Keyring, NoIdentity, Recipients
 from storage.backends.memory import MemoryBackend
@@ -121,18 +119,6 @@ async def test_the_log_goes_on_without_tables_that_no_identity_opens_as_a_warnin
     assert len(left_out["public.beside"]) == 3
     assert (await person.take()).state == "success"
     await person.require_latest()
-
-
-async def test_a_drill_proves_an_encrypted_chain(shop: Database) -> None:
-    daemon = holding(encrypted(following(shop, place())), NOBODY)
-    await daemon.begin()
-    await daemon.change("UPDATE items SET note = 'second' WHERE id < 50", "DELETE FROM items WHERE id = 7")
-    options = DrillOptions(given=Source(shop.server.maintenance.dsn))
-    with pytest.raises(NoIdentity, match="no identity was given"):
-        await drill(daemon.places, options)
-    result = await drill(holding(daemon, KEY.keyring).places, options)
-    assert (result.state, result.failures) == ("success", ())
-    assert MOMENT in {check.name for check in result.checks}
 
 
 async def test_new_recipients_are_those_of_what_is_taken_next(shop: Database) -> None:

@@ -11,7 +11,7 @@ from tests.conftest import CreateDatabase, new_bucket
 from tests.faults.commands import DIFFERENCE, DONE, USAGE, Document, off_site, opened, refuse, settings_of, succeed
 from tests.following import lines_of
 from tests.keys import new_key
-from tests.places import contents
+from tests.places import backups_alike, contents
 from tests.programs import rowvault
 from tests.seaweed import S3Server
 from tests.servers import DEFAULT_MAJOR, Database, Servers
@@ -89,16 +89,15 @@ async def test_verifying_without_an_identity_is_a_warning_that_says_so(vault: Va
 async def test_what_needs_an_identity_is_refused_at_once_and_says_whose_and_how(vault: Vault) -> None:
     stranger = vault.daemon | {"ROWVAULT_ENCRYPTION__IDENTITY_FILE": str(vault.stranger)}
     what = f"is encrypted for {KEY.public}, {ESCROW.public}, and"
-    for settings, missing in ((vault.daemon, "no identity was given"), (stranger, "the identity given is none")):
-        for command in (
-            ("restore", "--to", vault.database.dsn, "--yes"),
-            ("diff", "latest"),
-            ("diff", str(vault.results[0]["id"])),
-            ("history", "items", "--key", "id=7"),
-        ):
-            error = await refuse(*command, settings=settings, code=USAGE)
-            assert f"{what} {missing}" in error["message"]
-            assert "ENCRYPTION__IDENTITY_FILE" in error["hint"]
+    for settings, missing, command in (
+        (vault.daemon, "no identity was given", ("restore", "--to", vault.database.dsn, "--yes")),
+        (vault.daemon, "no identity was given", ("diff", str(vault.results[0]["id"]))),
+        (vault.daemon, "no identity was given", ("history", "items", "--key", "id=7")),
+        (stranger, "the identity given is none of theirs", ("diff", "latest")),
+    ):
+        error = await refuse(*command, settings=settings, code=USAGE)
+        assert f"{what} {missing}" in error["message"]
+        assert "ENCRYPTION__IDENTITY_FILE" in error["hint"]
 
 
 async def test_a_drill_without_an_identity_is_a_warning_in_the_trail_and_no_report(vault: Vault) -> None:
@@ -116,7 +115,9 @@ async def test_a_drill_may_have_an_identity_of_its_own(vault: Vault) -> None:
         "ROWVAULT_DRILL__IDENTITY_FILE": str(vault.identity),
         "ROWVAULT_DRILL__DATABASE_URL": vault.database.server.maintenance.dsn,
     }
-    assert (await succeed("drill", settings=settings))["state"] == "success"
+    result = await succeed("drill", settings=settings)
+    assert result["state"] == "success"
+    assert "random moment" in {check["name"] for check in result["checks"]}
     await refuse("diff", "latest", settings=settings, code=USAGE)
 
 
@@ -147,6 +148,7 @@ async def test_no_secret_and_no_row_is_stored_or_said(vault: Vault) -> None:
     for text in (done.stdout, done.stderr, shown.stdout, shown.stderr):
         assert secret not in text.upper()
     async with opened(vault.person) as app:
+        assert await backups_alike(*app.repositories)
         for repository in app.repositories:
             for name, data in (await contents(repository.backend)).items():
                 assert secret.encode() not in data.upper(), name

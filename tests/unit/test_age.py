@@ -252,5 +252,5 @@ def test_a_keyring_shows_no_identity() -> None:
 
 
 def test_nothing_of_it_is_loaded_before_a_key_is_read() -> None:
-    code = "import sys, daemon.cli, daemon.service, jobs.full_backup; sys.exit('pyrage' in sys.modules)"
+    code = "import sys, storage.codecs, storage.repository; sys.exit('pyrage' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
