@@ -200,7 +200,9 @@ class App:
     async def drill(self, on_progress: OnProgress = no_progress) -> DrillResult:
         """Hold a drill, with the identities that drills have; the caller holds the drills' lock."""
         keyring = self.drill_keyring
-        repositories = [Repository(one.place, one.backend, keyring or one.keyring) for one in self.repositories]
+        repositories = [
+            Repository(one.place, one.backend, keyring or one.keyring, one.policy) for one in self.repositories
+        ]
         return await drill(repositories, self.drill_options, on_progress)
 
     async def full_backup(
