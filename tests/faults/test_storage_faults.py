@@ -144,7 +144,7 @@ async def test_the_daemon_makes_up_what_is_pending_once_s3_answers_again(scene: 
     made = document(await backup_during(dies_in_mid_upload, scene, scene.settings(local=True)))
     assert made["state"] == "warning"
     settings = scene.healthy(local=True)
-    off = {"ROWVAULT_SCHEDULE__FULL": "off", "ROWVAULT_SCHEDULE__INCREMENTAL": "off"}
+    off = {f"ROWVAULT_SCHEDULE__{job}": "off" for job in ("FULL", "INCREMENTAL", "ARCHIVE")}
     idle = settings | off | {"ROWVAULT_CHECK_INTERVAL": "1s"}
     async with opened(settings) as app, serving_command("run", idle):
         _, bucket = app.repositories
