@@ -22,7 +22,7 @@ from jobs.chain import Chain, chain_to
 from jobs.concurrency import task_group
 from jobs.erased import missing_from, without_erased
 from jobs.errors import NotThere
-from jobs.leasing import leased_for_reading
+from jobs.leasing import leased_for_reading, unless_removed
 from jobs.merge import Merge
 from jobs.part_reading import read_part, require_identity
 from jobs.points import BeforeXid, Point, Through
@@ -100,13 +100,17 @@ async def opened(
         found = await read_resolved(repositories, wanted)
         require_identity(repositories, (found,))
         if isinstance(found, Manifest) and not await missing_from(repositories, [found]):
-            yield AsOf(tuple(repositories), found, (), found.created_at)
+            async with unless_removed(repositories, [found.id]):
+                yield AsOf(tuple(repositories), found, (), found.created_at)
             return
         point = Through(found)
         chain = Chain(found, ()) if isinstance(found, Manifest) else await chain_to(repositories, point)
     else:
         chain = await chain_to(repositories, point)
-    async with as_of(repositories, chain, point, names, scratch, on_progress) as made:
+    async with (
+        unless_removed(repositories, [one.id for one in chain.backups]),
+        as_of(repositories, chain, point, names, scratch, on_progress) as made,
+    ):
         yield made
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from jobs.errors import Difference
+from jobs.leasing import leased_for_reading
 from jobs.progress import OnProgress, no_progress
 from jobs.results import Problem
 from jobs.verify import problems_of
@@ -31,7 +32,8 @@ async def choose_whole(
     for repository in repositories:
         try:
             manifest = await repository.manifest(backup_id)
-            found = await problems_of(repository, _narrowed(manifest, tables), on_progress)
+            async with leased_for_reading(repository, backup_id, "restore"):
+                found = await problems_of(repository, _narrowed(manifest, tables), on_progress)
         except StorageError as error:
             failures.append(error)
             continue

@@ -13,7 +13,7 @@ from typing import Literal
 from jobs.erased import require_erased
 from jobs.errors import NotThere
 from jobs.history_stretches import Stretch, key_is_copied, read_backups, stretches, table_meant
-from jobs.leasing import leased_for_reading
+from jobs.leasing import leased_for_reading, unless_removed
 from jobs.part_reading import require_identity
 from jobs.postgres.connection import Source, session
 from jobs.postgres.copy_text import escaped, unescaped
@@ -111,7 +111,8 @@ async def history(
         notes += (f"{name} was followed by a column: that rows went, or changed without it, full backups alone tell",)
     require_identity(repositories, [one for stretch in along for one in stretch.chain.backups])
     for stretch in along:
-        told = await _told_on(repositories, stretch, values, told, on_progress)
+        async with unless_removed(repositories, [one.id for one in stretch.chain.backups]):
+            told = await _told_on(repositories, stretch, values, told, on_progress)
     if told is None or not told.versions:
         if backups.damaged:
             raise backups.damaged[0]

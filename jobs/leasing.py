@@ -1,11 +1,12 @@
 """Work on a backup's objects under a lease."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 
 from jobs.concurrency import alongside
-from storage.errors import Refused, StorageError
+from jobs.errors import Difference, NotThere
+from storage.errors import NotFound, Refused, StorageError
 from storage.leases import Lease
 from storage.repository import Repository
 
@@ -21,12 +22,39 @@ async def leased(repository: Repository, backup_id: str, purpose: str) -> AsyncI
 
 @asynccontextmanager
 async def leased_for_reading(repository: Repository, backup_id: str, purpose: str) -> AsyncIterator[None]:
-    """As `leased`; but a place that refuses the lease (read-only keys, a full disk) is read without one."""
+    """As `leased`; but a place that refuses the lease (read-only keys, a full disk) is read without one.
+
+    A lease on a full backup keeps the incremental ones that go with it from being pruned, too.
+    """
     lease: Lease | None = None
     with suppress(Refused):
         lease = await repository.lease(backup_id, purpose)
     async with held(lease) if lease else nullcontext():
         yield
+
+
+@asynccontextmanager
+async def unless_removed(repositories: Sequence[Repository], backup_ids: Iterable[str]) -> AsyncIterator[None]:
+    """Raise `NotThere` where the block fails because a backup that it reads was removed from every place meanwhile."""
+    try:
+        yield
+    except (StorageError, Difference) as error:
+        for backup_id in backup_ids:
+            if all([await _is_gone(repository, backup_id) for repository in repositories]):
+                raise NotThere(
+                    f"backup {backup_id} was removed while it was being read", "choose another: rowvault list"
+                ) from error
+        raise
+
+
+async def _is_gone(repository: Repository, backup_id: str) -> bool:
+    try:
+        await repository.find(backup_id)
+    except NotFound:
+        return True
+    except StorageError:
+        pass  # it does not say
+    return False
 
 
 @asynccontextmanager

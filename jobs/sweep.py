@@ -1,25 +1,39 @@
-"""Removes what interrupted runs left: objects without a manifest, unfinished writes, expired leases.
+"""Removes what interrupted runs left: objects, records and marks without a manifest, unfinished writes, expired leases.
 
 Runs under the job lock, and never touches what a live lease protects: another replica may be uploading.
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from storage.backends.protocol import Locked, Unfinished
 from storage.leases import LIFETIME, list_leases
-from storage.names import ARCHIVES, BACKUPS, MANIFESTS, VERIFICATIONS, ManifestName, is_backup_id
+from storage.names import (
+    ARCHIVES,
+    BACKUPS,
+    KEPT,
+    MANIFESTS,
+    VERIFICATIONS,
+    ManifestName,
+    is_backup_id,
+    is_manifest_name,
+)
 from storage.repository import Repository
 
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What interrupted runs left: ids of backups never committed, unfinished writes, names of expired leases."""
+    """What interrupted runs left: ids of backups that are listed nowhere, names of records and marks of such,
+    unfinished writes, names of expired leases; and ids of backups of which an earlier revision is still listed.
+    """
 
     backups: tuple[str, ...]
+    records: tuple[str, ...]
     unfinished: tuple[Unfinished, ...]
     leases: tuple[str, ...]
+    revised: tuple[str, ...]
 
 
 async def find_leftovers(repository: Repository, now: datetime | None = None) -> Leftovers:
@@ -28,28 +42,44 @@ async def find_leftovers(repository: Repository, now: datetime | None = None) ->
     # objects of a backup that begins or commits meanwhile would seem to be nobody's.
     unfinished = [one async for one in repository.backend.unfinished()]
     begun = {folder for folder in await repository.begun() if is_backup_id(folder)}
+    records = [one.name for prefix in (VERIFICATIONS, KEPT) async for one in repository.backend.list(prefix)]
     leases = await list_leases(repository.backend)
-    committed = {entry.id for entry in (await repository.catalogue()).entries}
+    manifests = [one.name async for one in repository.backend.list(MANIFESTS)]
     now = now or datetime.now(UTC)
     live = {lease.backup for lease in leases if lease.live(now)}
+    listed = Counter(ManifestName.parse(name).id for name in manifests if is_manifest_name(name))
+    known = live | listed.keys()
+
+    def is_left(backup_id: str) -> bool:
+        # Even a stray name may describe the objects.
+        return backup_id not in known and not any(name.startswith(f"{MANIFESTS}{backup_id}") for name in manifests)
+
     return Leftovers(
-        backups=tuple([one for one in sorted(begun - committed - live) if not await repository.claimed(one)]),
+        backups=tuple(filter(is_left, sorted(begun))),
+        records=tuple(name for name in records if is_backup_id(_id_of(name)) and is_left(_id_of(name))),
         unfinished=tuple(one for one in unfinished if not _in_use(one, live, now)),
         leases=tuple(lease.name for lease in leases if not lease.live(now)),
+        revised=tuple(sorted(one for one, count in listed.items() if count > 1)),
     )
+
+
+def _id_of(record: str) -> str:
+    """Of which backup a record or mark is."""
+    return record.partition("/")[2].removesuffix(".json").partition("~")[0]
 
 
 async def sweep(repository: Repository, now: datetime | None = None) -> int:
     """Sweep one place; return how many objects and unfinished writes were removed."""
     left = await find_leftovers(repository, now)
     removed = len(left.unfinished)
+    await repository.backend.delete(left.records)
     for backup_id in left.backups:
         removed += await discard(repository, backup_id)
     for one in left.unfinished:
         await repository.backend.discard(one)
     await repository.backend.delete(left.leases)
-    for superseded in (await repository.catalogue()).superseded:
-        removed += (await supersede(repository, ManifestName.parse(superseded).id)).removed
+    for backup_id in left.revised:
+        removed += (await supersede(repository, backup_id)).removed
     return removed
 
 

@@ -149,11 +149,8 @@ class Repository:
 
     async def catalogue(self) -> Catalogue:
         """Every committed backup, from names alone."""
-        names, kept, verified = await asyncio.gather(
-            self._names(MANIFESTS), self._names(KEPT), self._names(VERIFICATIONS)
-        )
+        names, marks, verified = await asyncio.gather(self._names(MANIFESTS), self.marked(), self._names(VERIFICATIONS))
         states = _worst_states(verified)
-        marks = {name.removeprefix(KEPT).removesuffix(".json") for name in kept}
         newest: dict[str, ManifestName] = {}
         strays, superseded = [], []
         for name in names:
@@ -167,6 +164,10 @@ class Repository:
         entries = [_entry(name, marks, states) for name in newest.values()]
         entries.sort(key=lambda entry: entry.id, reverse=True)
         return Catalogue(tuple(entries), tuple(strays), tuple(superseded))
+
+    async def marked(self) -> set[str]:
+        """Ids of the backups that have a keep mark."""
+        return {name.removeprefix(KEPT).removesuffix(".json") for name in await self._names(KEPT)}
 
     async def find(self, backup_id: str) -> str:
         """The name of a backup's manifest, that of its newest revision; raises `NotFound`."""
@@ -254,10 +255,11 @@ class Repository:
         return bool(await self._names(f"{MANIFESTS}{backup_id}"))
 
     async def keep(self, backup_id: str, reason: str) -> None:
-        """Set a keep mark: retention does not touch the backup until it is lifted."""
+        """Set a keep mark: retention does not touch the backup until it is lifted. Raises `NotFound`."""
         await self.find(backup_id)
         mark = {"reason": reason, "since": datetime.now(UTC).isoformat()}
         await put(self.backend, f"{KEPT}{backup_id}.json", json.dumps(mark).encode())
+        await self.find(backup_id)  # it may just have been pruned
 
     async def kept(self, backup_id: str) -> str | None:
         """The reason on a backup's keep mark; None if it has no mark."""

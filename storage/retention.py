@@ -128,7 +128,8 @@ class _Deciding:
         reasons = self._reasons.get(backup_id, {})
         until = _longest(reasons.values())
         tiers = tuple(tier for tier in TIERS if tier in reasons)
-        return Decision(backup_id, tiers, tuple(reasons), None if until == _OPEN else until)
+        known = None if until is None or until == _OPEN else max(until, self._now)
+        return Decision(backup_id, tiers, tuple(reasons), known)
 
     def keep_windows(self, needs: Needs) -> None:
         """Keep the windows that bases lack. They stay for such a base alone, and need none of their own."""

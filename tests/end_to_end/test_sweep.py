@@ -15,7 +15,7 @@ from storage.backends.local import LocalBackend
 from storage.backends.memory import MemoryBackend
 from storage.backends.protocol import StoredObject, Unfinished, Upload
 from storage.leases import Lease, list_leases
-from storage.names import BACKUPS, LEASES, MANIFESTS, VERIFICATIONS, data_object
+from storage.names import BACKUPS, KEPT, LEASES, MANIFESTS, VERIFICATIONS, data_object
 from storage.objects import put
 from storage.repository import Repository
 from tests.conftest import Bucket
@@ -80,6 +80,26 @@ async def test_expired_leases_are_removed_and_live_ones_are_not() -> None:
     assert expired in await names(repository.backend, LEASES)
     await sweep(repository)
     assert await names(repository.backend, LEASES) == [lease.name]
+
+
+async def test_records_and_marks_of_backups_that_are_no_more_are_removed() -> None:
+    repository = Repository("here", MemoryBackend())
+    for backup in (ID, OTHER_ID):
+        await made_up(backup).commit(repository)
+        await repository.record_verification(backup, "success", {})
+        await repository.keep(backup, "")
+    third = backup_id(3)
+    await put(repository.backend, f"{VERIFICATIONS}{third}~failed.json", b"{}")
+    await repository.lease(third, "off-site copy")
+    await put(repository.backend, f"{KEPT}README", b"mine")
+    await repository.backend.delete([str(made_up(ID).manifest.name())])
+    await sweep(repository)
+    assert await names(repository.backend, KEPT) == [f"{KEPT}{OTHER_ID}.json", f"{KEPT}README"]
+    assert await names(repository.backend, VERIFICATIONS) == [
+        f"{VERIFICATIONS}{third}~failed.json",
+        f"{VERIFICATIONS}{OTHER_ID}~success.json",
+    ]
+    assert await repository.begun() == {OTHER_ID}
 
 
 async def test_a_lease_on_one_backup_protects_no_other() -> None:

@@ -83,7 +83,7 @@ def test_a_slot_is_surely_filled_until_as_many_newer_days_can_have_begun() -> No
     midnight = START - 2 * HOUR
     assert [kept[one.id].until for one in backups] == [midnight + day * DAY for day in (3, 4, 5)]
     later = decided(backups, now=START + 10 * DAY)
-    assert [later[one.id].until for one in backups] == [midnight + day * DAY for day in (10, 11, 12)]
+    assert [later[one.id].until for one in backups] == [START + 10 * DAY, *(midnight + day * DAY for day in (11, 12))]
 
 
 def test_archives_are_kept_by_week_and_by_month_the_first_of_each() -> None:

@@ -1,0 +1,218 @@
+"""Carries retention out: removes from each place what its policy no longer keeps.
+
+Whatever another place still lacks is left, whatever somebody reads too. The manifest goes first, then records and
+marks, then objects: so whatever a crash leaves is listed nowhere, and is swept.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import count
+from typing import Literal
+
+from jobs.concurrency import task_group
+from jobs.progress import OnProgress, Progress, no_progress
+from jobs.results import PlaceOutcome, State
+from jobs.standing import Standing, standing
+from jobs.sweep import discard
+from storage.errors import StorageError
+from storage.leases import list_leases
+from storage.names import KEPT, VERIFICATIONS, ManifestName
+from storage.repository import Catalogue, Entry, Repository
+from storage.retention import Tier
+
+STREAMS = 8
+
+Action = Literal["keep", "hold back", "remove", "removed"]
+
+
+@dataclass(frozen=True, slots=True)
+class PruneRow:
+    """What becomes of one backup in one place: kept for `reasons`, surely `until` (None: open); or to be removed, and
+    `held_by` what that has to wait for.
+    """
+
+    id: str
+    place: str
+    kind: str
+    created_at: datetime
+    bytes_stored: int
+    action: Action
+    tiers: tuple[Tier, ...] = ()
+    reasons: tuple[str, ...] = ()
+    until: datetime | None = None
+    held_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PruneResult:
+    """What retention came to, newest backup first. `unreachable` places were left as they are; `failed` ones as far as
+    they are.
+    """
+
+    dry_run: bool
+    state: State
+    backups: tuple[PruneRow, ...]
+    unreachable: tuple[PlaceOutcome, ...] = ()
+    failed: tuple[PlaceOutcome, ...] = ()
+
+    def doing(self, *actions: Action) -> tuple[PruneRow, ...]:
+        """The rows of which one of these becomes."""
+        return tuple(row for row in self.backups if row.action in actions)
+
+
+async def plan_prune(repositories: Sequence[Repository], now: datetime | None = None) -> PruneResult:
+    """What `prune` would do; changes nothing. Raises `Unavailable` if no place answers."""
+    return await _plan(repositories, await standing(repositories, now))
+
+
+async def prune(
+    repositories: Sequence[Repository], now: datetime | None = None, on_progress: OnProgress = no_progress
+) -> PruneResult:
+    """Remove what no policy keeps from every place that answers; the caller holds the job lock.
+
+    A place that fails does not keep the others from being pruned. Raises `Unavailable` if none answers.
+    """
+    stands = await standing(repositories, now)
+    planned = await _plan(repositories, stands)
+    pruning = [
+        _Pruning(repository, catalogue, on_progress)
+        for repository in repositories
+        if (catalogue := stands.asked.catalogues[repository.place]) is not None
+    ]
+    await asyncio.gather(*(one.remove(planned.doing("remove")) for one in pruning))
+    failed = tuple(PlaceOutcome(one.place, "failed", one.error) for one in pruning if one.error is not None)
+    gone = {(one.place, backup_id) for one in pruning for backup_id in one.unlisted}
+    rows = tuple(replace(row, action="removed") if (row.place, row.id) in gone else row for row in planned.backups)
+    return PruneResult(False, "failed" if failed else planned.state, rows, planned.unreachable, failed)
+
+
+async def _plan(repositories: Sequence[Repository], stands: Standing) -> PruneResult:
+    used = await _in_use(repositories, stands.asked.catalogues)
+    rows = tuple(_rows(stands, used))
+    waits = stands.asked.unreachable or any(row.action == "hold back" for row in rows)
+    return PruneResult(True, "warning" if waits else "success", rows, stands.asked.unreachable)
+
+
+def _rows(stands: Standing, used: Mapping[str, frozenset[str]]) -> Iterator[PruneRow]:
+    catalogues = stands.asked.catalogues
+    has = {place: {one.id: one for one in found.entries} if found else None for place, found in catalogues.items()}
+    for backup_id in sorted({one for entries in has.values() for one in entries or ()}, reverse=True):
+        for place, entries in has.items():
+            if entries is None or backup_id not in entries:
+                continue
+            decision, entry = stands.wanted.of(place, backup_id), entries[backup_id]
+            row = PruneRow(backup_id, place, entry.kind, entry.created_at, entry.bytes_stored, "remove")
+            if decision is None or decision.stays:
+                tiers, reasons = (decision.tiers, decision.reasons) if decision else ((), ())
+                until = decision.until if decision else None
+                yield replace(row, action="keep", tiers=tiers, reasons=reasons, until=until)
+            elif held_by := _held_by(stands, has, place, entry, used[place]):
+                yield replace(row, action="hold back", held_by=held_by)
+            else:
+                yield row
+
+
+def _held_by(
+    stands: Standing,
+    has: Mapping[str, Mapping[str, Entry] | None],
+    place: str,
+    entry: Entry,
+    used: frozenset[str],
+) -> str | None:
+    """What the removal of a backup from a place has to wait for."""
+    if entry.id in used:
+        return "it is being read"
+    for other, entries in has.items():
+        if other == place or not stands.wanted.by(other, entry.id):
+            continue
+        if entries is None:
+            return f"{other} does not answer, and may lack it"
+        if entry.id not in entries:
+            return f"its copy in {other} is pending"
+        if entries[entry.id].verified == "failed" != entry.verified:
+            return f"its copy in {other} is damaged"
+    return None
+
+
+async def _in_use(
+    repositories: Sequence[Repository], catalogues: Mapping[str, Catalogue | None]
+) -> dict[str, frozenset[str]]:
+    """By place the backups under a live lease. Who reads a full one may read the windows that go with it.
+
+    Those are all from the full one before it on, since it may lack some of what came before itself.
+    """
+
+    async def one(repository: Repository) -> tuple[str, frozenset[str]]:
+        catalogue = catalogues[repository.place]
+        if catalogue is None:
+            return repository.place, frozenset()
+        return repository.place, in_use(await _leased(repository), catalogue.entries)
+
+    return dict(await asyncio.gather(*(one(repository) for repository in repositories)))
+
+
+def in_use(leased: Iterable[str], entries: Sequence[Entry]) -> frozenset[str]:
+    """What the readers of some backups may read, of all there are."""
+    used = set(leased)
+    fulls = sorted(entry.id for entry in entries if entry.kind == "full")
+    oldest = min(used.intersection(fulls), default=None)
+    if oldest is not None:
+        begin = max((one for one in fulls if one < oldest), default="")
+        used |= {entry.id for entry in entries if entry.kind == "incremental" and entry.id > begin}
+    return frozenset(used)
+
+
+async def _leased(repository: Repository) -> set[str]:
+    now = datetime.now(UTC)
+    return {lease.backup for lease in await list_leases(repository.backend) if lease.live(now)}
+
+
+class _Pruning:
+    """Removes backups from one place. `unlisted` are those that it lists no longer; `error` says what went wrong."""
+
+    def __init__(self, repository: Repository, catalogue: Catalogue, on_progress: OnProgress) -> None:
+        self.place = repository.place
+        self.unlisted: tuple[str, ...] = ()
+        self.error: str | None = None
+        self._repository = repository
+        self._catalogue = catalogue
+        self._on_progress = on_progress
+
+    async def remove(self, rows: Sequence[PruneRow]) -> None:
+        """Remove the rows' backups of this place, newest first. Raises nothing that the store raises."""
+        try:
+            if ids := {row.id for row in rows if row.place == self.place}:
+                await self._unlist(ids - await self._repository.marked())  # somebody may just have set a mark
+                await self._discard()
+        except StorageError as error:
+            self.error = error.message
+
+    async def _unlist(self, ids: set[str]) -> None:
+        backend, entries = self._repository.backend, [one for one in self._catalogue.entries if one.id in ids]
+        # What an erasure replaced goes before what replaced it: else it would be listed again.
+        await backend.delete([name for name in self._catalogue.superseded if ManifestName.parse(name).id in ids])
+        await backend.delete([one.manifest for one in entries])
+        self.unlisted = tuple(one.id for one in entries)
+
+    async def _discard(self) -> None:
+        """Remove what belonged to backups that are listed no longer. What is read just now is left to be swept."""
+        await self._repository.backend.delete([name for one in self.unlisted for name in _records(one)])
+        leased = await _leased(self._repository)
+        waiting = iter([one for one in self.unlisted if one not in leased])
+        done = count(1)
+
+        async def stream() -> None:
+            for backup_id in waiting:
+                await discard(self._repository, backup_id)
+                self._on_progress(Progress(f"pruning {self.place}", next(done), len(self.unlisted), backup_id))
+
+        async with task_group() as group:
+            for _ in range(STREAMS):
+                group.create_task(stream())
+
+
+def _records(backup_id: str) -> tuple[str, ...]:
+    verified = [f"{VERIFICATIONS}{backup_id}~{state}.json" for state in ("success", "failed")]
+    return (*verified, f"{KEPT}{backup_id}.json")
