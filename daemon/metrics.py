@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from daemon.drill_metrics import DrillMetrics
 from daemon.outcomes import Outcome
+from jobs.prune import PruneResult
 from jobs.results import BackupResult, TableOutcome, VerifyResult
 from jobs.status import Facts, Status
 
@@ -49,6 +50,15 @@ class Metrics:
             ["place"],
             registry=self.registry,
         )
+        self._pruned = Counter(
+            "rowvault_pruned_backups_total", "Backups that retention removed.", ["place"], registry=self.registry
+        )
+        self._prune_failures = Counter(
+            "rowvault_prune_failures_total",
+            "Times that retention could not be carried out in a place.",
+            ["place"],
+            registry=self.registry,
+        )
         self._from_the_start(jobs, places)
         self.registry.register(self._tables)
         self.registry.register(self.drills)
@@ -75,6 +85,13 @@ class Metrics:
         for place in {problem.place for problem in result.problems}:
             self._verification_failures.labels(place).inc()
 
+    def observe_prune(self, result: PruneResult) -> None:
+        """Retention was carried out, in part perhaps."""
+        for row in result.doing("removed"):
+            self._pruned.labels(row.place).inc()
+        for place in result.failed:
+            self._prune_failures.labels(place.name).inc()
+
     def show_tables(self, kind: str, created_at: datetime, tables: Iterable[TableOutcome]) -> None:
         """Show the tables of the newest backup of a kind; after a restart, from its manifest."""
         self._tables.show(kind, created_at, tables)
@@ -90,7 +107,8 @@ class Metrics:
             for outcome in OUTCOMES:
                 self._runs.labels(job, outcome)
         for place in places:
-            self._verification_failures.labels(place)
+            for counter in (self._verification_failures, self._pruned, self._prune_failures):
+                counter.labels(place)
 
 
 class _Tables(Collector):

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +28,9 @@ _STYLES = {
     "committed": "green",
     "warning": "yellow",
     "pending": "yellow",
+    "remove": "yellow",
+    "removed": "yellow",
+    "hold back": "cyan",
     "differs": "red",
     "failed": "red",
     "problem": "red",
@@ -54,9 +57,14 @@ def print_json(document: object) -> None:
     sys.stdout.write(json.dumps(document, default=_plain, indent=1, ensure_ascii=False) + "\n")
 
 
+def shallow(record: Any) -> dict[str, Any]:
+    """A record as JSON shows it; what is in it becomes plain as it is written, for copies of thousands take a while."""
+    return {one.name: getattr(record, one.name) for one in fields(record)}
+
+
 def _plain(value: object) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return shallow(value)
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     raise TypeError(f"{type(value).__name__} has no JSON form")

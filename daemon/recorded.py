@@ -18,12 +18,15 @@ from jobs.export import ExportResult
 from jobs.export import export as write_files
 from jobs.export_plan import ExportOptions, ExportPlan
 from jobs.progress import OnProgress
+from jobs.prune import PruneResult
+from jobs.prune import prune as remove_unwanted
 from jobs.remember import (
     Account,
     account_of_backup,
     account_of_drill,
     account_of_erasure,
     account_of_export,
+    account_of_prune,
     account_of_restore,
     account_of_sync,
     account_of_verification,
@@ -134,6 +137,16 @@ async def reconcile(app: App, recorder: Recorder, options: SyncOptions, on_progr
             return await sync(app.repositories, options, on_progress)
 
     return await recorder.carry_out("sync", reconciled(), account_of_sync, {"check": options.check})
+
+
+async def prune(app: App, recorder: Recorder, on_progress: OnProgress) -> PruneResult:
+    """Carry retention out under the job lock."""
+
+    async def pruned() -> PruneResult:
+        async with job_in_places(app.source_if_any, app.impatient_places, "prune", app.time_limit):
+            return await remove_unwanted(app.repositories, on_progress=on_progress)
+
+    return await recorder.carry_out("prune", pruned(), account_of_prune)
 
 
 async def keep(app: App, recorder: Recorder, backup_id: str, reason: str) -> None:

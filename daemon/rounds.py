@@ -11,7 +11,7 @@ import structlog
 from daemon.app import App
 from daemon.knowledge import INCREMENTAL, DaemonKnowledge
 from daemon.metrics import Metrics
-from daemon.recorded import reconcile
+from daemon.recorded import prune, reconcile
 from daemon.scheduler import Scheduler
 from jobs.capture_watch import watch_capture
 from jobs.catalogue import policies
@@ -19,10 +19,9 @@ from jobs.postgres.connection import ping
 from jobs.postgres.errors import Held, PostgresError
 from jobs.progress import no_progress
 from jobs.results import TableOutcome
-from jobs.standing import EarlierWindows
+from jobs.standing import Deciding
 from jobs.status import PlaceFacts
 from jobs.sync import SyncOptions, SyncResult
-from jobs.wanted import wanted
 from storage.drill_reports import newest_record, read_scenarios
 from storage.errors import Corrupt, NotFound, StorageError
 from storage.names import REPOSITORY
@@ -44,20 +43,21 @@ class Rounds:
         self._metrics = metrics
         self._scheduler = scheduler
         self._recorder = app.recorder("daemon", _log.warning)
-        self._earlier = EarlierWindows(app.repositories)
+        self._deciding = Deciding(app.repositories)
         self._refreshed = 0.0
         self._was_ready = False
         self._told: tuple[str, ...] = ()
         self._shown: str | None = None
         self._sync_due = False
         self._synced = 0.0
+        self._prune_due = True
         knowledge.places = {repository.place: PlaceFacts() for repository in app.repositories}
 
     async def go(self) -> None:
         """Go round until cancelled. Copying may take hours, and the asking goes on beside it."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._again_and_again(self._round))
-            tasks.create_task(self._again_and_again(self._sync))
+            tasks.create_task(self._again_and_again(self._tidy))
             tasks.create_task(self._again_and_again(self._watch_capture))
 
     async def _again_and_again(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -69,7 +69,7 @@ class Rounds:
         before = self._answering()
         await asyncio.gather(self._ask_database(), *(self._ask_place(one.place) for one in self._app.repositories))
         if self._answering() - before:
-            self.sync_soon()
+            self.tidy_soon()
         if self._answering() - before or time.monotonic() > self._refreshed + REFRESH_SECONDS:
             await self.refresh()
         self._tell_readiness()
@@ -154,11 +154,9 @@ class Rounds:
         known, kept, now = self._knowledge.catalogues, policies(self._app.repositories), datetime.now(UTC)
         try:
             async with asyncio.timeout(CATALOGUE_SECONDS):
-                needs = await self._earlier.needs(known, kept, now)
+                self._knowledge.wanted = await self._deciding.wanted(known, kept, now)
         except (StorageError, TimeoutError) as error:
             _log.warning("what chains need could not be read", exc_info=error)
-            return
-        self._knowledge.wanted = wanted(known, kept, now, needs)
 
     async def _read_catalogue(self, repository: Repository) -> None:
         try:
@@ -216,9 +214,14 @@ class Rounds:
         self._metrics.show_tables(manifest.kind, manifest.created_at, tables)
         self._knowledge.uncovered_tables = len(manifest.not_covered.tables)
 
-    def sync_soon(self) -> None:
-        """Something may have become different between the places: compare them when nothing else runs."""
-        self._sync_due = True
+    def tidy_soon(self) -> None:
+        """There may be another backup: compare the places, and let old ones go, when nothing else runs."""
+        self._sync_due = self._prune_due = True
+
+    async def _tidy(self) -> None:
+        """First what is missing is brought where it is wanted, for until then nothing of it goes."""
+        await self._sync()
+        await self._prune()
 
     async def _sync(self) -> None:
         """Reconcile the places when there is reason to, unless a job is running anywhere."""
@@ -237,6 +240,31 @@ class Rounds:
         else:
             self._tell_of_sync(result)
         await self.refresh()
+
+    async def _prune(self) -> None:
+        """Carry retention out when there is reason to, unless a job is running anywhere."""
+        if not self._prune_due or self._scheduler.running or not self._answering():
+            return
+        self._prune_due = False
+        try:
+            result = await prune(self._app, self._recorder, no_progress)
+        except Held:
+            self._prune_due = True
+            return
+        except Exception as error:  # noqa: BLE001 - it is told of, and the daemon goes on
+            _log.warning("retention could not be carried out", exc_info=error)
+            return
+        self._metrics.observe_prune(result)
+        removed = result.doing("removed")
+        for place in result.failed:
+            _log.error("retention could not be carried out", place=place.name, error=place.error)
+        if removed:
+            _log.info(
+                "backups were removed that no policy keeps",
+                backups=[f"{row.id} in {row.place}" for row in removed],
+                held_back=len(result.doing("hold back")),
+            )
+            await self.refresh()
 
     def _tell_of_sync(self, result: SyncResult) -> None:
         for verified in result.verified:

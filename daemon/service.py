@@ -159,7 +159,7 @@ class Service:
                 outcome = tell(result)
             self.metrics.observe_run(job, outcome, time.monotonic() - began)
             self.knowledge.ended(job, outcome, achieved=result is not None)
-            self._rounds.sync_soon()
+            self._rounds.tidy_soon()
             await self._rounds.refresh()
 
     async def _alone(self, job: str, word: str, among: Among, work: Callable[[], Awaitable[R | None]]) -> R | None:

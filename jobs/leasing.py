@@ -1,23 +1,60 @@
 """Work on a backup's objects under a lease."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
+from datetime import UTC, datetime
 
 from jobs.concurrency import alongside
 from jobs.errors import Difference, NotThere
+from jobs.postgres.errors import Held
 from storage.errors import NotFound, Refused, StorageError
-from storage.leases import Lease
+from storage.leases import Lease, LeaseState, list_leases
 from storage.repository import Repository
 
 RELEASE_SECONDS = 5.0
+JOBS = "jobs"
+"""What the lease is on that a job without a source holds, where others name a backup."""
+
+_within_job: ContextVar[bool] = ContextVar("within_job", default=False)
 
 
 @asynccontextmanager
 async def leased(repository: Repository, backup_id: str, purpose: str) -> AsyncIterator[None]:
-    """Hold a lease on a backup in one place while the block runs; losing it cancels the block with `LeaseLost`."""
+    """Hold a lease on a backup that is written to one place while the block runs; losing it cancels it by `LeaseLost`.
+
+    Raises `Held` if a job that needs no source is at work there, unless this is part of that job.
+    """
     async with held(await repository.lease(backup_id, purpose)):
+        if not _within_job.get():
+            await _refuse_beside_a_job(repository)
         yield
+
+
+@contextmanager
+def within_job() -> Iterator[None]:
+    """What is written in the block is part of a job that holds the places' own lease."""
+    token = _within_job.set(True)
+    try:
+        yield
+    finally:
+        _within_job.reset(token)
+
+
+async def _refuse_beside_a_job(repository: Repository) -> None:
+    now = datetime.now(UTC)
+    for lease in await list_leases(repository.backend, JOBS):
+        if lease.live(now):
+            raise job_is_running(repository, lease)
+
+
+def job_is_running(repository: Repository, lease: LeaseState) -> Held:
+    """Why nothing may be written to a place now."""
+    return Held(
+        f"another job is running: {lease.holder or 'somebody'} holds {lease.name} in {repository.place}",
+        "wait until it has ended; what was killed holds it for a minute more",
+    )
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from jobs.concurrency import task_group
 from jobs.leasing import leased
 from jobs.mending import Lanes
+from jobs.postgres.errors import Held
 from jobs.results import PlaceOutcome
 from storage.errors import StorageError
 from storage.increments import AnyBackup
@@ -44,7 +45,7 @@ class Mirror:
             async with leased(self._other, self._backup_id, "off-site copy"):
                 await self._other.commit(await self._copy_offered())
             self._outcome.set_result(PlaceOutcome(self._other.place, "committed"))
-        except StorageError as error:
+        except (StorageError, Held) as error:
             self._outcome.set_result(PlaceOutcome(self._other.place, "pending", str(error)))
 
     async def _copy_offered(self) -> AnyBackup:

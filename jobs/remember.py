@@ -17,6 +17,7 @@ from jobs.postgres.connection import Source
 from jobs.postgres.errors import PostgresError
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.verification_log import LogRow, write_log
+from jobs.prune import PruneResult
 from jobs.restore_scope import Scope
 from jobs.results import BackupResult, DrillResult, PlaceOutcome, Problem, RestoreResult, State, VerifyResult
 from jobs.sync import SyncResult
@@ -170,6 +171,21 @@ def account_of_sync(result: SyncResult) -> Account | None:
         "whole_nowhere": [*result.damaged],
         "marks": result.marks,
         "bytes": sum(row.bytes for row in lacking if row.done == "made good"),
+    }
+    return Account(result.state, None, details)
+
+
+def account_of_prune(result: PruneResult) -> Account | None:
+    """What retention removed; nothing to remember where nothing was to be."""
+    removed = result.doing("removed")
+    if not removed and not result.failed:
+        return None
+    places = dict.fromkeys(row.place for row in removed)
+    details: dict[str, JsonValue] = {
+        "removed": {place: [row.id for row in removed if row.place == place] for place in places},
+        "held_back": len(result.doing("hold back")),
+        "failed": _places(result.failed),
+        "bytes": sum(row.bytes_stored for row in removed),
     }
     return Account(result.state, None, details)
 

@@ -9,8 +9,8 @@ from typing import Literal
 from jobs.catalogue import policies
 from jobs.concurrency import task_group
 from jobs.progress import OnProgress, Progress
-from jobs.standing import EarlierWindows
-from jobs.wanted import Wanted, wanted
+from jobs.standing import Deciding
+from jobs.wanted import Wanted
 from storage.backends.protocol import StoredObject
 from storage.errors import Corrupt, NotFound
 from storage.increments import AnyBackup
@@ -103,8 +103,7 @@ class Surveyed:
 async def look(repositories: Sequence[Repository]) -> list[Place]:
     """What the places' listings of manifests and marks say, and what each should hold."""
     catalogues = dict(zip([one.place for one in repositories], await _all(repositories), strict=True))
-    kept, now = policies(repositories), datetime.now(UTC)
-    decided = wanted(catalogues, kept, now, await EarlierWindows(repositories).needs(catalogues, kept, now))
+    decided = await Deciding(repositories).wanted(catalogues, policies(repositories), datetime.now(UTC))
     return [await _place(one, catalogues[one.place], decided) for one in repositories]
 
 

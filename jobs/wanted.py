@@ -1,11 +1,11 @@
 """Which backups each place should hold: its policy, applied to what all places hold together."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from storage.repository import Catalogue
-from storage.retention import Decision, Held, Needs, Policy, decide
+from storage.retention import Decision, Held, Policy, decide
 
 Catalogues = Mapping[str, Catalogue | None]
 """By place; None is a place that did not answer."""
@@ -27,16 +27,15 @@ class Wanted:
         return self.decisions.get(place, {}).get(backup_id)
 
 
-def wanted(
-    catalogues: Catalogues, policies: Mapping[str, Policy | None], now: datetime, needs: Needs | None = None
-) -> Wanted:
-    """What each place should hold now. Without `needs`, windows from before a full backup may seem to be of no use."""
-    held = list(all_held(catalogues))
-    made: dict[Policy | None, dict[str, Decision]] = {}
-    for policy in policies.values():
-        if policy not in made:
-            made[policy] = {one.id: one for one in decide(held, policy, now, needs)}
-    return Wanted({place: made[policy] for place, policy in policies.items()})
+def wanted(catalogues: Catalogues, policies: Mapping[str, Policy | None], now: datetime) -> Wanted:
+    """What each place should hold now, by names alone: windows from before a full backup may seem to be of no use."""
+    held = all_held(catalogues)
+    decided = {policy: _by_id(decide(held, policy, now)) for policy in set(policies.values())}
+    return Wanted({place: decided[policy] for place, policy in policies.items()})
+
+
+def _by_id(decisions: Iterable[Decision]) -> dict[str, Decision]:
+    return {one.id: one for one in decisions}
 
 
 def all_held(catalogues: Catalogues) -> list[Held]:

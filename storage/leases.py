@@ -102,10 +102,10 @@ class LeaseState:
         return self.expires_at > now
 
 
-async def list_leases(backend: Backend) -> list[LeaseState]:
-    """Every lease in the repository, live and expired."""
+async def list_leases(backend: Backend, on: str | None = None) -> list[LeaseState]:
+    """Every lease in the repository, live and expired; or those on one thing."""
     found = []
-    async for stored in backend.list(LEASES):
+    async for stored in backend.list(LEASES if on is None else f"{LEASES}{on}~"):
         backup = stored.name.removeprefix(LEASES).split("~")[0]
         try:
             expires, holder = _read(await get(backend, stored.name))

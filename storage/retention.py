@@ -82,36 +82,28 @@ Needs = Mapping[str, Iterable[str]]
 
 
 def decide(backups: Iterable[Held], policy: Policy | None, now: datetime, needs: Needs | None = None) -> list[Decision]:
-    """What becomes of each backup, newest first. `needs` is wanted of `chain_bases`; no policy keeps everything."""
-    newest_first = _sorted(backups)
+    """What becomes of each backup, newest first. `needs` is wanted of `Retention.bases`; no policy keeps everything."""
     if policy is None:
-        return [Decision(one.id, (), ("there is no policy",)) for one in newest_first]
-    deciding = _Deciding(_of_kinds(newest_first, policy), policy, now)
-    deciding.keep_windows(needs or {})
-    return [deciding.decision(one.id) for one in newest_first]
-
-
-def chain_bases(backups: Iterable[Held], policy: Policy | None, now: datetime) -> list[str]:
-    """The full backups with which chains begin that stay; each may need windows from before it. Newest first."""
-    if policy is None:
-        return []
-    return sorted(_Deciding(_of_kinds(_sorted(backups), policy), policy, now).bases, reverse=True)
-
-
-def _of_kinds(backups: Iterable[Held], policy: Policy) -> list[Held]:
-    return [one for one in backups if one.kind in policy.kinds]
+        return [Decision(one.id, (), ("there is no policy",)) for one in _sorted(backups)]
+    retention = Retention(list(backups), policy, now)
+    retention.keep_windows(needs or {})
+    return retention.decisions()
 
 
 def _sorted(backups: Iterable[Held]) -> list[Held]:
     return sorted(backups, key=lambda one: one.id, reverse=True)
 
 
-class _Deciding:
-    """Gathers why each backup stays, and until when for each reason (None: who knows)."""
+class Retention:
+    """Gathers why each backup stays, and until when for each reason (None: who knows).
 
-    def __init__(self, newest_first: Sequence[Held], policy: Policy, now: datetime) -> None:
-        self._all = newest_first
-        self._past = [one for one in newest_first if one.at <= now]
+    `bases` are the full backups with which chains begin that stay: each may need windows from before it.
+    """
+
+    def __init__(self, backups: Sequence[Held], policy: Policy, now: datetime) -> None:
+        self._ids = [one.id for one in _sorted(backups)]
+        self._all = _sorted(one for one in backups if one.kind in policy.kinds)
+        self._past = [one for one in self._all if one.at <= now]
         self._policy = policy
         self._now = now
         self._reasons: dict[str, dict[str, datetime | None]] = defaultdict(dict)
@@ -123,13 +115,9 @@ class _Deciding:
         self._newest_good()
         self._by_chain()
 
-    def decision(self, backup_id: str) -> Decision:
-        """What the reasons come to."""
-        reasons = self._reasons.get(backup_id, {})
-        until = _longest(reasons.values())
-        tiers = tuple(tier for tier in TIERS if tier in reasons)
-        known = None if until is None or until == _OPEN else max(until, self._now)
-        return Decision(backup_id, tiers, tuple(reasons), known)
+    def decisions(self) -> list[Decision]:
+        """What the reasons come to, newest first."""
+        return [self._decision(one) for one in self._ids]
 
     def keep_windows(self, needs: Needs) -> None:
         """Keep the windows that bases lack. They stay for such a base alone, and need none of their own."""
@@ -137,6 +125,13 @@ class _Deciding:
         for base, until in self.bases.items():
             for window in sorted(there.intersection(needs.get(base, ()))):
                 self._need(window, base, until)
+
+    def _decision(self, backup_id: str) -> Decision:
+        reasons = self._reasons.get(backup_id, {})
+        until = _longest(reasons.values())
+        tiers = tuple(tier for tier in TIERS if tier in reasons)
+        known = None if until is None or until == _OPEN else max(until, self._now)
+        return Decision(backup_id, tiers, tuple(reasons), known)
 
     def _by_mark_and_clock(self) -> None:
         for one in self._all:

@@ -10,7 +10,9 @@ from daemon.app import App
 from daemon.cli.shared import Json, cli, recorder
 from daemon.command import with_app
 from daemon.outcomes import DIFFERENCE, DONE, FAILED
+from daemon.prune_output import print_prune, prune_document
 from daemon.sync_output import print_sync, sync_document
+from jobs.prune import plan_prune
 from jobs.sync import SyncOptions, SyncResult
 
 
@@ -51,6 +53,36 @@ def sync(
         else:
             print_sync(result)
         return _code(result)
+
+    with_app(work, as_json=as_json)
+
+
+@cli.command()
+def prune(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what becomes of each backup in each place, and why.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Carry retention out: remove from each place what its policy no longer keeps.
+
+    The daemon does so after each backup. Never goes: the newest good backup, what is marked, what a chain that stays
+    needs, what another place still lacks, what is being read.
+
+    Examples: rowvault prune --dry-run · rowvault prune
+    """
+
+    async def work(app: App) -> int:
+        if dry_run:
+            result = await plan_prune(app.repositories)
+        else:
+            with output.progress(quiet=as_json) as on_progress:
+                result = await recorded.prune(app, recorder(app), on_progress)
+        if as_json:
+            output.print_json(prune_document(result))
+        else:
+            print_prune(result)
+        return FAILED if result.failed else DONE
 
     with_app(work, as_json=as_json)
 

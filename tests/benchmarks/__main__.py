@@ -19,11 +19,15 @@ from statistics import median
 import boto3
 
 from jobs.postgres.embedded import find_servers
+from storage.backends.factory import open_local, open_s3
+from storage.backends.retrying import Patience
+from storage.backends.s3_options import S3Options
 from tests.benchmarks.changing import as_of_now, changed_rows, rowvault_incremental
 from tests.benchmarks.contenders import bare_upload, has_zstd, pg_dump, rowvault_backup, two_drains
 from tests.benchmarks.data import many_tables, mixed
 from tests.benchmarks.encrypting import encrypted_backups
 from tests.benchmarks.exporting import TABLE, exports
+from tests.benchmarks.many_backups import Took, fill, timed
 from tests.benchmarks.restoring import restores
 from tests.seaweed import S3Server, start_seaweed
 from tests.servers import Database, Server, own_server
@@ -213,6 +217,35 @@ async def memory_by_size(server: Server, peak: float, folder: Path) -> None:
     say(f"peak memory: {quarter.peak_mb:.0f} MB at {quarter.raw / 1e9:.2f} GB, {peak:.0f} MB at full scale")
 
 
+async def ten_thousand(folder: Path, store: S3Server) -> None:
+    """Listing and pruning 10,000 backups, each by a command of its own."""
+    with fresh(folder / "many") as place:
+        await fill(open_local(place))
+        say_of_many("local", timed({"ROWVAULT_LOCAL_PATH": str(place)}, folder))
+    options = S3Options(
+        BUCKET,
+        prefix="many",
+        endpoint_url=store.endpoint_url,
+        region="us-east-1",
+        access_key_id=store.access_key,
+        secret_access_key=store.secret_key,
+        addressing_style="path",
+    )
+    backend = await open_s3(options, Patience())
+    try:
+        await fill(backend)
+    finally:
+        await backend.close()
+    say_of_many("S3", timed(s3(store, "many"), folder))
+
+
+def say_of_many(place: str, took: Took) -> None:
+    """Both figures of one place."""
+    say(f"10,000 backups, {place}: listed in {took.list:.2f} s, {took.removed} of them pruned in {took.prune:.2f} s")
+    target(f"seconds to list 10,000 backups, {place}", took.list, 5)
+    target(f"seconds to prune 10,000 backups, {place}", took.prune, 5)
+
+
 @contextmanager
 def fresh(folder: Path) -> Iterator[Path]:
     """An empty folder, removed afterwards."""
@@ -275,6 +308,7 @@ async def run(scale: float, runs: int) -> None:
             try:
                 boto3.client("s3", **client(store)).create_bucket(Bucket=BUCKET)
                 await with_s3(database, runs, folder, store)
+                await ten_thousand(folder, store)
             finally:
                 store.kill()
 

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from storage.retention import Decision, Held, Needs, Policy, chain_bases, decide
+from storage.retention import Decision, Held, Needs, Policy, Retention, decide
 from tests.catalogues import archive, full, incremental
 
 DAY = timedelta(days=1)
@@ -212,7 +212,7 @@ def test_windows_that_a_base_lacks_stay_with_it_and_keep_nothing_themselves() ->
     policy, now = Policy(1, 0, 0, 1), bases[3].at + DAY
     needs = {after.id: (window.id,) for window, after in zip(early, bases[1:], strict=False)}
     held = [*bases, *early]
-    assert chain_bases(held, policy, now) == [bases[3].id]
+    assert set(Retention(held, policy, now).bases) == {bases[3].id}
     kept = decided(held, policy, now, needs)
     assert {one for one, decision in kept.items() if decision.stays} == ids([bases[3], early[3], early[2]])
     assert kept[early[2].id].reasons == (f"needed by {bases[3].id}",)

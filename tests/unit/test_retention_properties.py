@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.retention import Decision, Held, Needs, Policy, chain_bases, decide
+from storage.retention import Decision, Held, Needs, Policy, Retention, decide
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -154,6 +154,6 @@ def test_nothing_goes_before_the_moment_that_was_told(scene: Scene, steps: list[
 def test_the_bases_of_chains_are_full_backups_that_stay(scene: Scene) -> None:
     held, policy, now, needs = scene
     kinds = {one.id: one.kind for one in held}
-    found = chain_bases(held, policy, now)
+    found = Retention(held, policy, now).bases
     assert {kinds[one] for one in found} <= {"full"}
     assert set(found) <= staying(decide(held, policy, now, needs))

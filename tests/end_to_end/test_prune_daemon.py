@@ -1,0 +1,58 @@
+"""The daemon lets old backups go by itself, and remembers it; what a command shows of retention."""
+
+import json
+from pathlib import Path
+
+from storage.backends.local import LocalBackend
+from storage.repository import Repository
+from tests.conftest import CreateDatabase
+from tests.daemons import environment, listed, running_daemon, settings_for
+from tests.manifests import SYSTEM, made_up_full
+from tests.programs import rowvault
+
+DAY = 86_400
+PRUNED = "rowvault_pruned_backups_total place=local"
+POLICY = {"ROWVAULT_RETENTION__DAILY": "1"}
+
+
+async def test_the_daemon_lets_old_backups_go_and_remembers_it(create_database: CreateDatabase, tmp_path: Path) -> None:
+    notes = await create_database(key="few notes", build="CREATE TABLE notes AS SELECT 1 AS n")
+    settings = settings_for(notes, tmp_path)
+    for _ in range(2):
+        assert (await rowvault("backup", env=environment(settings))).returncode == 0
+    newer, older = await listed(settings)
+    assert (newer.tiers, older.reasons) == (("daily",), ())
+    async with running_daemon(settings) as daemon:
+        line = await daemon.logged("backups were removed that no policy keeps")
+        assert line["backups"] == [f"{older.id} in local"]
+        await daemon.metric_becomes(PRUNED, 1)
+    assert [one.id for one in await listed(settings)] == [newer.id]
+    trail = json.loads((await rowvault("trail", "--json", env=environment(settings))).stdout)["entries"]
+    *_, last = trail
+    assert (last["who"], last["what"], last["outcome"]) == ("daemon", "prune", "success")
+    assert last["details"]["removed"] == {"local": [older.id]}
+
+
+async def test_the_command_explains_each_decision_and_needs_no_database(tmp_path: Path) -> None:
+    place = Repository("local", LocalBackend(tmp_path))
+    await place.bind(SYSTEM, "shop")
+    backups = [made_up_full(day * DAY, since=day * 1000, lsn=day * 1000 + 10) for day in range(3)]
+    for one in backups:
+        await one.commit(place)
+    oldest, marked, newest = (one.manifest.id for one in backups)
+    await place.keep(marked, "")
+    settings = POLICY | {"ROWVAULT_LOCAL_PATH": str(tmp_path)}
+    dry = await rowvault("prune", "--dry-run", env=settings)
+    assert dry.returncode == 0
+    heading, *rows, summary = [" ".join(line.split()) for line in dry.stdout.splitlines()]
+    assert heading == "id place decision tier why until"
+    assert rows[0].startswith(f"{newest} local keep daily newest good 20")
+    assert rows[1:] == [f"{marked} local keep kept released", f"{oldest} local remove"]
+    assert summary == f"1 copies would be removed, {backups[0].manifest.bytes_stored} B; 2 stay"
+    assert len((await place.catalogue()).entries) == 3
+    done = await rowvault("prune", env=settings)
+    assert done.stdout.splitlines()[-1].startswith("1 copies removed")
+    again = json.loads((await rowvault("prune", "--json", env=settings)).stdout)
+    assert (again["state"], [row["action"] for row in again["backups"]]) == ("success", ["keep", "keep"])
+    trail = json.loads((await rowvault("trail", "--json", env=settings)).stdout)["entries"]
+    assert [(one["what"], one["details"]["removed"]) for one in trail] == [("prune", {"local": [oldest]})]
