@@ -1,14 +1,14 @@
 """The oracle of comparing: many sessions work while backups are taken; each backup must be its own moment.
 
 What is taken while nobody commits, with transactions open, must be what was there then. What is taken in between shows
-in those after it: a row that one of them missed would be missing ever after.
+in those after it: a row that one of them missed would be missing ever after. Each is plain, or encrypted for some key.
 
 ROWVAULT_ORACLE_SECONDS, ROWVAULT_ORACLE_SEED    as for the oracle of the change log
 """
 
 import asyncio
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -16,7 +16,7 @@ from jobs.full_backup import BackupOptions, full_backup
 from jobs.incremental import incremental_backup
 from jobs.postgres.catalogue import Selection
 from tests.end_to_end.test_oracle import SECONDS as LOG_SECONDS
-from tests.end_to_end.test_oracle import SEED, WORKERS
+from tests.end_to_end.test_oracle import SEED, WORKERS, any_copying, place_of_any_keys
 from tests.following import Follower, Lines, comparing, lines_of
 from tests.servers import MAJORS, own_server
 from tests.working import BUILD, Barrier, Worker
@@ -40,7 +40,8 @@ class Run:
         while self.working:
             await asyncio.sleep(self.chance.random() * 0.3)
             if self.chance.random() < 0.1:
-                await full_backup(self.follower.source, Selection(), self.follower.places, BackupOptions())
+                options = BackupOptions(copying=any_copying(self.chance))
+                await full_backup(self.follower.source, Selection(), self.follower.places, options)
             elif self.chance.random() < 0.5:
                 await self.compare()
             else:
@@ -51,9 +52,8 @@ class Run:
     async def compare(self) -> str:
         """One that is patient: the work truncates tables, too."""
         follower = self.follower
-        result = await incremental_backup(
-            follower.source, Selection(), follower.places, follower.capture, BackupOptions()
-        )
+        capture = replace(follower.capture, copying=any_copying(self.chance))
+        result = await incremental_backup(follower.source, Selection(), follower.places, capture, BackupOptions())
         assert (result.kind, result.state) == ("incremental", "success"), result.warnings
         return result.id
 
@@ -71,7 +71,7 @@ async def test_every_backup_is_what_was_there_whatever_was_going_on() -> None:
     async with own_server(major, wal_level="replica") as server:
         database = await server.create()
         await database.execute(BUILD)
-        run = Run(comparing(database), chance)
+        run = Run(comparing(database, place_of_any_keys()), chance)
         await run.follower.begin()
         async with asyncio.TaskGroup() as group:
             for number in range(WORKERS):

@@ -155,6 +155,16 @@ async def test_no_secret_and_no_row_is_stored_or_said(vault: Vault) -> None:
                 assert MARKER.encode() not in data, name
 
 
+async def test_temporary_files_have_no_place_among_encrypted_backups(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TMPDIR", raising=False)
+    plain = {name: value for name, value in vault.daemon.items() if "RECIPIENTS" not in name}
+    for settings, beside in ((plain, True), (vault.daemon, False), (vault.person, False)):
+        async with opened(settings) as app:
+            assert (app.scratch is not None) == beside
+
+
 @pytest.mark.parametrize("command", [("backup",), ("list",), ("doctor",)], ids=lambda command: command[0])
 async def test_an_identity_file_that_cannot_be_used_is_told_before_anything_is_done(
     vault: Vault, tmp_path: Path, command: tuple[str, ...]

@@ -1,5 +1,7 @@
 """The oracle: while many sessions work and backups are taken, moments are remembered; each must come back as it was.
 
+Each backup is plain, or encrypted for one key or another.
+
 ROWVAULT_ORACLE_SECONDS    how long the work goes on (default 30)
 ROWVAULT_ORACLE_SEED       repeats a run, as far as chance allows; it is printed, and chooses the server's version
 """
@@ -23,7 +25,11 @@ from jobs.postgres.connection import Source
 from jobs.postgres.pgoutput import lsn_number
 from jobs.restore import RestoreOptions, plan_restore, restore
 from jobs.restore_scope import Scope
+from jobs.table_copy import CopyOptions
+from storage.backends.memory import MemoryBackend
+from storage.repository import Repository
 from tests.following import Follower, Lines, following, lines_of
+from tests.keys import keyring_of, new_key
 from tests.servers import MAJORS, Database, Server, own_server
 from tests.working import BUILD, Barrier, Worker
 
@@ -31,6 +37,7 @@ SECONDS = float(os.environ.get("ROWVAULT_ORACLE_SECONDS", "30"))
 SEED = int(os.environ.get("ROWVAULT_ORACLE_SEED", random.randrange(1_000_000)))
 WORKERS = 4
 WINDOWS = (100_000, 1 << 28)
+KEYS = new_key(), new_key()
 RESTORED = 5
 """So many moments are restored into a database; the others are read."""
 
@@ -42,6 +49,16 @@ class Moment:
     time: datetime
     lsn: int
     lines: Lines
+
+
+def place_of_any_keys() -> Repository:
+    """In memory, for who has all identities."""
+    return Repository("memory", MemoryBackend(), keyring_of(*KEYS))
+
+
+def any_copying(chance: random.Random) -> CopyOptions:
+    """Plain, or for one of the keys."""
+    return CopyOptions(recipients=chance.choice((None, *(key.recipients for key in KEYS))))
 
 
 @dataclass
@@ -70,13 +87,16 @@ class Run:
         while self.working:
             await asyncio.sleep(self.chance.random() * 0.5)
             if self.chance.random() < 0.15:
-                await full_backup(self.follower.source, Selection(), self.follower.places, BackupOptions())
+                options = BackupOptions(copying=any_copying(self.chance))
+                await full_backup(self.follower.source, Selection(), self.follower.places, options)
             else:
                 await self.incremental()
 
     async def incremental(self) -> None:
         """One in small windows, or in a large one."""
-        capture = replace(self.follower.capture, window_bytes=self.chance.choice(WINDOWS))
+        capture = replace(
+            self.follower.capture, window_bytes=self.chance.choice(WINDOWS), copying=any_copying(self.chance)
+        )
         result = await incremental_backup(
             self.follower.source, Selection(), self.follower.places, capture, BackupOptions()
         )
@@ -92,7 +112,7 @@ async def test_every_moment_comes_back_as_it_was_whatever_was_going_on() -> None
     async with own_server(major) as server:
         database = await server.create()
         await database.execute(BUILD)
-        run = Run(following(database), chance)
+        run = Run(following(database, place_of_any_keys()), chance)
         await run.follower.begin()
         workers = [Worker(database, run.barrier, f"{SEED}-{number}") for number in range(WORKERS)]
         async with asyncio.TaskGroup() as group:

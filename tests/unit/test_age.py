@@ -8,11 +8,13 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage import codecs
 from storage.age import BadKey, Keyring, NoIdentity, Recipients
 from storage.age_streams import Opening
 from storage.codecs import Decoder, Encoder, Tally, decompressed
@@ -70,6 +72,13 @@ def test_bytes_come_back_however_they_are_cut(
         sizes = iter(data.draw(st.lists(st.integers(1, 500), max_size=20)))
         assert b"".join(decoder.read("object.age", pieces(one, sizes), Tally())) == opened(one)
     assert decoder.plain.digest() == digest_of(plain)
+
+
+@given(st.integers(0, 300_000), st.integers(1, 100_000), st.integers(1000, 100_000), st.lists(st.integers(1, 100_000)))
+def test_bytes_come_back_whatever_the_length_of_blocks(length: int, block: int, step: int, sizes: list[int]) -> None:
+    with patch.object(codecs, "BLOCK", block):
+        [stored] = encrypted(NOISE[:length], KEY, step=step)
+    assert opened(stored, sizes=iter(sizes)) == NOISE[:length]
 
 
 @pytest.mark.parametrize("length", [0, 1, MIB - 1, MIB, 2 * MIB, 2 * MIB + 1, 3 * MIB])
