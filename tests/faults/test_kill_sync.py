@@ -18,7 +18,7 @@ from tests.places import backups_alike
 from tests.programs import running_rowvault, started_rowvault
 from tests.servers import Database
 
-MOMENTS = 8
+MOMENTS = 4
 
 
 @pytest.fixture
