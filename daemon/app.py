@@ -223,6 +223,8 @@ class App:
             keep=request.keep,
             only_newer=only_newer,
             scratch=self.scratch,
+            formats=self.settings.archive.exports,
+            exporting=self.export_options(replace=False),
         )
         return await archive(self.repositories, options, on_progress)
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 from daemon.cron import parse_cron
 from daemon.durations import parse_duration, parse_size
 from daemon.environment import full_name
+from jobs.export_plan import Format
 from storage.age import BadKey, Recipients
 
 # A comma followed by an even number of double quotes lies outside them.
@@ -76,6 +77,13 @@ def _recipients(text: str) -> Recipients:
         return Recipients.parse(text)
     except BadKey as error:
         raise ValueError(f"{error.message}: {error.hint}") from None
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    found = _names(text.lower())
+    if not set(found) <= set(get_args(Format)):
+        raise ValueError(f"must be some of {', '.join(get_args(Format))}, comma-separated")
+    return tuple(dict.fromkeys(found))
 
 
 def _zone(name: str) -> str:
@@ -144,6 +152,7 @@ Count = Annotated[int, whole(0, 100_000)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Duration = Annotated[timedelta, _from_text(parse_duration)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
+ExportFormats = Annotated[tuple[Format, ...], _from_text(_formats)]
 Names = Annotated[tuple[str, ...], _from_text(_names)]
 Patterns = Annotated[tuple[str, ...], _from_text(_patterns)]
 Prefix = Annotated[str, AfterValidator(lambda text: text.strip("/"))]

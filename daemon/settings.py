@@ -26,6 +26,7 @@ from daemon.setting_types import (
     DatabaseUrl,
     Duration,
     EndpointUrl,
+    ExportFormats,
     Names,
     Patterns,
     Prefix,
@@ -165,6 +166,9 @@ class ArchiveSettings(_Group):
         description="Object lock on all objects of archives, so that nobody removes them; the bucket must allow it.",
     )
     lock_days: Annotated[int, whole(1, 36_500)] | None = Field(None, description="Days for which they are locked.")
+    exports: ExportFormats = Field(
+        (), description="Exports in each archive: csv, json, parquet, sql, comma-separated. Unset: none."
+    )
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:

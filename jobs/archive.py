@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.archive_copy import Made, Making, bring, make_archive
+from jobs.archive_copy import Exporting, Made, Making, bring, make_archive
 from jobs.as_of import AsOf, opened
 from jobs.catalogue import ask, read_backup
 from jobs.erased import known_erasures, require_erased
 from jobs.errors import NoPlace, NotThere
+from jobs.export_plan import ExportOptions, Format
 from jobs.leasing import leased, leased_for_reading
 from jobs.progress import OnProgress, no_progress
 from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome
@@ -37,7 +38,7 @@ TRIES = 4  # older states, should the newest turn out not to be whole
 class ArchiveOptions:
     """What a person or the schedule wants of an archive. Temporary files go to `scratch`.
 
-    `only_newer`: nothing is made of a state that has an archive already.
+    `only_newer`: nothing is made of a state that has an archive already. `formats` are those of its exports.
     """
 
     copying: CopyOptions = field(default_factory=CopyOptions)
@@ -46,6 +47,8 @@ class ArchiveOptions:
     keep: bool = False
     only_newer: bool = False
     scratch: Path | None = None
+    formats: tuple[Format, ...] = ()
+    exporting: ExportOptions = field(default_factory=ExportOptions)
 
 
 async def archive(
@@ -73,7 +76,7 @@ async def archive(
     made, outcomes = await taking.newest_of(states)
     silent = [one for one in repositories if one not in answering and keeps_archives(one)]
     outcomes += [PlaceOutcome(one.place, "pending", "did not answer") for one in silent]
-    return await _finish(made.manifest, targets, outcomes, options, started, on_progress)
+    return await _finish(made, targets, outcomes, options, started, on_progress)
 
 
 def keeps_archives(repository: Repository) -> bool:
@@ -152,10 +155,11 @@ class _Taking:
             "reason": self.options.reason,
             "trail_head": TrailHead(number=head.number, sha256=head.sha256) if head else None,
             "erasures": tuple(erasures),
-            "warnings": (*manifest.warnings, *found.warnings, *fallen),
         }
-        backup_id = new_backup_id("archive", manifest.created_at)
-        return Making(backup_id, found, state, self.options.copying, said, self.on_progress)
+        backup_id, options = new_backup_id("archive", manifest.created_at), self.options
+        exporting = Exporting(options.formats, options.exporting, options.scratch)
+        warnings = (*found.warnings, *fallen)
+        return Making(backup_id, found, state, options.copying, exporting, said, warnings, self.on_progress)
 
     async def _prepare(self, target: Repository, found: AsOf) -> None:
         """Bind a place to the database whose state it is, and sweep what interrupted runs left there."""
@@ -203,7 +207,7 @@ async def _committed(making: Making, target: Repository) -> Made:
 
 
 async def _finish(
-    manifest: Manifest,
+    made: Made,
     targets: Sequence[Repository],
     outcomes: list[PlaceOutcome],
     options: ArchiveOptions,
@@ -211,14 +215,14 @@ async def _finish(
     on_progress: OnProgress,
 ) -> BackupResult:
     """Keep it if that was wanted, and read it back."""
-    committed_at = time.monotonic()
+    manifest, committed_at = made.manifest, time.monotonic()
     there = [one for one in targets if PlaceOutcome(one.place, "committed") in outcomes]
     if options.keep:
         for repository in there:
             await repository.keep(manifest.id, options.reason)
     verification = await verify_backup(there, manifest.id, on_progress=on_progress)
-    pending = any(one.state != "committed" for one in outcomes)
-    state: State = "failed" if verification.state == "failed" else "warning" if pending else "success"
+    lacking = bool(made.left_out) or any(one.state != "committed" for one in outcomes)
+    state: State = "failed" if verification.state == "failed" else "warning" if lacking else "success"
     return BackupResult(
         id=manifest.id,
         kind=manifest.kind,

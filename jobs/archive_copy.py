@@ -1,13 +1,16 @@
 """Makes the objects of an archive: what did not change is copied inside the store, what was made is written anew."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
+from jobs.archive_exports import store_exports
 from jobs.as_of import AsOf
 from jobs.concurrency import task_group
+from jobs.export_plan import ExportOptions, Format
 from jobs.instructions import instructions, load_script
 from jobs.mending import Lanes
 from jobs.progress import OnProgress, Progress
@@ -32,24 +35,39 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """An archive whose objects are there but for its manifest; `copied` are those that are copies of a backup's."""
+    """An archive whose objects are there but for its manifest; `copied` are those that are copies of a backup's.
+
+    `left_out` says which exports it lacks, and why.
+    """
 
     manifest: Manifest
     copied: tuple[Copied, ...]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exporting:
+    """Which portable exports an archive has, and how they are made; temporary files go to `scratch`."""
+
+    formats: tuple[Format, ...] = ()
+    options: ExportOptions = field(default_factory=ExportOptions)
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Making:
     """What is archived: the state as it was found, under which id, and how what is written anew is compressed.
 
-    `archived` is the backup that the state is of; what else the manifest is to say is in `said`.
+    `archived` is the backup that the state is of; what else the manifest is to say is in `said`, and in `warnings`.
     """
 
     id: str
     found: AsOf
     archived: str
     options: CopyOptions
+    exporting: Exporting
     said: dict[str, object]
+    warnings: tuple[str, ...]
     on_progress: OnProgress
 
     @property
@@ -78,7 +96,12 @@ async def make_archive(making: Making, target: Repository) -> Made:
         tables[number] = await _with_part(making, target, tables[number], part)
     done = tuple(tables[number] for number in sorted(tables))
     dump = await _dump(making, target, files, done)
-    return Made(_manifest(making, done, dump), tuple(copied))
+    how = making.exporting
+    exports, left_out = await store_exports(
+        *(making.id, making.found, target.backend, how.formats, how.options, making.recipients, how.scratch),
+        making.on_progress,
+    )
+    return Made(_manifest(making, done, dump, exports, left_out), tuple(copied), left_out)
 
 
 def _kept_files(making: Making) -> dict[str, Copied]:
@@ -186,7 +209,13 @@ async def _dump(making: Making, target: Repository, files: dict[str, Copied], ta
     return dump.model_copy(update={what: one.stored for what, one in files.items()} | made)
 
 
-def _manifest(making: Making, tables: tuple[Table, ...], dump: Dump) -> Manifest:
+def _manifest(
+    making: Making,
+    tables: tuple[Table, ...],
+    dump: Dump,
+    exports: tuple[StoredFile, ...],
+    left_out: tuple[str, ...],
+) -> Manifest:
     return making.manifest.model_copy(
         update={
             "id": making.id,
@@ -201,6 +230,8 @@ def _manifest(making: Making, tables: tuple[Table, ...], dump: Dump) -> Manifest
             "capture": None,
             "compared": "",
             "gap": None,
+            "exports": exports,
+            "warnings": (*making.manifest.warnings, *making.warnings, *left_out),
             **making.said,
         }
     )

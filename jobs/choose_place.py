@@ -55,7 +55,7 @@ async def choose_whole(
 def _narrowed(manifest: Manifest, tables: Collection[int] | None) -> Manifest:
     wanted = [table for table in manifest.tables if tables is None or table.oid in tables]
     stored = [table.model_copy(update={"parts": tuple(filter(_is_stored, table.parts))}) for table in wanted]
-    return manifest.model_copy(update={"tables": tuple(stored)})
+    return manifest.model_copy(update={"tables": tuple(stored), "exports": ()})
 
 
 def _is_stored(part: Part) -> bool:

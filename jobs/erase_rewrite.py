@@ -225,7 +225,8 @@ async def revised(
     revision = manifest.revision + 1
     made = made.model_copy(update={"revision": revision, "erasures": (*manifest.erasures, *erasures)})
     if isinstance(made, Manifest):
-        return made.model_copy(update={"dump": await _by_hand(made, rewriter.target)})
+        # Exports are in any format, and can be made anew of what stays: they go as they are.
+        return made.model_copy(update={"dump": await _by_hand(made, rewriter.target), "exports": ()})
     return made
 
 

@@ -167,7 +167,7 @@ def _is_sealed(piece: _Piece) -> bool:
 
 def _pieces_of(manifest: AnyBackup) -> Iterator[_Piece]:
     if isinstance(manifest, Manifest):
-        for stored in manifest.dump.files():
+        for stored in (*manifest.dump.files(), *manifest.exports):
             yield _Piece(None, None, (stored,))
         for table in manifest.tables:
             yield from _table_pieces(table, (*table.parts, *([table.keys] if table.keys else [])))

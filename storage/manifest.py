@@ -272,13 +272,14 @@ class Backup(Record):
 
 class Manifest(Backup):
     """A full backup: every row of its tables as of one snapshot. Or an archive: a copy of the state that the backup
-    `archived` was of, in objects of its own, which no other backup builds on.
+    `archived` was of, in objects of its own, which no other backup builds on, with `exports` for other programs.
 
     `compared` says why incremental backups compare tables with it; empty where the change log is to continue it.
     """
 
     kind: Literal["full", "archive"]
     archived: str | None = None
+    exports: tuple[StoredFile, ...] = ()
     snapshot: Snapshot
     dump: Dump
     tables: tuple[Table, ...]
@@ -303,6 +304,7 @@ class Manifest(Backup):
     def objects(self) -> Iterator[StoredFile]:
         """Every object of the backup but the manifest itself."""
         yield from self.dump.files()
+        yield from self.exports
         for table in self.tables:
             for part in (*table.parts, *([table.keys] if table.keys else [])):
                 yield from part.objects

@@ -1,5 +1,6 @@
 """The long-term copy: of the newest verified state, in objects of its own, needing neither a source nor a chain."""
 
+import io
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -7,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
+import zstandard
 
 from jobs.archive import ArchiveOptions, archive
 from jobs.chain import chain_to
@@ -26,11 +29,12 @@ from storage.repository import OtherSource, Repository
 from storage.retention import Policy
 from tests.conftest import Bucket, CreateDatabase, new_bucket
 from tests.daemons import environment, running_daemon, settings_for
+from tests.erasing import erased
 from tests.faults.commands import opened as opened_app
 from tests.following import Follower, comparing, following
 from tests.keys import new_key
 from tests.manifests import DUMP_FILES
-from tests.places import Planter, backups_alike
+from tests.places import Planter, backups_alike, contents
 from tests.programs import rowvault
 from tests.round_trip import SMALL_PIECES
 from tests.seaweed import S3Server
@@ -46,6 +50,7 @@ SHOP = """
     INSERT INTO no_key VALUES ('first');
     CREATE TABLE nothing_yet (id int);
 """
+TABLES = ("customers", "no_key", "nothing_yet", "orders")
 CHANGES = (
     "UPDATE customers SET name = upper(name) WHERE id % 7 = 0",
     "DELETE FROM orders WHERE id BETWEEN 10 AND 20",
@@ -256,12 +261,51 @@ async def test_an_encrypted_state_is_archived_encrypted_and_a_full_one_without_a
     older = await archived([blind])
     assert older.created_at == full.created_at
     assert "older state" in older.warnings[-1]
-    newest = await archived([knowing])
+    unreadable = await archived([blind], formats=("csv",))
+    assert unreadable.state == "warning"
+    assert "it has no export as csv" in unreadable.warnings[-1]
+    newest = await archived([knowing], formats=("csv",))
     assert newest.state == "success"
     plain = [name for name in await names(backend, ARCHIVES) if not name.endswith((".age", "RESTORE.txt"))]
     assert plain == []
     await forget_all_but(newest, [knowing])
     assert await follower.backed_up() == await follower.lines()
+
+
+async def test_exports_of_the_state_lie_under_it_and_are_verified_with_it(chain: Follower) -> None:
+    result = await archived(chain.places, formats=("csv", "parquet"))
+    assert (result.state, await backups_alike(*chain.places)) == ("success", True)
+    found = await contents(chain.places[1].backend, f"{ARCHIVES}{result.id}/exports/")
+    files = sorted(name.split("/exports/")[1] for name in found)
+    assert files == [
+        *(f"csv/{name}" for name in ("export.json", *(f"public/{table}.csv.zst" for table in TABLES))),
+        *(f"parquet/{name}" for name in ("export.json", *(f"public/{table}.parquet" for table in TABLES))),
+    ]
+    [csv] = [data for name, data in found.items() if name.endswith("public/orders.csv.zst")]
+    lines = zstandard.ZstdDecompressor().decompressobj().decompress(csv).splitlines()
+    assert len(lines) == 1 + len((await chain.lines())["public.orders"])
+    [parquet] = [data for name, data in found.items() if name.endswith("public/orders.parquet")]
+    assert pyarrow.parquet.read_table(io.BytesIO(parquet)).num_rows == len(lines) - 1
+    await Planter(chain.primary.backend).flip(f"{ARCHIVES}{result.id}/exports/csv/public/orders.csv.zst")
+    assert (await verify_backup(chain.places, result.id)).problems[0].kind == "sha256_stored"
+
+
+async def test_an_erasure_takes_the_exports_of_what_it_rewrites_along(chain: Follower) -> None:
+    result = await archived(chain.places, formats=("csv",))
+    await chain.database.execute("DELETE FROM customers WHERE id = 8")
+    erasure = await erased(chain, "id", "8", "customers")
+    assert (result.id, 1) in {(one.backup, one.revision) for one in erasure.revisions}
+    for place in chain.places:
+        assert await names(place.backend, f"{ARCHIVES}{result.id}/exports/") == []
+        assert (await place.manifest(result.id)).exports == ()
+
+
+async def test_a_state_from_before_an_erasure_that_went_through_it_may_be_archived(chain: Follower) -> None:
+    await chain.database.execute("DELETE FROM customers WHERE id = 8")
+    erasure = await erased(chain, "id", "8", "customers")
+    result = await archived(chain.places)
+    assert (await chain.primary.manifest(result.id)).erasures == (erasure.id,)
+    assert await chain.backed_up(wanted=result.id) == await chain.backed_up()
 
 
 async def run(*args: str, env: dict[str, str], code: int = 0) -> Any:

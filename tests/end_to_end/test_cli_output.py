@@ -35,6 +35,7 @@ BUILT = {
     "doctor",
     "drill",
     "erase",
+    "export",
     "history",
     "keep",
     "list",

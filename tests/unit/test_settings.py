@@ -71,6 +71,44 @@ def test_values_are_read_by_name_groups_included() -> None:
     assert settings.log_format == "json"
 
 
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"ARCHIVE__PREFIX": "x"}, "ROWVAULT_ARCHIVE__BUCKET: must be set, since ROWVAULT_ARCHIVE__PREFIX is"),
+        ({"ARCHIVE__LOCK_DAYS": "7"}, "ROWVAULT_ARCHIVE__LOCK_MODE: goes together with ROWVAULT_ARCHIVE__LOCK_DAYS"),
+        (
+            {"ARCHIVE__BUCKET": "b", "ARCHIVE__ACCESS_KEY_ID": "k"},
+            "ROWVAULT_ARCHIVE__ACCESS_KEY_ID: goes together with ROWVAULT_ARCHIVE__SECRET_ACCESS_KEY",
+        ),
+        (
+            {"ARCHIVE__EXPORTS": "csv,xml"},
+            "ROWVAULT_ARCHIVE__EXPORTS: must be some of csv, json, parquet, sql, comma-separated",
+        ),
+        (
+            {"S3__BUCKET": "b", "S3__STORAGE_CLASS": "GLACIER"},
+            "ROWVAULT_S3__STORAGE_CLASS: must be a class that can be read at once, for backups are verified:"
+            " such as GLACIER_IR",
+        ),
+        (
+            {"S3__BUCKET": "b", "S3__SSE_KMS_KEY_ID": "k"},
+            "ROWVAULT_S3__SSE_KMS_KEY_ID: goes together with ROWVAULT_S3__SSE=aws:kms",
+        ),
+    ],
+)
+def test_what_belongs_together_is_wanted_together(settings: dict[str, str], complaint: str) -> None:
+    assert problems(**settings) == (complaint,)
+
+
+def test_a_bucket_of_their_own_takes_the_archives_from_the_off_site_place() -> None:
+    together = load(S3__BUCKET="b", ARCHIVE__EXPORTS="csv, parquet")
+    assert together.s3_policy.keeps("archive")
+    assert together.archive.exports == ("csv", "parquet")
+    apart = load(S3__BUCKET="b", ARCHIVE__BUCKET="a", RETENTION__WEEKLY="9")
+    assert not apart.s3_policy.keeps("archive")
+    assert [apart.archive_policy.keeps(kind) for kind in ("full", "incremental", "archive")] == [False, False, True]
+    assert apart.archive_policy.weekly == 9
+
+
 def test_secrets_are_not_shown_by_the_settings_themselves() -> None:
     settings = load(DATABASE_URL=DSN, S3__BUCKET="b", S3__ACCESS_KEY_ID="AKIA1", S3__SECRET_ACCESS_KEY="very-secret")
     for secret in ("hunter2", "AKIA1", "very-secret"):

@@ -1,0 +1,81 @@
+"""Portable exports inside an archive: written beside it, then stored under it, encrypted as the rest of it."""
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.as_of import AsOf
+from jobs.errors import JobError
+from jobs.export import export
+from jobs.export_files import Compression
+from jobs.export_plan import CONTENTS, ExportOptions, ExportScope, Format, plan_export
+from jobs.postgres.errors import ToolTrouble
+from jobs.progress import OnProgress
+from storage.age import NoIdentity, Recipients, stored_name
+from storage.backends.protocol import Backend
+from storage.codecs import Tally
+from storage.manifest import StoredFile
+from storage.names import backup_prefix
+
+BLOCK_BYTES = 1 << 20
+OWN_COMPRESSION: tuple[Format, ...] = ("parquet",)
+
+
+async def store_exports(
+    archive_id: str,
+    found: AsOf,
+    backend: Backend,
+    formats: Sequence[Format],
+    options: ExportOptions,
+    recipients: Recipients | None,
+    scratch: Path | None,
+    on_progress: OnProgress,
+) -> tuple[tuple[StoredFile, ...], tuple[str, ...]]:
+    """Export all tables in each format; the objects, and why what is missing is left out, a sentence each.
+
+    The temporary files of one format at a time lie in `scratch`. An archive does not fail for its exports.
+    """
+    stored, warnings = list[StoredFile](), list[str]()
+    for format_ in formats:
+        with tempfile.TemporaryDirectory(prefix="rowvault-", dir=scratch) as name:
+            folder = Path(name) / format_
+            compression: Compression | None = None if format_ in OWN_COMPRESSION else "zstd"
+            scope = ExportScope((format_,), lines=True, compress=compression)
+            try:
+                plan = await plan_export(found.manifest, scope, options)
+                result = await export(found, plan, folder, options, on_progress)
+            except (JobError, ToolTrouble, NoIdentity) as error:
+                warnings.append(f"it has no export as {format_}: {error.message}")
+                continue
+            for file in (*(one.file for one in result.files), CONTENTS):
+                object_name = f"{backup_prefix(archive_id)}exports/{format_}/{file}"
+                stored.append(await _store(backend, object_name, folder / file, recipients))
+    return tuple(stored), tuple(warnings)
+
+
+async def _store(backend: Backend, name: str, path: Path, recipients: Recipients | None) -> StoredFile:
+    """Store a file, and say what was stored."""
+    if recipients is not None:
+        path = await asyncio.to_thread(_sealed, path, recipients)
+    name, tally = stored_name(name, recipients), Tally()
+    upload = await backend.begin(name)
+    try:
+        with path.open("rb") as file:
+            while block := await asyncio.to_thread(file.read, BLOCK_BYTES):
+                tally.add(block)
+                await upload.append(block)
+        await upload.commit()
+    finally:
+        await upload.abort()
+    digest = tally.digest()
+    return StoredFile(name=name, bytes=digest.bytes, sha256=digest.sha256)
+
+
+def _sealed(path: Path, recipients: Recipients) -> Path:
+    """The same file, encrypted, in its place."""
+    sealed = path.with_name(f"{path.name}.age")
+    with path.open("rb") as plain, sealed.open("wb") as file:
+        recipients.encrypt(plain, file)
+    path.unlink()
+    return sealed
