@@ -53,7 +53,7 @@ def plan_document(plan: ErasePlan) -> dict[str, Any]:
 
 def show_results(results: Sequence[EraseResult], plan: ErasePlan | None, *, as_json: bool) -> None:
     """What erasures came to; `plan` is that of the only one, if it was not resumed."""
-    documents = [_document(one) for one in results]
+    documents = [asdict(one) for one in results]
     if as_json:
         print_json(documents if plan is None else plan_document(plan) | documents[0] | {"dry_run": False})
         return
@@ -61,8 +61,6 @@ def show_results(results: Sequence[EraseResult], plan: ErasePlan | None, *, as_j
         rewritten = ", ".join(f"{count} in {place}" for place, count in by_place(result.revisions).items())
         out.print(Text(f"{result.id}: ") + styled(result.state) + Text(f"; backups rewritten: {rewritten or 'none'}"))
         out.print(Text("  ") + places_text(result.places))
-        for problem in result.problems:
-            out.print(Text(f"  {problem}", style="red"))
         for one in result.locked:
             until = f"until {one.until.isoformat()}" if one.until else "until its hold is lifted"
             out.print(Text(f"  {one.place}: {one.object} is locked {until}", style="yellow"))
@@ -70,13 +68,6 @@ def show_results(results: Sequence[EraseResult], plan: ErasePlan | None, *, as_j
             out.print("  what could not be reached or removed is still to come: rowvault erase --resume")
     if not results:
         out.print("there is nothing to finish")
-
-
-def _document(result: EraseResult) -> dict[str, Any]:
-    document = asdict(result)
-    if result.state == "failed":
-        document["error"] = {"message": "erased, but a backup is not whole", "hint": "see problems"}
-    return document
 
 
 def show_check(erasure: Erasure, remaining: Sequence[Remaining], *, as_json: bool) -> None:

@@ -1,11 +1,11 @@
 """Which rows an erasure concerns: by what columns hold, in plain, or as the salted hashes of the ledger."""
 
-import hashlib
 import hmac
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal, Protocol
 
 from jobs.postgres.copy_text import escaped, unescaped
@@ -17,7 +17,7 @@ Columns = tuple[str, ...]
 Fields = list[bytes]
 How = Literal["drop", "anonymise"]
 MOST_NEEDLES = 24
-"""Values that are searched for one by one; of more, every line is looked at."""
+"""Values of columns that are searched for one by one; if there are more, every line's are looked up."""
 
 
 class Known(Protocol):
@@ -26,8 +26,11 @@ class Known(Protocol):
     def has(self, columns: Columns, value: bytes) -> bool:
         """Whether it knows this value: fields of COPY text, joined by tabs."""
 
-    def listed(self, columns: Columns) -> Collection[bytes] | None:
-        """All of them; None if it knows only their hashes."""
+    def listed(self, columns: Columns) -> Set[bytes] | None:
+        """All of them, None if it knows only hashes. Others add to them: who goes through them copies them first."""
+
+
+_NONE: frozenset[bytes] = frozenset()
 
 
 class Values:
@@ -48,9 +51,9 @@ class Values:
         """See `Known.has`."""
         return value in self._known.get(columns, ())
 
-    def listed(self, columns: Columns) -> Collection[bytes]:
+    def listed(self, columns: Columns) -> Set[bytes]:
         """See `Known.listed`."""
-        return tuple(self._known.get(columns, ()))  # while others add to them
+        return self._known.get(columns, _NONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +67,15 @@ class Digests:
         """See `Known.has`."""
         return columns in self.known and digest(self.salt, columns, value) in self.known[columns]
 
-    def listed(self, columns: Columns) -> Collection[bytes] | None:
+    def listed(self, columns: Columns) -> Set[bytes] | None:
         """See `Known.listed`."""
-        return None if self.known.get(columns) else ()
+        return None if self.known.get(columns) else _NONE
 
 
 def digest(salt: bytes, columns: Columns, value: bytes) -> str:
     """What the ledger holds of a value of these columns."""
     name = "".join(f"{len(column)}:{column}" for column in columns).encode()
-    return hmac.new(salt, name + b"\0" + value, hashlib.sha256).hexdigest()
+    return hmac.digest(salt, name + b"\0" + value, "sha256").hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,15 +194,21 @@ class Judge:
                 changed[position] = substituted(self._marked.salt, one, changed[position])
         return fields if changed == fields else changed
 
-    def needles(self) -> list[bytes] | None:
-        """What a line of COPY text holds, if its row is concerned; None if there is too much to look for."""
-        found: list[bytes] = []
+    def candidates(self, block: bytes) -> list[tuple[int, int]]:
+        """Where the lines begin and end, of whole lines of COPY text, that may be of rows that are concerned."""
+        needles, many = list[bytes](), list[tuple[Sequence[int], Set[bytes]]]()
         for columns, positions in (*self._by, *self._links):
             listed = self._marked.known.listed(columns)
-            if listed is None or len(found) + len(listed) > MOST_NEEDLES:
-                return None
-            found += [self._needle(value.split(b"\t"), positions) for value in listed]
-        return None if (more := self._document_needles()) is None else found + more
+            if listed is None:
+                return every_line(block)
+            if len(listed) > MOST_NEEDLES:
+                many.append((positions, listed))
+            else:
+                needles += [self._needle(value.split(b"\t"), positions) for value in tuple(listed)]
+        if (more := self._document_needles()) is None:
+            return every_line(block)
+        found = spans(block, needles + more)
+        return sorted({*found, *looked_up(block, many)}) if many else found
 
     def _document_needles(self) -> list[bytes] | None:
         if self._document is None:
@@ -207,7 +216,7 @@ class Judge:
         listed = self._marked.known.listed(self._document.columns)
         if listed is None:
             return None
-        texts = [json.dumps(one.decode(errors="surrogatepass"), ensure_ascii=False)[1:-1] for one in listed]
+        texts = [json.dumps(one.decode(errors="surrogatepass"), ensure_ascii=False)[1:-1] for one in tuple(listed)]
         # The text of a jsonb is the server's own; that of a json may escape whatever it likes.
         escapes = [] if self._types.get(self._document.column) == "jsonb" else [rb"\\"]
         return None if "" in texts else [escaped(text) for text in texts] + escapes
@@ -259,3 +268,27 @@ def spans(block: bytes, needles: Sequence[bytes]) -> list[tuple[int, int]]:
             found.add((start, end))
             at = block.find(needle, end - 1)
     return sorted(found)
+
+
+def looked_up(block: bytes, many: Sequence[tuple[Sequence[int], Set[bytes]]]) -> list[tuple[int, int]]:
+    """The same of lines whose fields at some positions, joined by tabs, are in a set."""
+    lines, found = block.split(b"\n"), set[int]()
+    lines.pop()
+    for positions, known in many:
+        if len(positions) == 1:
+            at = positions[0]
+            keys = [line.split(b"\t", at + 1)[at] for line in lines]
+        else:
+            keys = [b"\t".join([fields[at] for at in positions]) for fields in (line.split(b"\t") for line in lines)]
+        if not known.isdisjoint(keys):
+            found |= {number for number, key in enumerate(keys) if key in known}
+    if not found:
+        return []
+    ends = list(accumulate(len(line) + 1 for line in lines))
+    return [(ends[number] - len(lines[number]) - 1, ends[number]) for number in sorted(found)]
+
+
+def every_line(block: bytes) -> list[tuple[int, int]]:
+    """Where each line begins and ends."""
+    ends = list(accumulate(len(line) + 1 for line in block.split(b"\n")[:-1]))
+    return list(zip([0, *ends], ends, strict=False))

@@ -192,7 +192,7 @@ class Resolving:
         return learned > 0
 
     def _point(self, key: ForeignKey, parent: Found) -> int:
-        values = parent.values.listed(key.references)
+        values = tuple(parent.values.listed(key.references))
         if not values:
             return 0
         child = self._child(key)

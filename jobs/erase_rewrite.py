@@ -3,12 +3,14 @@
 The same function erases, and filters what is read of a backup that an erasure did not reach.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from jobs.concurrency import task_group
 from jobs.erase_holdings import Reading, Shapes
 from jobs.erase_marks import Judge, Marked
-from jobs.erase_search import Searched
+from jobs.erase_search import STREAMS, Searched
 from jobs.erase_text import Count, TextFilter
 from jobs.erase_window import WindowCount, WindowFilter
 from jobs.instructions import instructions, load_script
@@ -45,6 +47,7 @@ class Rewriter:
     marked: Sequence[Marked]
     shapes: Shapes
     searched: Searched
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STREAMS))
 
     async def without(self, manifest: AnyBackup, before: dict[int, int]) -> AnyBackup:
         """A backup without the rows; the very same if it has none.
@@ -59,7 +62,9 @@ class Rewriter:
 
     async def full(self, manifest: Manifest) -> Manifest:
         """A full backup without the rows; the very same if it has none."""
-        tables = tuple([await self._table(manifest, table) for table in manifest.tables])
+        async with task_group() as group:
+            made = [group.create_task(self._table(manifest, table)) for table in manifest.tables]
+        tables = tuple(task.result() for task in made)
         if tables == manifest.tables:
             return manifest
         return manifest.model_copy(update={"tables": tables})
@@ -93,7 +98,9 @@ class Rewriter:
         marked = self._marked(table.oid)
         if marked is None:
             return table
-        parts = tuple([await self._rows(manifest.kind, table, part, marked, set()) for part in table.parts])
+        async with task_group() as group:
+            made = [group.create_task(self._rows(manifest.kind, table, part, marked, set())) for part in table.parts]
+        parts = tuple(task.result() for task in made)
         keys = await self._keys(manifest.kind, table, table.keys, marked, set()) if table.keys else None
         if parts == table.parts and keys == table.keys:
             return table
@@ -151,6 +158,10 @@ class Rewriter:
         return await self._text(Reading(self.repository, "keys", part, table, kind), marked, gone, empty=False)
 
     async def _text(self, reading: Reading, marked: Marked, gone: set[bytes], *, empty: bool) -> Part:
+        async with self.turns:
+            return await self._text_in_turn(reading, marked, gone, empty=empty)
+
+    async def _text_in_turn(self, reading: Reading, marked: Marked, gone: set[bytes], *, empty: bool) -> Part:
         part = reading.part
         assert isinstance(part, Part)
         assert reading.table is not None

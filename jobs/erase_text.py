@@ -43,7 +43,7 @@ class TextFilter:
     def look(self, chunks: Iterator[bytes]) -> Iterator[Fields]:
         """The rows that are concerned."""
         for block in blocks(chunks):
-            for start, end in self._candidates(block):
+            for start, end in self.judge.candidates(block):
                 fields = block[start : end - 1].split(b"\t")
                 fate = self.judge.fate(fields)
                 if fate is not fields and self._counted(fields):
@@ -53,7 +53,7 @@ class TextFilter:
 
     def _kept(self, block: bytes) -> bytes:
         kept, at = list[bytes](), 0
-        for start, end in self._candidates(block):
+        for start, end in self.judge.candidates(block):
             fields = block[start : end - 1].split(b"\t")
             fate = self.judge.fate(fields)
             if fate is fields:
@@ -62,10 +62,6 @@ class TextFilter:
             kept += [block[at:start]] if fate is None else [block[at:start], b"\t".join(fate), b"\n"]
             at = end
         return b"".join([*kept, block[at:]]) if at else block
-
-    def _candidates(self, block: bytes) -> list[tuple[int, int]]:
-        needles = self.judge.needles()
-        return every_line(block) if needles is None else spans(block, needles)
 
     def _counted(self, fields: Fields) -> bool:
         concerned = self.judge.concerns(fields)
@@ -84,16 +80,6 @@ class TextFilter:
             for column, value in zip(self.columns, fate or (), strict=False):
                 if self.mentioned in value:
                     self.count.mentions[column] = self.count.mentions.get(column, 0) + 1
-
-
-def every_line(block: bytes) -> list[tuple[int, int]]:
-    """Where each line begins and ends."""
-    found, at = [], 0
-    while at < len(block):
-        end = block.index(b"\n", at) + 1
-        found.append((at, end))
-        at = end
-    return found
 
 
 def blocks(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -143,7 +143,6 @@ def account_of_erasure(result: EraseResult) -> Account:
             }
             for one in result.revisions
         ],
-        "problems": [*result.problems[:_MOST_PROBLEMS]],
     }
     return Account(result.state, None, details)
 

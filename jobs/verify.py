@@ -5,7 +5,7 @@ Of what is encrypted for others, the stored bytes alone can be checked; which is
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
@@ -88,6 +88,18 @@ async def problems_of(
     found: list[Problem] = []
     await _verify_pieces(repository, _pieces(repository, manifest), on_progress, found)
     return found
+
+
+async def require_as_written(repository: Repository, manifest: AnyBackup, names: Collection[str]) -> None:
+    """Read back those objects of a backup that were just written; raises `Corrupt` if one is not what it is to be."""
+    found: list[Problem] = []
+    pieces = [one for one in _pieces(repository, manifest) if any(stored.name in names for stored in one.objects)]
+    await _verify_pieces(repository, pieces, no_progress, found)
+    if found:
+        raise Corrupt(
+            f"{found[0].object} in {found[0].place} was just written and is not whole: {found[0].kind}",
+            "nothing was changed by it; look at the storage, then run it again",
+        )
 
 
 async def _verify_place(repository: Repository, backup_id: str, sample: float, on_progress: OnProgress) -> _PlaceReport:

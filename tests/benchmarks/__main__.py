@@ -26,6 +26,7 @@ from tests.benchmarks.changing import as_of_now, changed_rows, rowvault_incremen
 from tests.benchmarks.contenders import bare_upload, has_zstd, pg_dump, rowvault_backup, two_drains
 from tests.benchmarks.data import many_tables, mixed
 from tests.benchmarks.encrypting import encrypted_backups
+from tests.benchmarks.erasing import erasures
 from tests.benchmarks.exporting import TABLE, exports
 from tests.benchmarks.many_backups import Took, fill, timed
 from tests.benchmarks.restoring import restores
@@ -34,6 +35,7 @@ from tests.servers import Database, Server, own_server
 
 SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB", "maintenance_work_mem": "256MB"}
 BUCKET = "bench"
+BACKUPS = 6
 THOUSAND_TRANSACTIONS = """
     DO $$ BEGIN FOR n IN 0..999 LOOP
         UPDATE events SET ok = NOT ok WHERE id > n * 1000 AND id <= (n + 1) * 1000; COMMIT;
@@ -167,6 +169,19 @@ def handing_on(database: Database, runs: int, folder: Path) -> None:
     target("Parquet / into pandas", parquet.whole / figures.pandas, 1.0)
     target("peak memory, MB, CSV", csv.peak_mb, 150)
     target("peak memory, MB, Parquet", parquet.peak_mb, 350)
+
+
+async def erasing(server: Server, scale: float, folder: Path) -> None:
+    """The right to erasure against reading all backups once."""
+    database = await server.create()
+    await database.execute(mixed(scale))
+    with fresh(folder / "local") as place:
+        figures = await erasures(database, local(database, place), BACKUPS, folder)
+    say(f"erasing out of {BACKUPS} backups of {figures.raw / BACKUPS / 1e9:.2f} GB: to verify all {figures.read:.2f} s")
+    for table, seconds in figures.seconds.items():
+        target(f"erasing a subject of {table} / verifying all", seconds / figures.read, 1.2)
+    target("peak memory, MB, erasing", figures.peak_mb, 150)
+    await server.drop(database)
 
 
 async def capturing_changes(server: Server, scale: float, runs: int, folder: Path) -> None:
@@ -303,6 +318,7 @@ async def run(scale: float, runs: int) -> None:
             await small_tables(server, runs, folder)
             await bringing_back(database, runs, folder)
             await asyncio.to_thread(handing_on, database, runs, folder)
+            await erasing(server, scale / 4, folder)
             await capturing_changes(server, scale / 2, runs, folder)
             store = await asyncio.to_thread(start_seaweed, folder / "s3")
             try:

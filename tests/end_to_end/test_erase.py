@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from jobs.archive import ArchiveOptions, archive
 from jobs.as_of import opened
 from jobs.erase import erase, resume
 from jobs.erase_subject import Predicate
@@ -196,6 +197,21 @@ async def test_whoever_signs_up_again_stays(follower: Follower) -> None:
     assert await follower.backed_up(At(moment)) == lines
     assert await resume(follower.places, CopyOptions(), no_progress) == []
     await follower.require_latest()
+
+
+async def test_archives_are_erased_from_and_kept_backups_too(follower: Follower) -> None:
+    before = await follower.lines()
+    made = await archive(follower.places, ArchiveOptions(keep=True))
+    assert made is not None
+    await follower.change("DELETE FROM documents WHERE id = 9")
+    result = await erased(follower, "id", "9", "documents")
+    assert made.id in {one.backup for one in result.revisions}
+    assert await objects_with(follower.places, b"d9@example.org") == []
+    expected = without(before, "public.documents", b"9\t")
+    assert await follower.backed_up(wanted=made.id) == expected
+    again = await archive(follower.places, ArchiveOptions())
+    assert again is not None
+    assert await follower.backed_up(wanted=again.id) == await follower.lines()
 
 
 async def test_two_erasures_are_two_revisions(follower: Follower) -> None:
