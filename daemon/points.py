@@ -19,17 +19,18 @@ def read_point(time: str | None, lsn: str | None, xid: str | None, zone: tzinfo)
     if len(given) > 1:
         raise UsageError("say one of --at, --at-lsn and --before-xid")
     if time is not None:
-        return At(_time(time, zone))
+        return At(read_time(time, zone, "--at"))
     if lsn is not None:
         return AtLsn(_lsn(lsn))
     return BeforeXid(_xid(xid)) if xid is not None else None
 
 
-def _time(text: str, zone: tzinfo) -> datetime:
+def read_time(text: str, zone: tzinfo, option: str) -> datetime:
+    """A time as a person writes it; without an offset it is meant in `zone`. Raises `UsageError`, naming the option."""
     try:
         time = datetime.fromisoformat(text.strip())
     except ValueError as error:
-        raise UsageError(f"--at {text}: wants a time such as 2026-01-31T14:05:00+01:00") from error
+        raise UsageError(f"{option} {text}: wants a time such as 2026-01-31T14:05:00+01:00") from error
     return time if time.tzinfo is not None else time.replace(tzinfo=zone)
 
 

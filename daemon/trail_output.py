@@ -1,6 +1,7 @@
 """`rowvault trail`: the audit trail for people and for scripts, and whether it is unbroken."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from rich.text import Text
@@ -8,7 +9,7 @@ from rich.text import Text
 from daemon import output
 from daemon.app import App
 from daemon.outcomes import DIFFERENCE, DONE, FAILED
-from jobs.trail import TrailReport, read_trail, verify_trail
+from jobs.trail import TrailEntry, TrailReport, read_trail, verify_trail
 
 _HINT = "see problems; if the repository was begun anew on purpose, what remembers the old trail may go too"
 
@@ -29,7 +30,12 @@ def _document(report: TrailReport, *, verified: bool) -> dict[str, Any]:
     document: dict[str, Any] = {"entries": report.entries, "places": report.places}
     if not verified:
         return document
-    document |= {
+    return document | proof_document(report)
+
+
+def proof_document(report: TrailReport) -> dict[str, Any]:
+    """What proving the trail came to, as JSON shows it."""
+    document: dict[str, Any] = {
         "state": _state(report),
         "problems": report.problems,
         "recorded_heads": report.recorded_heads,
@@ -50,15 +56,8 @@ def _state(report: TrailReport) -> str:
 
 
 def _print(report: TrailReport, *, verified: bool) -> None:
-    shown = output.table("", ">number", "when", "who", "what", "outcome", "backup", "details")
-    for one in report.entries:
-        details = ", ".join(f"{name} {_short(value)}" for name, value in one.details.items() if value not in _EMPTY)
-        shown.add_row(
-            str(one.number), f"{one.at:%Y-%m-%d %H:%M:%S}", Text(one.who), Text(one.what), output.styled(one.outcome),
-            one.backup or "", Text(details),
-        )  # fmt: skip
     if report.entries:
-        output.out.print(shown)
+        print_entries(report.entries)
     else:
         output.out.print("no entries yet")
     for place in report.places:
@@ -68,6 +67,18 @@ def _print(report: TrailReport, *, verified: bool) -> None:
             output.warn(f"{place.name} lacks {place.behind} entries, which the next job brings there")
     if verified:
         _print_proof(report)
+
+
+def print_entries(entries: Sequence[TrailEntry]) -> None:
+    """Entries of the trail, oldest first."""
+    shown = output.table("", ">number", "when", "who", "what", "outcome", "backup", "details")
+    for one in entries:
+        details = ", ".join(f"{name} {_short(value)}" for name, value in one.details.items() if value not in _EMPTY)
+        shown.add_row(
+            str(one.number), f"{one.at:%Y-%m-%d %H:%M:%S}", Text(one.who), Text(one.what), output.styled(one.outcome),
+            one.backup or "", Text(details),
+        )  # fmt: skip
+    output.out.print(shown)
 
 
 _MOST_SHOWN = 20

@@ -30,7 +30,7 @@ Action = Literal["keep", "hold back", "remove", "removed"]
 @dataclass(frozen=True, slots=True)
 class PruneRow:
     """What becomes of one backup in one place: kept for `reasons`, surely `until` (None: open); or to be removed, and
-    `held_by` what that has to wait for.
+    `held_by` what that has to wait for. `verified` is what its verification came to there, None for none yet.
     """
 
     id: str
@@ -43,6 +43,7 @@ class PruneRow:
     reasons: tuple[str, ...] = ()
     until: datetime | None = None
     held_by: str | None = None
+    verified: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def _rows(stands: Standing, used: Mapping[str, frozenset[str]]) -> Iterator[Prun
             if entries is None or backup_id not in entries:
                 continue
             decision, entry = stands.wanted.of(place, backup_id), entries[backup_id]
-            row = PruneRow(backup_id, place, entry.kind, entry.created_at, entry.bytes_stored, "remove")
+            row = _row(entry, place)
             if decision is None or decision.stays:
                 tiers, reasons = (decision.tiers, decision.reasons) if decision else ((), ())
                 until = decision.until if decision else None
@@ -112,6 +113,18 @@ def _rows(stands: Standing, used: Mapping[str, frozenset[str]]) -> Iterator[Prun
                 yield replace(row, action="hold back", held_by=held_by)
             else:
                 yield row
+
+
+def _row(entry: Entry, place: str) -> PruneRow:
+    return PruneRow(
+        id=entry.id,
+        place=place,
+        kind=entry.kind,
+        created_at=entry.created_at,
+        bytes_stored=entry.bytes_stored,
+        action="remove",
+        verified=entry.verified,
+    )
 
 
 def _held_by(

@@ -10,9 +10,12 @@ from daemon.app import App
 from daemon.cli.shared import Json, cli, recorder
 from daemon.command import with_app
 from daemon.outcomes import DIFFERENCE, DONE, FAILED
+from daemon.points import read_time
 from daemon.prune_output import print_prune, prune_document
+from daemon.report_output import print_report, report_document
 from daemon.sync_output import print_sync, sync_document
 from jobs.prune import plan_prune
+from jobs.report import policy_report
 from jobs.sync import SyncOptions, SyncResult
 
 
@@ -83,6 +86,36 @@ def prune(
         else:
             print_prune(result)
         return FAILED if result.failed else DONE
+
+    with_app(work, as_json=as_json)
+
+
+@cli.command()
+def report(
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Tell what was done from this time on. Without: ever.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Report what is kept in each place, why and until when, and what was done: evidence for whoever checks.
+
+    Backups, verifications, drills, restores, exports, erasures and prunes, by whom and with which outcome; days without
+    a good backup; and whether the audit trail is unbroken.
+
+    Example: rowvault report --since 2026-01-01 --json
+    """
+
+    async def work(app: App) -> int:
+        zone = app.settings.zone
+        begin = read_time(since, zone, "--since") if since is not None else None
+        found = await policy_report(app.repositories, app.log, zone, begin)
+        if as_json:
+            output.print_json(report_document(found))
+        else:
+            print_report(found)
+        if found.trail.problems:
+            return DIFFERENCE
+        return DONE if found.trail.all_answered else FAILED
 
     with_app(work, as_json=as_json)
 

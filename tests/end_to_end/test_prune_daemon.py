@@ -56,3 +56,43 @@ async def test_the_command_explains_each_decision_and_needs_no_database(tmp_path
     assert (again["state"], [row["action"] for row in again["backups"]]) == ("success", ["keep", "keep"])
     trail = json.loads((await rowvault("trail", "--json", env=settings)).stdout)["entries"]
     assert [(one["what"], one["details"]["removed"]) for one in trail] == [("prune", {"local": [oldest]})]
+
+
+async def test_the_report_shows_what_is_kept_and_what_was_done(tmp_path: Path) -> None:
+    place = Repository("local", LocalBackend(tmp_path))
+    await place.bind(SYSTEM, "shop")
+    backups = [made_up_full(day * DAY, since=day * 1000, lsn=day * 1000 + 10) for day in (0, 1, 4)]
+    for one in backups:
+        await one.commit(place)
+        await place.record_verification(one.manifest.id, "success", {})
+    settings = POLICY | {"ROWVAULT_LOCAL_PATH": str(tmp_path)}
+    kept = backups[1].manifest.id
+    for command in (("keep", kept, "--reason", "audit"), ("prune",)):
+        assert (await rowvault(*command, env=settings)).returncode == 0
+    shown = await rowvault("report", env=settings)
+    assert shown.returncode == 0, shown.stderr
+    text = [" ".join(line.split()) for line in shown.stdout.splitlines()]
+    assert text[0].startswith(f"Report on the backups of shop (system {SYSTEM})")
+    assert f"{kept} local success kept released" in text
+    assert [line for line in text if "keep success" in line and line.endswith("reason audit")]
+    assert text[-1] == "audit trail: unbroken (2 entries, 0 heads remembered elsewhere)"
+    document = json.loads((await rowvault("report", "--json", env=settings)).stdout)
+    assert document["places"][0]["policy"]["daily"] == 1
+    assert [(one["what"], one["success"]) for one in document["activities"]] == [("keep", 1), ("prune", 1)]
+    assert document["gaps"][0] == {"first": "2023-11-16", "last": "2023-11-17"}
+    assert document["trail"]["state"] == "warning"  # no source was asked for the heads that it remembers
+    since = json.loads((await rowvault("report", "--since", "2099-01-01", "--json", env=settings)).stdout)
+    assert (since["activities"], since["entries"]) == ([], [])
+
+
+async def test_a_report_on_an_altered_trail_says_so(tmp_path: Path) -> None:
+    place = Repository("local", LocalBackend(tmp_path))
+    await place.bind(SYSTEM, "shop")
+    await made_up_full(0, since=0, lsn=10).commit(place)
+    settings = POLICY | {"ROWVAULT_LOCAL_PATH": str(tmp_path)}
+    assert (await rowvault("keep", "latest", env=settings)).returncode == 0
+    [entry] = (tmp_path / "trail").iterdir()
+    entry.write_text(entry.read_text().replace('"keep"', '"release"'))
+    answer = await rowvault("report", "--json", env=settings)
+    assert answer.returncode == 3
+    assert json.loads(answer.stdout)["error"]["message"].startswith("the trail is broken: local: ")
