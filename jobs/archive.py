@@ -122,6 +122,7 @@ class _Taking:
         """The state as a backup like any other. A full one is only copied, which takes no identity."""
         if id_kind(state) != "full":
             async with opened(self.answering, state, None, (), self.options.scratch, self.on_progress) as found:
+                _refuse_mixed(state, found)
                 yield found
             return
         having = [one for one in self.answering if await _has(one, state)]
@@ -185,6 +186,15 @@ class _Taking:
         except StorageError as error:
             return PlaceOutcome(other.place, "pending", error.message)
         return PlaceOutcome(other.place, "committed")
+
+
+def _refuse_mixed(state: str, found: AsOf) -> None:
+    """An archive has recipients of its own; nobody else may come to read what was not for them."""
+    if not found.for_all:
+        raise NotThere(
+            f"what {state} is made of is encrypted for different recipients, so no archive may hold it together",
+            "the next full backup is for the new ones alone: rowvault backup",
+        )
 
 
 async def _has(repository: Repository, backup_id: str) -> bool:

@@ -51,6 +51,7 @@ _TEMPORARY = CopyOptions(level=LEVEL)
 class AsOf:
     """A backup as of a moment. `repositories` are where it can be read; `stale` are tables that are older than it, as
     of the moment `known`, for they are known only as of backups. `erased` are erasures whose rows were left out.
+    `for_all`: whether what it was made of was all encrypted for the same recipients, or none of it was.
     """
 
     repositories: tuple[Repository, ...]
@@ -58,6 +59,7 @@ class AsOf:
     stale: tuple[str, ...]
     known: datetime
     erased: tuple[str, ...] = ()
+    for_all: bool = True
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -155,7 +157,8 @@ async def as_of(
                     continue
                 made = _Made(repository, through.backend, manifest)
                 left_out = tuple(erasure.id for erasure in erasures)
-                yield AsOf((made,), manifest, stale, chain.beside_moment, left_out)
+                for_all = all(one.encryption == chain.base.encryption for one in chain.backups)
+                yield AsOf((made,), manifest, stale, chain.beside_moment, left_out, for_all)
                 return
         raise next((one for one in failures if isinstance(one, Corrupt)), failures[0])
 

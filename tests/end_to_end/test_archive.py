@@ -308,6 +308,19 @@ async def test_a_state_from_before_an_erasure_that_went_through_it_may_be_archiv
     assert await chain.backed_up(wanted=result.id) == await chain.backed_up()
 
 
+async def test_rows_that_are_encrypted_for_others_than_the_full_backup_are_not_archived_with_it(
+    shop: Database,
+) -> None:
+    key = new_key()
+    follower = following(shop, Repository("memory", MemoryBackend(), key.keyring))
+    full = await follower.begin()
+    sealed = replace(follower.capture, copying=replace(follower.capture.copying, recipients=key.recipients))
+    await replace(follower, capture=sealed).change(*CHANGES)
+    made = await archived(follower.places)
+    assert made.created_at == full.created_at
+    assert "encrypted for different recipients" in made.warnings[-1]
+
+
 async def run(*args: str, env: dict[str, str], code: int = 0) -> Any:
     done = await rowvault(*args, "--json", env=env)
     assert done.returncode == code, done.stdout + done.stderr
