@@ -16,7 +16,7 @@ from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import PlaceOutcome, State
 from jobs.standing import Standing, standing
 from jobs.sweep import discard
-from storage.errors import StorageError
+from storage.errors import NotFound, StorageError
 from storage.leases import list_leases
 from storage.names import KEPT, VERIFICATIONS, ManifestName
 from storage.repository import Catalogue, Entry, Repository
@@ -91,9 +91,24 @@ async def prune(
 
 async def _plan(repositories: Sequence[Repository], stands: Standing) -> PruneResult:
     used = await _in_use(repositories, stands.asked.catalogues)
-    rows = tuple(_rows(stands, used))
+    places = {repository.place: repository for repository in repositories}
+    rows = [await _unless_locked(places[row.place], row) for row in _rows(stands, used)]
     waits = stands.asked.unreachable or any(row.action == "hold back" for row in rows)
-    return PruneResult(True, "warning" if waits else "success", rows, stands.asked.unreachable)
+    return PruneResult(True, "warning" if waits else "success", tuple(rows), stands.asked.unreachable)
+
+
+async def _unless_locked(repository: Repository, row: PruneRow) -> PruneRow:
+    """An archive that the store does not let go of is left whole: hidden, nobody would remove it later."""
+    if row.action != "remove" or row.kind != "archive":
+        return row
+    try:
+        locked = await repository.backend.lock_of(await repository.find(row.id))
+    except NotFound:
+        return row
+    if locked is None:
+        return row
+    until = f"until {locked.until.isoformat(timespec='seconds')}" if locked.until else "until its hold is lifted"
+    return replace(row, action="hold back", held_by=f"it is locked {until}")
 
 
 def _rows(stands: Standing, used: Mapping[str, frozenset[str]]) -> Iterator[PruneRow]:
@@ -205,8 +220,8 @@ class _Pruning:
     async def _unlist(self, ids: set[str]) -> None:
         backend, entries = self._repository.backend, [one for one in self._catalogue.entries if one.id in ids]
         # What an erasure replaced goes before what replaced it: else it would be listed again.
-        await backend.delete([name for name in self._catalogue.superseded if ManifestName.parse(name).id in ids])
-        await backend.delete([one.manifest for one in entries])
+        await backend.purge([name for name in self._catalogue.superseded if ManifestName.parse(name).id in ids])
+        await backend.purge([one.manifest for one in entries])
         self.unlisted = tuple(one.id for one in entries)
 
     async def _discard(self) -> None:

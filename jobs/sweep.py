@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from storage.backends.protocol import Locked, Unfinished
+from storage.errors import Refused
 from storage.leases import LIFETIME, list_leases
 from storage.names import (
     ARCHIVES,
@@ -120,10 +121,17 @@ async def sweep_revisions(repository: Repository) -> tuple[Locked, ...]:
 
 
 async def discard(repository: Repository, backup_id: str, but: str | None = None) -> int:
-    """Delete all objects of a backup that was not committed, but for those with a prefix; return how many."""
+    """Delete all objects of a backup that is not committed, but for those with a prefix; return how many.
+
+    With their older versions, unless the key may not do that. What is locked stays, to be swept later.
+    """
     names = [one.name async for one in repository.objects(backup_id) if but is None or not one.name.startswith(but)]
-    await repository.backend.delete(names)
-    return len(names)
+    try:
+        locked = await repository.backend.purge(names)
+    except Refused:
+        locked = ()
+        await repository.backend.delete(names)
+    return len(names) - len({one.name for one in locked})
 
 
 def _in_use(unfinished: Unfinished, live: set[str], now: datetime) -> bool:

@@ -92,6 +92,11 @@ class MemoryBackend:
         await self.delete(names)
         return ()
 
+    async def lock_of(self, name: str) -> Locked | None:
+        """See `Backend.lock_of`: nothing is locked."""
+        self._get(name)
+        return None
+
     async def copy(self, name: str, to: str) -> None:
         """See `Backend.copy`."""
         self._state.put(require_name(to), self._get(name).data)

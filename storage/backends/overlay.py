@@ -55,6 +55,10 @@ class Overlay:
         """See `Backend.purge`."""
         return tuple([locked for name in names for locked in await self._of(name).purge([name])])
 
+    async def lock_of(self, name: str) -> Locked | None:
+        """See `Backend.lock_of`."""
+        return await self._of(name).lock_of(name)
+
     async def copy(self, name: str, to: str) -> None:
         """See `Backend.copy`; from one of the two to the other the bytes travel."""
         source, target = self._of(name), self._of(to)

@@ -134,6 +134,12 @@ class Backend(Protocol):
         the store keeps no versions this is `delete`.
         """
 
+    async def lock_of(self, name: str) -> Locked | None:
+        """What keeps the object from being removed now; None for nothing, and where the store knows no locks.
+
+        Raises `NotFound`.
+        """
+
     async def copy(self, name: str, to: str) -> None:
         """Store what `name` holds as `to` too, replacing an older one, without its bytes travelling where that can be.
 

@@ -105,6 +105,10 @@ class Retrying:
         wanted = tuple(names)
         return await _again(self._patience, lambda: self._backend.purge(wanted))
 
+    async def lock_of(self, name: str) -> Locked | None:
+        """See `Backend.lock_of`."""
+        return await _again(self._patience, lambda: self._backend.lock_of(name))
+
     async def copy(self, name: str, to: str) -> None:
         """See `Backend.copy`."""
         await _again(self._patience, lambda: self._backend.copy(name, to))

@@ -18,7 +18,7 @@ from storage.backends.s3_copy import copy_object, kept_checksum
 from storage.backends.s3_errors import RangeError, Unsupported
 from storage.backends.s3_options import S3Options
 from storage.backends.s3_upload import S3Upload
-from storage.backends.s3_versions import purge
+from storage.backends.s3_versions import lock_of, purge
 from storage.errors import AlreadyExists, Refused, Unavailable
 
 __all__ = ["S3Backend", "S3Options"]
@@ -138,6 +138,10 @@ class S3Backend:
         except Unsupported:
             await self.delete(wanted)
             return ()
+
+    async def lock_of(self, name: str) -> Locked | None:
+        """See `Backend.lock_of`: of the version that shows."""
+        return lock_of(name, await self._client.head(require_name(name)))
 
     async def copy(self, name: str, to: str) -> None:
         """See `Backend.copy`."""

@@ -3,8 +3,8 @@
 API: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby, islice
 from os.path import commonpath
@@ -39,7 +39,7 @@ async def purge(client: S3Client, names: Sequence[str]) -> tuple[Locked, ...]:
 
 
 async def _versions(client: S3Client, names: Iterable[str]) -> AsyncIterator[_Version]:
-    """All versions of these objects, by a listing for each backup rather than each object."""
+    """All versions of these objects, by a listing for each folder rather than each object."""
     for _, group in groupby(sorted(set(names)), key=_folder):
         wanted = set(group)
         prefix = client.key(commonpath([*wanted]))
@@ -51,7 +51,7 @@ async def _versions(client: S3Client, names: Iterable[str]) -> AsyncIterator[_Ve
 
 
 def _folder(name: str) -> str:
-    return "/".join(name.split("/")[:2])
+    return "/".join(name.split("/")[:-1][:2])
 
 
 async def _delete(client: S3Client, versions: Iterable[_Version]) -> tuple[Locked, ...]:
@@ -79,10 +79,17 @@ async def _locked(client: S3Client, version: _Version, error: dict[str, Any]) ->
         head = await client.head(version.name, VersionId=version.id) if not version.marker else {}
     except NotFound:
         head = {}
-    until = head.get("ObjectLockRetainUntilDate")
-    if head.get("ObjectLockLegalHoldStatus") == "ON":
-        return Locked(version.name, version.id, None)
-    if until is not None and until > datetime.now(UTC):
-        return Locked(version.name, version.id, until.astimezone(UTC))
+    if (locked := lock_of(version.name, head)) is not None:
+        return replace(locked, version=version.id)
     doing = f"delete version {version.id} of {version.name}"
     raise explain(ClientError({"Error": error}, "DeleteObjects"), doing, client.options.place)
+
+
+def lock_of(name: str, head: Mapping[str, Any]) -> Locked | None:
+    """What a store's answer about one version says of locks."""
+    version, until = str(head.get("VersionId", "")), head.get("ObjectLockRetainUntilDate")
+    if head.get("ObjectLockLegalHoldStatus") == "ON":
+        return Locked(name, version, None)
+    if until is not None and until > datetime.now(UTC):
+        return Locked(name, version, until.astimezone(UTC))
+    return None

@@ -367,6 +367,14 @@ async def test_in_a_bucket_of_its_own_all_of_it_is_locked_and_nothing_else(
             assert until is not None
             assert timedelta(days=29) < until - datetime.now(UTC) < timedelta(days=31)
         assert len(of_it) == len(made["tables"]) + len(DUMP_FILES) + 1
+    await run("backup", "archive", env=env)
+    none = {"ROWVAULT_RETENTION__WEEKLY": "0", "ROWVAULT_RETENTION__MONTHLY": "0"}
+    for command in (("prune", "--dry-run"), ("prune",)):
+        rows = (await run(*command, env=env | none))["backups"]
+        [older] = [row for row in rows if row["place"] == "archive" and row["action"] != "keep"]
+        assert (older["action"], older["held_by"][:21]) == ("hold back", "it is locked until 20")
+    kept = {one["id"]: one["places"] for one in await run("list", env=env)}[older["id"]]
+    assert [place["name"] for place in kept if place["state"] == "committed"] == ["archive"]
 
 
 async def test_the_bucket_of_its_own_may_not_be_the_off_site_place(shop: Database, bucket: Bucket) -> None:

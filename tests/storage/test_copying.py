@@ -57,6 +57,8 @@ async def test_there_is_no_copy_of_what_is_not_there(backend: Backend) -> None:
         await backend.copy("absent", "copy")
     with pytest.raises(NotFound, match="absent"):
         await backend.checksum("absent")
+    with pytest.raises(NotFound, match="absent"):
+        await backend.lock_of("absent")
     assert await names(backend) == []
 
 
@@ -74,6 +76,7 @@ async def test_what_a_store_knows_of_an_object_is_its_hash(backend: Backend, siz
     await backend.copy("object", "copy")
     assert await backend.checksum("object") == Checksum(hash_of(payload(size)))
     assert await backend.checksum("copy") == Checksum(hash_of(payload(size)))
+    assert await backend.lock_of("copy") is None
 
 
 async def test_purging_is_deleting_where_there_are_no_versions(backend: Backend) -> None:
@@ -130,6 +133,7 @@ async def test_an_overlay_copies_from_either_side_to_either_side() -> None:
     assert await names(upper) == ["made/copy-one", "made/copy-two", "made/one"]
     assert await fetch(overlay, "copy-one") == b"upper"
     assert await overlay.checksum("made/copy-two") == Checksum(hash_of(b"lower"))
+    assert await overlay.lock_of("made/one") is None
     assert await overlay.purge(["made/one", "two"]) == ()
     assert "two" not in await names(lower)
 

@@ -71,6 +71,21 @@ async def test_what_is_locked_is_named_with_the_day_and_stays_visible(locking: S
     assert await names(locking) == ["archives/a", "archives/b", "archives/c"]
 
 
+async def test_what_keeps_an_object_can_be_asked(locking: S3Backend, versioning: S3Backend) -> None:
+    await store(locking, "archives/a", b"bytes")
+    await store(locking, "object", b"bytes")
+    locked = await locking.lock_of("archives/a")
+    assert locked is not None
+    assert locked.until is not None
+    assert locked == (await locking.purge(["archives/a"]))[0]
+    assert await locking.lock_of("object") is None
+    await hold(versioning._client, "ON")
+    held = await versioning.lock_of("object")
+    assert held is not None
+    assert held.until is None
+    await hold(versioning._client, "OFF")
+
+
 async def test_a_locked_version_that_was_deleted_stays_hidden(locking: S3Backend) -> None:
     await store(locking, "archives/a", b"bytes")
     await locking.delete(["archives/a"])
