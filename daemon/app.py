@@ -17,7 +17,7 @@ from jobs.begin_chain import begin_capture
 from jobs.comparison import Stamps
 from jobs.diff import DiffOptions
 from jobs.drill import DrillOptions, drill, objectives
-from jobs.erase import EraseResult, answering, erase, resume
+from jobs.erase import EraseOptions, EraseResult, answering, erase, resume
 from jobs.erase_plan import Children, ErasePlan, check_subject, drained, newest, plan_erasure
 from jobs.erase_subject import Predicate
 from jobs.export_plan import ExportOptions
@@ -258,13 +258,18 @@ class App:
         async with session(self.source, "erase") as connection:
             return await plan_erasure(connection, there, predicate, children, until, on_progress)
 
+    @property
+    def erase_options(self) -> EraseOptions:
+        """How erasures are carried out."""
+        return EraseOptions(self.capture_options.copying, self.export_options(replace=False), self.scratch)
+
     async def erase(self, plan: ErasePlan, on_progress: OnProgress) -> EraseResult:
         """Carry out a plan; the caller holds the job lock, since before it was made."""
-        return await erase(plan, self.repositories, self.capture_options.copying, on_progress)
+        return await erase(plan, self.repositories, self.erase_options, on_progress)
 
     async def resume_erasures(self, on_progress: OnProgress) -> list[EraseResult]:
         """Finish erasures that were interrupted or did not reach a place; the caller holds the job lock."""
-        return await resume(self.repositories, self.capture_options.copying, on_progress)
+        return await resume(self.repositories, self.erase_options, on_progress)
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ def print_plan(plan: ErasePlan) -> None:
         err.print(
             f"  in {place.place}: {place.objects:,} objects of {place.backups:,} backups"
             f" are written anew ({as_bytes(place.bytes)})"
+            + (f"; {place.kept:,} of them are kept, and erased from all the same" if place.kept else "")
         )
     for mention in plan.mentions:
         err.print(

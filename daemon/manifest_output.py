@@ -17,6 +17,8 @@ def print_manifest(manifest: AnyBackup) -> None:
         _print_incremental(manifest)
     if manifest.encryption is not None:
         _print_lines({"for": ", ".join(manifest.encryption.recipients)})
+    if manifest.erasures:
+        _print_lines({"erased": ", ".join(manifest.erasures)})
     print_warnings(manifest.warnings)
 
 

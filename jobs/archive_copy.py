@@ -98,7 +98,15 @@ async def make_archive(making: Making, target: Repository) -> Made:
     dump = await _dump(making, target, files, done)
     how = making.exporting
     exports, left_out = await store_exports(
-        *(making.id, making.found, target.backend, how.formats, how.options, making.recipients, how.scratch),
+        *(
+            backup_prefix(making.id),
+            making.found,
+            target.backend,
+            how.formats,
+            how.options,
+            making.recipients,
+            how.scratch,
+        ),
         making.on_progress,
     )
     return Made(_manifest(making, done, dump, exports, left_out), tuple(copied), left_out)

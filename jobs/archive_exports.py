@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from jobs.as_of import AsOf
 from jobs.errors import JobError
@@ -16,14 +17,14 @@ from storage.age import NoIdentity, Recipients, stored_name
 from storage.backends.protocol import Backend
 from storage.codecs import Tally
 from storage.manifest import StoredFile
-from storage.names import backup_prefix
 
 BLOCK_BYTES = 1 << 20
+EXPORTS = "exports/"
 OWN_COMPRESSION: tuple[Format, ...] = ("parquet",)
 
 
 async def store_exports(
-    archive_id: str,
+    prefix: str,
     found: AsOf,
     backend: Backend,
     formats: Sequence[Format],
@@ -32,7 +33,7 @@ async def store_exports(
     scratch: Path | None,
     on_progress: OnProgress,
 ) -> tuple[tuple[StoredFile, ...], tuple[str, ...]]:
-    """Export all tables in each format; the objects, and why what is missing is left out, a sentence each.
+    """Export all tables in each format below a prefix; the objects, and why one is left out, a sentence each.
 
     The temporary files of one format at a time lie in `scratch`. An archive does not fail for its exports.
     """
@@ -49,9 +50,15 @@ async def store_exports(
                 warnings.append(f"it has no export as {format_}: {error.message}")
                 continue
             for file in (*(one.file for one in result.files), CONTENTS):
-                object_name = f"{backup_prefix(archive_id)}exports/{format_}/{file}"
+                object_name = f"{prefix}{EXPORTS}{format_}/{file}"
                 stored.append(await _store(backend, object_name, folder / file, recipients))
     return tuple(stored), tuple(warnings)
+
+
+def formats_of(exports: Sequence[StoredFile]) -> tuple[Format, ...]:
+    """The formats that an archive has exports in."""
+    names = [stored.name.split(f"/{EXPORTS}", 1)[1].split("/")[0] for stored in exports]
+    return tuple(one for one in get_args(Format) if one in names)
 
 
 async def _store(backend: Backend, name: str, path: Path, recipients: Recipients | None) -> StoredFile:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from jobs.findings import Finding, checked, judge_clock, size
 from jobs.postgres.lineage import Lineage
+from storage.erasures import read_erasures
 from storage.errors import StorageError, Unavailable
 from storage.leases import list_leases
 from storage.names import is_backup_id
@@ -50,12 +51,20 @@ async def examine_place(repository: Repository, patience: float) -> PlaceExam:
     except StorageError as error:
         findings.append(_problem("storage", error, place))
     findings += await checked("leftovers", _in_time(repository, _leftovers(repository), patience), place)
+    findings += await checked("erasures", _in_time(repository, _erasures(repository), patience), place)
     try:
         catalogue = await _in_time(repository, repository.catalogue(), patience)
         free = await _in_time(repository, repository.backend.free_bytes(), patience)
     except StorageError as error:
         return PlaceExam(repository, [*findings, _problem("catalogue", error, place)])
     return PlaceExam(repository, [*findings, *_judge_catalogue(catalogue, place)], catalogue, free)
+
+
+async def _erasures(repository: Repository) -> list[Finding]:
+    """Erasures that are not through."""
+    begun = [one.id for one in await read_erasures(repository) if one.state == "begun"]
+    hint = "finish it, once all places answer and no lock is in the way: rowvault erase --resume"
+    return [Finding("erasures", "problem", f"erasure {one} is not finished", hint, repository.place) for one in begun]
 
 
 def _problem(check: str, error: StorageError, place: str) -> Finding:

@@ -7,7 +7,10 @@ rewritten under its own id with a higher revision, committed, and only then is w
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 
+from jobs.archive_exports import formats_of, store_exports
+from jobs.as_of import AsOf
 from jobs.erase_holdings import Held, Holdings, Reading, Shapes, read_holdings
 from jobs.erase_ledger import clean_entry, entry_of, marked_in
 from jobs.erase_marks import Marked
@@ -15,17 +18,20 @@ from jobs.erase_plan import ErasePlan
 from jobs.erase_rewrite import Rewriter, in_place, look_through, revised
 from jobs.erase_search import Searched
 from jobs.errors import NotThere
+from jobs.export_plan import ExportOptions
 from jobs.leasing import leased
 from jobs.progress import OnProgress, Progress
 from jobs.results import PlaceOutcome, State
 from jobs.sweep import supersede, sweep_revisions
 from jobs.table_copy import CopyOptions
 from jobs.verify import require_as_written
+from storage.age import Recipients
 from storage.backends.protocol import Locked
 from storage.erasures import Erasure, read_erasures, share_erasures, write_erasure
 from storage.errors import StorageError
 from storage.increments import AnyBackup
 from storage.manifest import Manifest
+from storage.names import revision_prefix
 from storage.objects import transfer
 from storage.repository import Repository
 
@@ -65,6 +71,15 @@ class EraseResult:
     locked: tuple[StillLocked, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class EraseOptions:
+    """How what is written anew is compressed, and how exports of archives are made again, by way of `scratch`."""
+
+    copying: CopyOptions = field(default_factory=CopyOptions)
+    exports: ExportOptions = field(default_factory=ExportOptions)
+    scratch: Path | None = None
+
+
 @dataclass(slots=True)
 class _Work:
     """One erasure being carried out; `done` are the backups that were rewritten, as they are now, by place and id."""
@@ -73,7 +88,7 @@ class _Work:
     marked: Sequence[Marked]
     shapes: Shapes
     searched: Searched
-    options: CopyOptions
+    options: EraseOptions
     on_progress: OnProgress
     done: dict[tuple[str, str], AnyBackup] = field(default_factory=dict)
     revisions: list[Revision] = field(default_factory=list)
@@ -93,9 +108,11 @@ class _Work:
         async with leased(repository, manifest.id, "erasure"):
             made = await self._copied(repository, manifest)
             if made is None:
-                target = in_place(repository, manifest, self.options)
+                target = in_place(repository, manifest, self.options.copying)
                 rewriter = Rewriter(repository, target, self.marked, self.shapes, self.searched)
                 made = await revised(rewriter, manifest, [self.erasure.id], before)
+                if isinstance(manifest, Manifest) and isinstance(made, Manifest) and manifest.exports:
+                    made = await self._with_exports(repository, manifest, made, target.options.recipients)
             if made is None:
                 self.clean.append(held)
                 return
@@ -108,6 +125,22 @@ class _Work:
         self.copies.setdefault(manifest.id, (held, made))
         self.done[repository.place, manifest.id] = made
         self.revisions.append(Revision(repository.place, manifest.id, made.revision, held.sha256, after))
+
+    async def _with_exports(
+        self, repository: Repository, before: Manifest, made: Manifest, recipients: Recipients | None
+    ) -> Manifest:
+        """An archive whose exports are made again, of what stays."""
+        exports, left_out = await store_exports(
+            revision_prefix(made.id, made.revision),
+            AsOf((repository,), made, (), made.created_at),
+            repository.backend,
+            formats_of(before.exports),
+            self.options.exports,
+            recipients,
+            self.options.scratch,
+            self.on_progress,
+        )
+        return made.model_copy(update={"exports": exports, "warnings": (*made.warnings, *left_out)})
 
     async def _copied(self, repository: Repository, manifest: AnyBackup) -> AnyBackup | None:
         """The new revision out of a place where it was made already, if the backup was the same there."""
@@ -138,7 +171,7 @@ class _Work:
 
 
 async def erase(
-    plan: ErasePlan, repositories: Sequence[Repository], options: CopyOptions, on_progress: OnProgress
+    plan: ErasePlan, repositories: Sequence[Repository], options: EraseOptions, on_progress: OnProgress
 ) -> EraseResult:
     """Carry out a plan in the places it was made of; others are left to `resume`. The job lock is the caller's to hold.
 
@@ -147,7 +180,7 @@ async def erase(
     planned = {one.place for one in plan.places}
     there = [repository for repository in repositories if repository.place in planned]
     pending = [repository.place for repository in repositories]
-    erasure = entry_of(plan, _untouched(plan), pending).sealed_for(options.recipients)
+    erasure = entry_of(plan, _untouched(plan), pending).sealed_for(options.copying.recipients)
     for repository in there:
         await write_erasure(repository, erasure)
     marked = [replace(one.marked(), salt=bytes.fromhex(erasure.salt)) for one in plan.found]
@@ -203,7 +236,7 @@ def still_locked(repository: Repository, locked: Iterable[Locked]) -> list[Still
 
 
 async def resume(
-    repositories: Sequence[Repository], options: CopyOptions, on_progress: OnProgress
+    repositories: Sequence[Repository], options: EraseOptions, on_progress: OnProgress
 ) -> list[EraseResult]:
     """Finish what was interrupted, and erase from backups that were out of reach then: in every place that answers.
 

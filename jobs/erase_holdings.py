@@ -55,6 +55,7 @@ class Held:
     repository: Repository
     manifest: AnyBackup
     sha256: str
+    kept: bool
     readings: tuple[Reading, ...]
 
 
@@ -79,15 +80,17 @@ async def read_holdings(repositories: Sequence[Repository], until: datetime) -> 
     Raises `Corrupt` if one cannot be read: what it has can neither be searched nor erased.
     """
     stored: list[tuple[Repository, AnyBackup, str]] = []
+    kept = set[str]()
     for repository in repositories:
         entries = (await repository.catalogue()).entries
+        kept |= {entry.id for entry in entries if entry.kept}
         ids = [entry.id for entry in reversed(entries) if entry.created_at <= until]
         for begin in range(0, len(ids), AT_ONCE):
             read = await asyncio.gather(*(repository.stored(one) for one in ids[begin : begin + AT_ONCE]))
             stored += [(repository, manifest, sha256) for manifest, sha256 in read]
     shapes = Shapes([manifest for _, manifest, _ in stored if isinstance(manifest, Manifest)])
     held = [
-        Held(repository, manifest, sha256, tuple(_readings(repository, manifest, shapes)))
+        Held(repository, manifest, sha256, manifest.id in kept, tuple(_readings(repository, manifest, shapes)))
         for repository, manifest, sha256 in sorted(stored, key=lambda one: one[1].id)
     ]
     readings: dict[Key, Reading] = {}

@@ -45,10 +45,11 @@ class TablePlan:
 
 @dataclass(frozen=True, slots=True)
 class PlacePlan:
-    """What is to be written anew in one place."""
+    """What is to be written anew in one place; `kept` of the backups have a keep mark, which is no hindrance."""
 
     place: str
     backups: int
+    kept: int
     objects: int
     bytes: int
 
@@ -263,15 +264,20 @@ class Resolving:
 
     async def _alive(self, found: Found) -> int:
         most = 0
-        for columns in (*found.seeds, *found.keys):
-            values = [list(map(unescaped, one.split(b"\t"))) for one in found.values.listed(columns)]
-            most = max(most, await count_live(self._connection, found.table, columns, values))
-        if found.document is not None:
-            place = found.document.column, found.document.path
-            for text in found.values.listed(found.document.columns):
-                count = await count_live_documents(self._connection, found.table, *place, text.decode())
-                most = max(most, count)
+        for table in self._live_names(found):
+            for columns in (*found.seeds, *found.keys):
+                values = [list(map(unescaped, one.split(b"\t"))) for one in found.values.listed(columns)]
+                most = max(most, await count_live(self._connection, table, columns, values))
+            if found.document is not None:
+                place = found.document.column, found.document.path
+                for text in found.values.listed(found.document.columns):
+                    most = max(most, await count_live_documents(self._connection, table, *place, text.decode()))
         return most
+
+    def _live_names(self, found: Found) -> list[TableName]:
+        """What the table may be called now: as it was named, or as it, or its partition, was called last."""
+        last = {table.oid: TableName(table.schema_name, table.name) for table in found.tables}
+        return sorted({found.table, *last.values()})
 
 
 def table_plan(found: Found, holdings: Holdings, searched: Searched) -> TablePlan:
@@ -297,14 +303,15 @@ def place_plans(repositories: Sequence[Repository], holdings: Holdings, searched
     """What would be written anew in each place."""
     plans = []
     for repository in repositories:
-        backups, objects, size = set(), 0, 0
+        backups, kept, objects, size = set(), set(), 0, 0
         for held in holdings.held:
             for reading in held.readings if held.repository is repository else ():
                 if searched.changed(reading):
                     backups.add(held.manifest.id)
+                    kept |= {held.manifest.id} if held.kept else set()
                     objects += len(reading.part.objects)
                     size += reading.bytes
-        plans.append(PlacePlan(repository.place, len(backups), objects, size))
+        plans.append(PlacePlan(repository.place, len(backups), len(kept), objects, size))
     return tuple(plans)
 
 

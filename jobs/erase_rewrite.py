@@ -236,7 +236,7 @@ async def revised(
     revision = manifest.revision + 1
     made = made.model_copy(update={"revision": revision, "erasures": (*manifest.erasures, *erasures)})
     if isinstance(made, Manifest):
-        # Exports are in any format, and can be made anew of what stays: they go as they are.
+        # Exports are in any format: they go as they are, and whoever wants them makes them anew of what stays.
         return made.model_copy(update={"dump": await _by_hand(made, rewriter.target), "exports": ()})
     return made
 

@@ -4,12 +4,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from jobs.erase import EraseResult, answering, erase
+from jobs.erase import EraseOptions, EraseResult, answering, erase
 from jobs.erase_plan import Children, ErasePlan, drained, plan_erasure
 from jobs.erase_subject import Predicate
 from jobs.postgres.connection import session
 from jobs.progress import no_progress
-from jobs.table_copy import CopyOptions
 from jobs.verify import verify_backup
 from storage.age import SEALED
 from storage.backends.memory import MemoryBackend, _Stored
@@ -112,7 +111,7 @@ async def erased(
 ) -> EraseResult:
     """Erase, as the command does; every backup must be whole then."""
     predicate = Predicate(column, value, tables, tuple(path.split(".")) if path else ())
-    result = await erase(await plan(follower, predicate, children), follower.places, CopyOptions(), no_progress)
+    result = await erase(await plan(follower, predicate, children), follower.places, EraseOptions(), no_progress)
     await require_whole(follower.places)
     return result
 

@@ -25,6 +25,7 @@ from storage.backends.protocol import StoredObject
 from storage.errors import Unavailable
 from storage.leases import list_leases
 from storage.names import ARCHIVES, BACKUPS, MANIFESTS, is_of_an_archive
+from storage.objects import get
 from storage.repository import OtherSource, Repository
 from storage.retention import Policy
 from tests.conftest import Bucket, CreateDatabase, new_bucket
@@ -290,14 +291,30 @@ async def test_exports_of_the_state_lie_under_it_and_are_verified_with_it(chain:
     assert (await verify_backup(chain.places, result.id)).problems[0].kind == "sha256_stored"
 
 
-async def test_an_erasure_takes_the_exports_of_what_it_rewrites_along(chain: Follower) -> None:
-    result = await archived(chain.places, formats=("csv",))
+async def test_an_erasure_makes_the_exports_of_what_it_rewrites_again(chain: Follower) -> None:
+    result = await archived(chain.places, formats=("csv", "sql"))
+    before = await exported(chain.primary, result.id)
     await chain.database.execute("DELETE FROM customers WHERE id = 8")
     erasure = await erased(chain, "id", "8", "customers")
     assert (result.id, 1) in {(one.backup, one.revision) for one in erasure.revisions}
     for place in chain.places:
         assert await names(place.backend, f"{ARCHIVES}{result.id}/exports/") == []
-        assert (await place.manifest(result.id)).exports == ()
+        after = await exported(place, result.id)
+        assert after.keys() == before.keys()
+        gone = {name: set(before[name]) - set(after[name]) for name in before if name.endswith("customers.csv.zst")}
+        assert [len(lines) for lines in gone.values()] == [1]
+        assert (await verify_backup([place], result.id)).state == "success"
+
+
+async def exported(place: Repository, archive_id: str) -> dict[str, list[bytes]]:
+    """The lines of an archive's exports that are compressed, by name."""
+    manifest = await place.manifest(archive_id)
+    found = {stored.name.split("/exports/")[1]: await get(place.backend, stored.name) for stored in manifest.exports}
+    return {
+        name: zstandard.ZstdDecompressor().decompressobj().decompress(data).splitlines()
+        for name, data in found.items()
+        if name.endswith(".zst")
+    }
 
 
 async def test_a_state_from_before_an_erasure_that_went_through_it_may_be_archived(chain: Follower) -> None:

@@ -8,13 +8,12 @@ import pytest
 
 from jobs.archive import ArchiveOptions, archive
 from jobs.as_of import opened
-from jobs.erase import erase, resume
+from jobs.erase import EraseOptions, erase, resume
 from jobs.erase_subject import Predicate
 from jobs.errors import UnsafeTarget
 from jobs.history import history
 from jobs.points import At
 from jobs.progress import no_progress
-from jobs.table_copy import CopyOptions
 from storage.erasures import read_erasures
 from storage.repository import Repository
 from tests.conftest import CreateDatabase
@@ -195,7 +194,7 @@ async def test_whoever_signs_up_again_stays(follower: Follower) -> None:
     moment, lines = await follower.now(), await follower.lines()
     await follower.change("UPDATE people SET note = 'and again' WHERE id = 8")
     assert await follower.backed_up(At(moment)) == lines
-    assert await resume(follower.places, CopyOptions(), no_progress) == []
+    assert await resume(follower.places, EraseOptions(), no_progress) == []
     await follower.require_latest()
 
 
@@ -212,6 +211,21 @@ async def test_archives_are_erased_from_and_kept_backups_too(follower: Follower)
     again = await archive(follower.places, ArchiveOptions())
     assert again is not None
     assert await follower.backed_up(wanted=again.id) == await follower.lines()
+
+
+async def test_a_table_that_was_renamed_is_the_same(follower: Follower) -> None:
+    before, moment = await follower.lines(), await follower.now()
+    await follower.change("UPDATE people SET note = 'last' WHERE id = 7")
+    await follower.database.execute("ALTER TABLE people RENAME TO persons")
+    assert (await follower.take()).kind == "full"
+    with pytest.raises(UnsafeTarget, match="1 of these rows are still in"):
+        await erased(follower, "mail", "p7@example.org", "people", children="cascade")
+    await follower.change("DELETE FROM persons WHERE id = 7")
+    await erased(follower, "mail", "p7@example.org", "people", children="cascade")
+    assert await objects_with(follower.places, b"p7@example.org") == []
+    found = await follower.backed_up(At(moment))
+    assert found["public.people"] == without(before, "public.people", b"7\t")["public.people"]
+    await follower.require_latest()
 
 
 async def test_two_erasures_are_two_revisions(follower: Follower) -> None:
@@ -261,19 +275,19 @@ async def test_what_a_place_still_holds_that_was_away_is_left_out_until_it_was_g
     await follower.change("UPDATE documents SET body = '{}' WHERE id = 9", "DELETE FROM documents WHERE id = 9")
     away.fails = True
     made = await plan(follower, Predicate("id", "9", ("documents",)))
-    result = await erase(made, follower.places, CopyOptions(), no_progress)
+    result = await erase(made, follower.places, EraseOptions(), no_progress)
     assert result.state == "warning"
     away.fails = False
     [_, s3] = follower.places
     assert await objects_with([s3], b"d9@example.org")
     alone = replace(follower, places=(s3,))
     assert await alone.backed_up(wanted=base.id) == before
-    await follower.take()
+    assert "rowvault erase --resume" in (await follower.take()).warnings[0]
     assert await alone.backed_up(wanted=base.id) == without(before, "public.documents", b"9\t")
     assert await alone.backed_up(At(moment)) == without(before, "public.documents", b"9\t")
     with pytest.raises(UnsafeTarget, match="may still hold rows of erasure"):
         await history([s3], "documents", {"id": "9"})
-    [finished] = await resume(follower.places, CopyOptions(), no_progress)
+    [finished] = await resume(follower.places, EraseOptions(), no_progress)
     assert finished.state == "success"
     assert await objects_with(follower.places, b"d9@example.org") == []
     await require_whole(follower.places)
@@ -289,17 +303,17 @@ async def test_what_is_locked_is_named_and_goes_later(create_database: CreateDat
     await follower.change("DELETE FROM documents WHERE id = 9")
     made = await plan(follower, Predicate("id", "9", ("documents",)))
     backend.locked_until = until
-    result = await erase(made, follower.places, CopyOptions(), no_progress)
+    result = await erase(made, follower.places, EraseOptions(), no_progress)
     assert (result.state, {one.until for one in result.locked}) == ("warning", {until})
     held = {f"local/{one.object}" for one in result.locked}
     assert set(await objects_with(follower.places, b"d9@example.org")) < held
     assert without(await follower.backed_up(wanted=base.id), "public.documents", b"9\t") == await follower.backed_up(
         wanted=base.id
     )
-    [again] = await resume(follower.places, CopyOptions(), no_progress)
+    [again] = await resume(follower.places, EraseOptions(), no_progress)
     assert (again.state, {f"local/{one.object}" for one in again.locked}) == ("warning", held)
     backend.locked_until = None
-    [last] = await resume(follower.places, CopyOptions(), no_progress)
+    [last] = await resume(follower.places, EraseOptions(), no_progress)
     assert (last.state, last.locked) == ("success", ())
     await require_whole(follower.places)
     assert await objects_with(follower.places, b"d9@example.org") == []
@@ -312,9 +326,9 @@ async def test_interrupted_anywhere_every_backup_is_whole_and_it_is_finished(cre
     await follower.change("UPDATE documents SET body = '{}' WHERE id = 9", "DELETE FROM documents WHERE id = 9")
     made = await plan(follower, Predicate("id", "9", ("documents",)))
     before, killed = backend.snapshot(), 0
-    while await _is_killed_after(killed, backend, erase(made, follower.places, CopyOptions(), no_progress)):
+    while await _is_killed_after(killed, backend, erase(made, follower.places, EraseOptions(), no_progress)):
         await require_verified(follower.places)
-        await resume(follower.places, CopyOptions(), no_progress)
+        await resume(follower.places, EraseOptions(), no_progress)
         await require_whole(follower.places)
         there = await objects_with(follower.places, b"d9@example.org")
         assert bool(there) == (not await read_erasures(follower.primary))
