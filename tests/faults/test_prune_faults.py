@@ -10,9 +10,9 @@ import pytest
 from jobs.sweep import sweep
 from storage.names import BACKUPS
 from storage.repository import Repository
-from tests.conftest import Bucket
+from tests.conftest import Bucket, CreateDatabase
 from tests.daemons import until
-from tests.faults.commands import DONE, IMPATIENT, REFUSED, document, off_site, opened, refuse, succeed
+from tests.faults.commands import DONE, IMPATIENT, REFUSED, document, off_site, opened, refuse, settings_of, succeed
 from tests.faults.gate import Gate
 from tests.faults.places import expire_leases
 from tests.manifests import ID, SYSTEM, MadeUp, made_up_full
@@ -137,6 +137,21 @@ async def test_who_prunes_and_who_writes_keep_out_of_each_others_way(tmp_path: P
         assert len(await left(place)) == 3
         assert (await rowvault("prune", env=settings)).returncode == DONE
         assert len(await left(place)) == 2
+
+
+async def test_no_backup_is_written_beside_a_job_that_has_no_source(
+    create_database: CreateDatabase, tmp_path: Path
+) -> None:
+    notes = await create_database(key="few notes", build="CREATE TABLE notes AS SELECT 1 AS n")
+    settings = settings_of(notes, tmp_path)
+    async with opened(settings) as app:
+        (place,) = app.repositories
+        lease = await place.lease("jobs", "prune")
+        error = await refuse("backup", settings=settings, code=REFUSED)
+        assert error["message"].startswith("another job is running: prune on ")
+        assert not await left(place)
+        await lease.release()
+        assert (await succeed("backup", settings=settings))["state"] == "success"
 
 
 async def test_a_command_whose_backup_is_pruned_under_it_ends_as_if_there_were_none(

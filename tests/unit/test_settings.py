@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from daemon.cron import parse_cron
 from daemon.settings import Settings, SettingsError, describe_settings, load_settings, read_keyring
 from storage.age import Recipients
+from storage.retention import Policy
 from tests.keys import new_key
 
 DSN = "postgresql://app:hunter2@db.example:5432/app"
@@ -150,6 +151,26 @@ def test_names_of_others_are_ignored() -> None:
         "ROWVAULT_SERVICE_HOST": "10.0.0.1",
     }
     assert load_settings(others, dotenv=None) == load()
+
+
+def test_retention_is_as_the_contract_says_and_the_bucket_follows_it_unless_told() -> None:
+    assert load().policy == Policy(daily=7, weekly=4, monthly=12, incremental_days=7)
+    settings = load(S3__BUCKET="b", RETENTION__DAILY="3", S3__RETENTION__DAILY="30", S3__RETENTION__MONTHLY="0")
+    assert settings.policy.daily == 3
+    bucket = settings.s3_policy
+    assert (bucket.daily, bucket.weekly, bucket.monthly, bucket.incremental_days) == (30, 4, 0, 7)
+    assert load(TIMEZONE="Europe/Berlin").policy.zone == ZoneInfo("Europe/Berlin")
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "seven", "1000000", "7d"])
+@pytest.mark.parametrize("name", ["RETENTION__DAILY", "RETENTION__INCREMENTAL_DAYS", "S3__RETENTION__WEEKLY"])
+def test_how_many_backups_stay_is_a_whole_number(name: str, text: str) -> None:
+    assert problems(**{name: text, "S3__BUCKET": "b"}) == (f"ROWVAULT_{name}: must be a whole number from 0 to 100000",)
+
+
+def test_a_policy_for_a_bucket_wants_a_bucket() -> None:
+    expected = "ROWVAULT_S3__BUCKET: must be set, since ROWVAULT_S3__RETENTION__DAILY is"
+    assert problems(S3__RETENTION__DAILY="30") == (expected,)
 
 
 def test_empty_means_unset() -> None:
