@@ -30,6 +30,7 @@ def _print_full(manifest: Manifest) -> None:
         "reason": manifest.reason,
         "moment": f"{manifest.created_at:%Y-%m-%d %H:%M:%S.%f} UTC, LSN {snapshot.lsn}, xmin {snapshot.xmin}",
         "source": f"{source.database}, PostgreSQL {source.server_version}, system {source.system_identifier}",
+        "state of": manifest.archived or "",
         "compared": manifest.compared,
         "gap": manifest.gap.reason if manifest.gap else "",
         "schema": f"{', '.join(manifest.dump.schemas)}, by {manifest.dump.tool}",

@@ -96,9 +96,17 @@ async def sync(
     erasures = await share_ledger(answering, dry_run=options.dry_run)
     places = await look(answering)
     syncing = _Syncing(places, options, born, erasures, on_progress)
-    async for surveyed in survey(places, options.check, on_progress):
-        await syncing.take(surveyed)
-    marks = await bring_along(places, dry_run=options.dry_run)
+    marks = 0
+    try:
+        async for surveyed in survey(places, options.check, on_progress):
+            await syncing.take(surveyed)
+        marks = await bring_along(places, dry_run=options.dry_run)
+    except Unavailable:
+        # Whoever fell silent meanwhile takes nothing away from what was found and done until then.
+        _, silent = await _answering(answering)
+        if not silent:
+            raise
+        unreachable += silent
     return syncing.result(tuple(unreachable), marks)
 
 

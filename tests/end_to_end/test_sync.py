@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,9 +15,10 @@ from storage.repository import Repository
 from tests.conftest import Bucket, CreateDatabase
 from tests.daemons import environment, running_daemon, settings_for
 from tests.faults.commands import off_site, opened
-from tests.manifests import ID, sound
+from tests.manifests import ID, OTHER_ID, sound
 from tests.places import Planter, backups_alike, s3_options, s3_place
 from tests.programs import rowvault
+from tests.proxy import FaultProxy
 from tests.servers import Database
 from tests.storage.helpers import MIB, payload
 
@@ -89,6 +92,27 @@ async def test_without_another_copy_what_the_store_keeps_of_parts_is_no_use_and_
     assert result.costs[0].bytes_read > 8 * MIB
     await Planter(s3.backend).flip(DATA)
     assert (await sync([s3], SyncOptions("checksum"))).damaged == (ID,)
+
+
+async def test_an_outage_in_the_middle_delays_and_loses_nothing(bucket: Bucket, tmp_path: Path) -> None:
+    local = Repository("local", LocalBackend(tmp_path))
+    await local.bind("1", "shop")
+    for backup_id in (ID, OTHER_ID):
+        await sound(backup_id, rows=payload(9 * MIB)).commit(local)
+    address = urlsplit(bucket.endpoint_url)
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(FaultProxy(str(address.hostname), address.port or 80))
+        options = s3_options(bucket, f"http://127.0.0.1:{proxy.port}")
+        s3 = await stack.enter_async_context(s3_place(options))
+        proxy.cut(after=4 * MIB)
+        result = await sync([local, s3])
+        assert (result.state, result.damaged) == ("failed", ())
+        assert [(row.place, row.found, row.done) for row in result.lacking] == [("s3", "missing", "failed")] * 2
+        assert [place.name for place in result.unreachable] == ["s3"]
+        await proxy.heal()
+        assert (await s3.catalogue()).entries == ()
+        assert (await sync([local, s3])).state == "success"
+        assert await backups_alike(local, s3)
 
 
 async def test_the_command_says_what_it_found_and_did(taken: dict[str, str], tmp_path: Path) -> None:
