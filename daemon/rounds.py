@@ -231,7 +231,8 @@ class Rounds:
         self._sync_due = False
         self._synced = time.monotonic()
         try:
-            result = await reconcile(self._app, self._recorder, SyncOptions(fill=False), no_progress)
+            options = SyncOptions(fill=False, give_way=self._somebody_waits)
+            result = await reconcile(self._app, self._recorder, options, no_progress)
         except Held:
             self._sync_due = True  # the job that runs may change something yet
             return
@@ -239,6 +240,7 @@ class Rounds:
             _log.warning("the places could not be reconciled", exc_info=error)
         else:
             self._tell_of_sync(result)
+            self._sync_due = self._sync_due or result.gave_way
         await self.refresh()
 
     async def _prune(self) -> None:
@@ -265,6 +267,10 @@ class Rounds:
                 held_back=len(result.doing("hold back")),
             )
             await self.refresh()
+
+    def _somebody_waits(self) -> bool:
+        """Whether a job is to run: what is still to be copied can wait longer than a backup."""
+        return bool(self._scheduler.running or self._knowledge.held_up)
 
     def _tell_of_sync(self, result: SyncResult) -> None:
         for verified in result.verified:

@@ -3,7 +3,7 @@
 Keep marks, drill reports and the binding to the database come along; the trail does with every entry written to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -53,7 +53,7 @@ class SyncCost:
 class SyncResult:
     """What reconciling the places came to. `marks` counts keep marks and drill reports that were brought, or would be.
 
-    `damaged` are backups of which something is whole in no place.
+    `damaged` are backups of which something is whole in no place. Where it `gave_way`, not all were looked at.
     """
 
     check: Check
@@ -65,6 +65,7 @@ class SyncResult:
     costs: tuple[SyncCost, ...]
     marks: int = 0
     verified: tuple[VerifyResult, ...] = ()
+    gave_way: bool = False
 
     @property
     def lacking(self) -> tuple[SyncRow, ...]:
@@ -75,12 +76,13 @@ class SyncResult:
 @dataclass(frozen=True, slots=True)
 class SyncOptions:
     """How thoroughly to look. Without `fill` the first place gets no backup that is older than itself: it may be a
-    volume that is not mounted, beside a bucket that holds years.
+    volume that is not mounted, beside a bucket that holds years. `give_way` is asked between backups whether to stop.
     """
 
     check: Check = "size"
     dry_run: bool = False
     fill: bool = True
+    give_way: Callable[[], bool] = lambda: False
 
 
 async def sync(
@@ -96,9 +98,11 @@ async def sync(
     erasures = await share_ledger(answering, dry_run=options.dry_run)
     places = await look(answering)
     syncing = _Syncing(places, options, born, erasures, on_progress)
-    marks = 0
+    marks, gave_way = 0, False
     try:
         async for surveyed in survey(places, options.check, on_progress):
+            if gave_way := options.give_way():
+                break
             await syncing.take(surveyed)
         marks = await bring_along(places, dry_run=options.dry_run)
     except Unavailable:
@@ -107,7 +111,7 @@ async def sync(
         if not silent:
             raise
         unreachable += silent
-    return syncing.result(tuple(unreachable), marks)
+    return syncing.result(tuple(unreachable), marks, gave_way=gave_way)
 
 
 async def _answering(repositories: Sequence[Repository]) -> tuple[list[Repository], list[PlaceOutcome]]:
@@ -216,14 +220,14 @@ class _Syncing:
         identity = self._born.get(place.name)
         return identity is None or id_moment(backup_id) < identity.created_at
 
-    def result(self, unreachable: tuple[PlaceOutcome, ...], marks: int) -> SyncResult:
+    def result(self, unreachable: tuple[PlaceOutcome, ...], marks: int, *, gave_way: bool) -> SyncResult:
         """What it all came to."""
         bad = any(row.done == "failed" for row in self._rows) or any(one.state == "failed" for one in self._verified)
         costs = [
             SyncCost(one.name, one.listed, one.asked, one.bytes_read, self._brought[one.name]) for one in self._places
         ]
         state: State = "failed" if bad or unreachable or self._damaged else "success"
-        if state == "success" and any(row.done == "left" for row in self._rows):
+        if state == "success" and (gave_way or any(row.done == "left" for row in self._rows)):
             state = "warning"
         return SyncResult(
             check=self._options.check,
@@ -235,6 +239,7 @@ class _Syncing:
             costs=tuple(costs),
             marks=marks,
             verified=tuple(self._verified),
+            gave_way=gave_way,
         )
 
 

@@ -351,6 +351,15 @@ async def test_what_a_place_keeps_beyond_its_policy_still_makes_another_whole(pl
     await require_alike(places)
 
 
+async def test_between_backups_it_gives_way_and_goes_on_later(places: Places) -> None:
+    empty = Repository("s3", MemoryBackend())
+    answers = iter([False, True])
+    result = await sync((places[0], empty), SyncOptions(give_way=lambda: next(answers)))
+    assert (result.gave_way, result.state) == (True, "warning")
+    assert found(result) == [(ID, "s3", "missing", "made good")]
+    assert found(await synced((places[0], empty))) == [(OTHER_ID, "s3", "missing", "made good")]
+
+
 class Away(MemoryBackend):
     """A store that does not answer."""
 
