@@ -28,7 +28,7 @@ from jobs.verify import require_as_written
 from storage.age import Recipients
 from storage.backends.protocol import Locked
 from storage.erasures import Erasure, read_erasures, share_erasures, write_erasure
-from storage.errors import StorageError
+from storage.errors import StorageError, Unavailable
 from storage.increments import AnyBackup
 from storage.manifest import Manifest
 from storage.names import revision_prefix
@@ -96,7 +96,21 @@ class _Work:
     copies: dict[str, tuple[Held, AnyBackup]] = field(default_factory=dict)
     locked: list[StillLocked] = field(default_factory=list)
 
-    async def go_through(self, repository: Repository, held: Sequence[Held]) -> None:
+    async def go_through_all(self, places: Sequence[Repository], holdings: Holdings) -> list[Repository]:
+        """Every backup in every place; the places that went on answering. Raises what the first raised if none did."""
+        through, failures = list[Repository](), list[Unavailable]()
+        for place in places:
+            try:
+                await self._go_through(place, [one for one in holdings.held if one.repository is place])
+            except Unavailable as error:
+                failures.append(error)
+            else:
+                through.append(place)
+        if failures and not through:
+            raise failures[0]
+        return through
+
+    async def _go_through(self, repository: Repository, held: Sequence[Held]) -> None:
         """Every backup of one place, oldest first."""
         for number, one in enumerate(held):
             self.on_progress(Progress(f"erasing in {repository.place}", number, len(held), one.manifest.id))
@@ -185,9 +199,8 @@ async def erase(
         await write_erasure(repository, erasure)
     marked = [replace(one.marked(), salt=bytes.fromhex(erasure.salt)) for one in plan.found]
     work = _Work(erasure, marked, plan.holdings.shapes, plan.searched, options, on_progress)
-    for repository in there:
-        await work.go_through(repository, [one for one in plan.holdings.held if one.repository is repository])
-    return await _finish(work, repositories, there)
+    through = await work.go_through_all(there, plan.holdings)
+    return await _finish(work, repositories, through)
 
 
 def _untouched(plan: ErasePlan) -> list[Held]:
@@ -251,9 +264,8 @@ async def resume(
             continue
         work = _Work(erasure, marked_in(erasure, there), holdings.shapes, Searched(), options, on_progress)
         work.locked += locked
-        for repository in there:
-            await work.go_through(repository, [one for one in holdings.held if one.repository is repository])
-        results.append(await _finish(work, repositories, there))
+        through = await work.go_through_all(there, holdings)
+        results.append(await _finish(work, repositories, through))
     return results
 
 

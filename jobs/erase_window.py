@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from jobs.erase_marks import Fields, Judge, Marked
 from jobs.postgres.identifiers import TableName
-from jobs.postgres.pgoutput import BEGIN, ROWS, Commit, commit_of, table_of
+from jobs.postgres.pgoutput import BEGIN, ROWS, commit_of, table_of
 from jobs.postgres.window_frames import (
     RELATION,
     Frame,
@@ -38,17 +38,15 @@ Found = Callable[[Marked, Judge, Fields], None]
 
 @dataclass(slots=True)
 class WindowFilter:
-    """Goes through a window. `since`: the LSN from which on its transactions count; `wanted`: those to look at."""
+    """Goes through a window. `since`: the LSN from which on its transactions count."""
 
     marked: Sequence[Marked]
     count: WindowCount
     since: int = 0
-    wanted: Callable[[Commit], bool] | None = None
     mentioned: bytes = b""
     _judges: dict[int, tuple[Marked, Judge]] = field(default_factory=dict)
     _relations: dict[int, Relation] = field(default_factory=dict)
     _counts: bool = False
-    _looks: bool = False
 
     def kept(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """The window as it is to be."""
@@ -64,12 +62,10 @@ class WindowFilter:
         """The frame as it is to be, None if it goes."""
         kind = frame.message[0] if frame.message else 0
         if kind == BEGIN:
-            commit = commit_of(frame.message)
-            self._counts = commit.lsn >= self.since
-            self._looks = self.wanted is None or self.wanted(commit)
+            self._counts = commit_of(frame.message).lsn >= self.since
         elif kind == RELATION:
             self._meet(relation_of(frame.message))
-        elif kind in ROWS and self._looks:
+        elif kind in ROWS:
             oid = table_of(frame.message)
             if oid in self._judges:
                 return self._row(frame, *self._judges[oid], found)

@@ -13,7 +13,7 @@ from jobs.errors import UnsafeTarget
 from jobs.table_copy import CopyOptions
 from storage.age import SEALED
 from storage.backends.protocol import Backend
-from storage.erasures import Erasure, read_erasures, share_erasures
+from storage.erasures import Erasure, further, read_erasures, share_erasures
 from storage.errors import Corrupt, StorageError
 from storage.increments import AnyBackup
 from storage.names import MADE
@@ -28,7 +28,8 @@ async def known_erasures(repositories: Sequence[Repository]) -> tuple[Erasure, .
     damaged: list[Corrupt] = []
     for repository in repositories:
         try:
-            found |= {one.id: one for one in await read_erasures(repository)}
+            for one in await read_erasures(repository):
+                found[one.id] = further(found.get(one.id), one)
         except Corrupt as error:
             damaged.append(error)
         except StorageError:

@@ -3,6 +3,7 @@
 It knows rows by salted hashes of what they held, never by the values themselves.
 """
 
+import asyncio
 import base64
 import json
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from storage.objects import get, put
 from storage.repository import Repository
 
 State = Literal["begun", "done"]
+AT_ONCE = 16
 
 
 class _Record(BaseModel):
@@ -125,12 +127,18 @@ async def write_erasure(repository: Repository, erasure: Erasure) -> None:
 async def read_erasures(repository: Repository) -> tuple[Erasure, ...]:
     """Every entry of one place, oldest first. Raises `Corrupt` for one that cannot be read."""
     names = [stored.name async for stored in repository.backend.list(ERASURES)]
-    found = []
-    for name in sorted(names):
-        if is_erasure_id(name.removeprefix(ERASURES).removesuffix(".json")):
-            with suppress(NotFound):
-                found.append(_read(name, await get(repository.backend, name)))
+    wanted = [name for name in sorted(names) if is_erasure_id(name.removeprefix(ERASURES).removesuffix(".json"))]
+    found: list[Erasure] = []
+    for begin in range(0, len(wanted), AT_ONCE):
+        some = wanted[begin : begin + AT_ONCE]
+        datas = await asyncio.gather(*(get(repository.backend, name) for name in some))
+        found += [_read(name, data) for name, data in zip(some, datas, strict=True)]
     return tuple(found)
+
+
+def further(one: Erasure | None, other: Erasure) -> Erasure:
+    """Of two states of one entry, the one that got further."""
+    return other if one is None or one.state == "begun" else one
 
 
 async def mend_erasures(repositories: Sequence[Repository]) -> None:
@@ -158,8 +166,7 @@ async def share_erasures(repositories: Sequence[Repository]) -> tuple[Erasure, .
     newest: dict[str, Erasure] = {}
     for erasures in has.values():
         for one in erasures:
-            if one.id not in newest or newest[one.id].state == "begun":
-                newest[one.id] = one
+            newest[one.id] = further(newest.get(one.id), one)
     for repository, erasures in has.items():
         known = {one.id for one in erasures}
         for one in newest.values():

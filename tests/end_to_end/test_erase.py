@@ -9,12 +9,14 @@ import pytest
 from jobs.archive import ArchiveOptions, archive
 from jobs.as_of import opened
 from jobs.erase import EraseOptions, erase, resume
+from jobs.erase_plan import Children
 from jobs.erase_subject import Predicate
 from jobs.errors import UnsafeTarget
 from jobs.history import history
 from jobs.points import At
 from jobs.progress import no_progress
 from storage.erasures import read_erasures
+from storage.manifest import Manifest
 from storage.repository import Repository
 from tests.conftest import CreateDatabase
 from tests.erasing import Unreliable, erased, objects_with, plan, require_verified, require_whole
@@ -35,6 +37,8 @@ BUILD = """
     CREATE TABLE days_2026 PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
     CREATE TABLE days_rest PARTITION OF days DEFAULT;
     INSERT INTO days SELECT '2025-12-01'::date + n, n, 'day' || n || '@example.org' FROM generate_series(1, 60) n;
+    CREATE TABLE staff (id int PRIMARY KEY, boss int REFERENCES staff ON DELETE CASCADE, name text);
+    INSERT INTO staff VALUES (1, NULL, 'one'), (2, 1, 'two'), (3, 2, 'three'), (4, 3, 'four'), (5, 1, 'five');
     CREATE TABLE keyless (mail text, v int); INSERT INTO keyless VALUES ('a@example.org', 1), ('b@example.org', 2);
     CREATE TABLE documents (id int PRIMARY KEY, body jsonb);
     INSERT INTO documents SELECT n, jsonb_build_object('who', jsonb_build_object('mail', 'd' || n || '@example.org'))
@@ -112,6 +116,19 @@ async def test_what_points_to_a_person_may_lose_the_reference(follower: Follower
     assert found == without(before, "public.people", b"7\t") | {"public.parcels": nulled}
 
 
+@pytest.mark.parametrize(("children", "left"), [("cascade", ["1", "5"]), ("null", ["1", "3", "4", "5"])])
+async def test_rows_may_point_to_rows_of_their_own_table(
+    follower: Follower, children: Children, left: list[str]
+) -> None:
+    moment = await follower.now()
+    await follower.change("DELETE FROM staff WHERE id = 2")
+    await erased(follower, "name", "two", children=children)
+    found = (await follower.backed_up(At(moment)))["public.staff"]
+    assert [line.decode().split("\t")[0] for line in found] == left
+    assert (b"3\t\\N\tthree" in found) == (children == "null")
+    await follower.require_latest()
+
+
 async def test_a_person_may_stay_as_a_key_alone(follower: Follower) -> None:
     before = await follower.lines()
     moment = await follower.now()
@@ -136,6 +153,12 @@ async def test_a_row_that_lives_on_without_its_reference_is_not_erased_with_what
     await erased(follower, "id", "7", "people")
     assert await objects_with(follower.places, b"note of person 7\n") == []
     await follower.require_latest()
+
+
+async def test_whoever_only_changed_the_value_is_alive(follower: Follower) -> None:
+    await follower.change("UPDATE people SET mail = 'new@example.org' WHERE id = 7")
+    with pytest.raises(UnsafeTarget, match=r"1 of these rows are still in public\.people"):
+        await erased(follower, "mail", "p7@example.org", "people", children="null")
 
 
 async def test_references_are_not_broken_without_being_asked(follower: Follower) -> None:
@@ -185,6 +208,7 @@ async def test_a_person_is_found_in_a_document(follower: Follower) -> None:
     await erased(follower, "body", "d9@example.org", path="who.mail")
     assert await objects_with(follower.places, b"d9@example.org") == []
     assert await follower.backed_up(At(moment)) == without(before, "public.documents", b"9\t")
+    await follower.require_latest()
 
 
 async def test_whoever_signs_up_again_stays(follower: Follower) -> None:
@@ -260,6 +284,11 @@ async def test_tables_that_are_compared_go_on_being_compared(create_database: Cr
         expected = without(lines, "public.people", b"7\t", b"7007\t")
         assert found["public.people"] == expected["public.people"]
         assert found["public.keyless"] == without(lines, "public.keyless", b"a@")["public.keyless"]
+        manifest = await follower.primary.backup(backup)
+        tables = manifest.tables if isinstance(manifest, Manifest) else manifest.beside.tables  # type: ignore[union-attr]
+        assert {table.name: table.rows for table in tables} == {
+            name.removeprefix("public."): len(rows) for name, rows in found.items()
+        }
     difference = await follower.compare("INSERT INTO people VALUES (7, 'p7@example.org', 'again')")
     assert difference.beside.previous is not None
     await follower.require_latest()

@@ -52,6 +52,20 @@ class TestCommit:
         await made_up(OTHER_ID).commit(other)
         assert (await listed(repository), await listed(other)) == ([ID], [OTHER_ID])
 
+    @pytest.mark.parametrize("revisions", [(0, 2, 10), (10, 2, 0), (2, 10, 0)])
+    async def test_of_several_revisions_the_newest_counts(
+        self, repository: Repository, revisions: tuple[int, ...]
+    ) -> None:
+        backup = made_up()
+        await backup.write(repository.backend)
+        made = {one: backup.manifest.model_copy(update={"revision": one}) for one in revisions}
+        for one in revisions:
+            await repository.commit(made[one])
+        catalogue = await repository.catalogue()
+        assert [(entry.id, entry.revision) for entry in catalogue.entries] == [(ID, 10)]
+        assert set(catalogue.superseded) == {str(made[one].name()) for one in (0, 2)}
+        assert await repository.manifest(ID) == made[10]
+
     @pytest.mark.parametrize("number", range(6))
     async def test_an_object_that_is_missing_prevents_it(self, repository: Repository, number: int) -> None:
         backup = made_up()

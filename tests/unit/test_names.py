@@ -1,6 +1,7 @@
 """How anything a database may be called becomes an object's name, and comes back."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -22,6 +23,7 @@ from storage.names import (
     is_backup_id,
     is_manifest_name,
     new_backup_id,
+    revised_object,
     unescape,
 )
 from tests.manifests import ID, OTHER_ID
@@ -157,3 +159,19 @@ def test_a_label_may_be_90_bytes_long_once_escaped() -> None:
 def test_a_label_that_is_not_utf_8_is_refused() -> None:
     with pytest.raises(BadLabel, match="not UTF-8"):
         check_label("caf\udce9")
+
+
+def test_a_later_revision_has_a_name_of_its_own() -> None:
+    first = ManifestName(ID, None, 7, 9, "a.b")
+    later = replace(first, revision=3)
+    assert str(later) == str(first).removesuffix(".json") + "~r3.json"
+    assert ManifestName.parse(str(later)) == later
+    for other in ("~r0", "~r03", "~3", "~r", "~r3~r3", "~rx"):
+        assert not is_manifest_name(str(first).removesuffix(".json") + f"{other}.json")
+
+
+def test_what_a_later_revision_writes_lies_beside_what_it_takes_the_place_of() -> None:
+    name = data_object(ID, "public", "a000.copy.zst", 3, 0)
+    revised = revised_object(f"{name}.age", ID, 1, 2)
+    assert revised == f"{backup_prefix(ID)}r1/data/public/a000.copy.zst/00003-002.copy.zst"
+    assert revised_object(revised, ID, 12, 0) == f"{backup_prefix(ID)}r12/data/public/a000.copy.zst/00003-000.copy.zst"
