@@ -7,10 +7,12 @@ import asyncio
 import math
 from base64 import b64decode
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from storage.backends.protocol import Checksum
 from storage.backends.s3_client import S3Client
+from storage.backends.s3_errors import Unsupported
 from storage.backends.s3_upload import ABORT_SECONDS, PART_BYTES
 from storage.backends.waiting import to_the_end
 from storage.errors import StorageError
@@ -25,14 +27,11 @@ async def copy_object(client: S3Client, name: str, to: str) -> None:
     if size > client.options.copy_bytes:
         await _copy_parts(client, name, to, size)
     else:
-        await client.call(
-            f"copy {name} to {to}",
-            "copy_object",
-            Key=client.key(to),
-            CopySource=_source(client, name),
-            ChecksumAlgorithm="SHA256",
-            **writing,
-        )
+        copy = partial(client.call, f"copy {name} to {to}", "copy_object", Key=client.key(to), **writing)
+        try:
+            await copy(CopySource=_source(client, name), ChecksumAlgorithm="SHA256")
+        except Unsupported:  # then it keeps no checksum, or the one that it has
+            await copy(CopySource=_source(client, name))
     if mode := writing.get("ObjectLockMode"):
         await _lock(client, to, {"Mode": mode, "RetainUntilDate": writing["ObjectLockRetainUntilDate"]})
 

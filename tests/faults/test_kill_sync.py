@@ -18,7 +18,7 @@ from tests.places import backups_alike
 from tests.programs import running_rowvault, started_rowvault
 from tests.servers import Database
 
-MOMENTS = 4
+MOMENTS = 3
 
 
 @pytest.fixture

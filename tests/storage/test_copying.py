@@ -184,7 +184,18 @@ async def test_a_store_that_keeps_no_checksums_says_so(meddled: S3Backend, meddl
     assert await meddled.checksum("object") is None
 
 
-async def test_a_copy_that_is_cancelled_is_whole_or_not_there(backend: Backend) -> None:
+async def test_a_store_that_makes_no_checksums_copies_without(meddled: S3Backend, meddler: Meddler) -> None:
+    await store(meddled, "one", payload(SMALL))
+    meddler.rule = lambda request: (
+        error(501, "NotImplemented") if "x-amz-checksum-algorithm" in request.headers else None
+    )
+    await meddled.copy("one", "two")
+    assert await fetch(meddled, "two") == payload(SMALL)
+    assert sum("x-amz-checksum-algorithm" in request.headers for request in meddler.seen) == 1
+
+
+async def test_a_copy_that_is_cancelled_is_whole_or_not_there(bare_backend: Backend) -> None:
+    backend = bare_backend
     await store(backend, "one", payload(LARGE))
     for milliseconds in (0, 1, 5, 20):
         try:

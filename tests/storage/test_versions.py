@@ -71,6 +71,15 @@ async def test_what_is_locked_is_named_with_the_day_and_stays_visible(locking: S
     assert await names(locking) == ["archives/a", "archives/b", "archives/c"]
 
 
+async def test_a_bucket_that_knows_no_locks_takes_nothing_that_is_to_be_locked(s3: S3Backend) -> None:
+    keeping = Keeping(lambda _: True, lock_mode="governance", lock_days=1)
+    backend = under_prefix(s3._client, replace(s3._client.options, keepings=(keeping,)))
+    for size in (1000, 9 * MIB):
+        with pytest.raises(Refused, match=r"cannot (write|begin) object"):
+            await store(backend, "object", payload(size))
+    assert await names(s3) == []
+
+
 async def test_what_keeps_an_object_can_be_asked(locking: S3Backend, versioning: S3Backend) -> None:
     await store(locking, "archives/a", b"bytes")
     await store(locking, "object", b"bytes")
