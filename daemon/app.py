@@ -23,6 +23,7 @@ from jobs.erase_subject import Predicate
 from jobs.export_plan import ExportOptions
 from jobs.full_backup import BackupOptions, Chaining, full_backup
 from jobs.incremental import incremental_backup
+from jobs.one_database import require_of
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source, session
 from jobs.postgres.identifiers import parse_pattern
@@ -248,6 +249,7 @@ class App:
     ) -> ErasePlan:
         """Find out what an erasure would do. To `drain` is to store first all that was committed until now."""
         there = await answering(self.repositories)
+        await require_of(self.source, there)
         async with session(self.source, "erase") as connection:
             await check_subject(connection, there, predicate, children)
         if drain:

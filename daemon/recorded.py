@@ -17,6 +17,7 @@ from jobs.erase_plan import ErasePlan
 from jobs.export import ExportResult
 from jobs.export import export as write_files
 from jobs.export_plan import ExportOptions, ExportPlan
+from jobs.one_database import require_of
 from jobs.progress import OnProgress
 from jobs.prune import PruneResult
 from jobs.prune import prune as remove_unwanted
@@ -140,10 +141,12 @@ async def reconcile(app: App, recorder: Recorder, options: SyncOptions, on_progr
 
 
 async def prune(app: App, recorder: Recorder, on_progress: OnProgress) -> PruneResult:
-    """Carry retention out under the job lock."""
+    """Carry retention out under the job lock; of another database's backups nothing goes."""
 
     async def pruned() -> PruneResult:
         async with job_in_places(app.source_if_any, app.impatient_places, "prune", app.time_limit):
+            if app.source_if_any is not None:
+                await require_of(app.source_if_any, app.impatient_places)
             return await remove_unwanted(app.repositories, on_progress=on_progress)
 
     return await recorder.carry_out("prune", pruned(), account_of_prune)

@@ -17,6 +17,7 @@ from jobs.erased import known_erasures, require_erased
 from jobs.errors import NoPlace, NotThere
 from jobs.export_plan import ExportOptions, Format
 from jobs.leasing import leased, leased_for_reading
+from jobs.one_database import bindings
 from jobs.progress import OnProgress, no_progress
 from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome
 from jobs.sweep import discard, sweep
@@ -57,12 +58,14 @@ async def archive(
     """Take, commit and verify an archive of the newest state that passed its verification.
 
     The caller holds the job lock. None if there is one of that state, and only a newer one was wanted. Raises
-    `NotThere` if there is no such state, `NoPlace` if no place that keeps archives answers, and what reading raises.
+    `NotThere` if there is no such state, `NoPlace` if no place that keeps archives answers, `OtherSource` if places
+    belong to different databases, and what reading raises.
     """
     check_label(options.label)
     started = time.monotonic()
     asked = await ask(repositories)
     answering = [one for one in repositories if asked.catalogues[one.place] is not None]
+    await bindings(answering)
     targets = [one for one in answering if keeps_archives(one)]
     if not targets:
         raise NoPlace("no place that keeps archives answers", "rowvault doctor looks at each place")

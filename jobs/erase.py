@@ -20,6 +20,7 @@ from jobs.erase_search import Searched
 from jobs.errors import NotThere
 from jobs.export_plan import ExportOptions
 from jobs.leasing import leased
+from jobs.one_database import bindings
 from jobs.progress import OnProgress, Progress
 from jobs.results import PlaceOutcome, State
 from jobs.sweep import supersede, sweep_revisions
@@ -270,7 +271,9 @@ async def resume(
 
 
 async def answering(repositories: Sequence[Repository]) -> list[Repository]:
-    """The places that answer now; raises what the first of them raised if none does."""
+    """The places that answer now; raises what the first of them raised if none does, and `OtherSource` if they belong
+    to different databases.
+    """
     there, failures = list[Repository](), list[StorageError]()
     for repository in repositories:
         try:
@@ -281,6 +284,7 @@ async def answering(repositories: Sequence[Repository]) -> list[Repository]:
             there.append(repository)
     if not there:
         raise failures[0]
+    await bindings(there)
     return there
 
 

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Literal
 
 from jobs.concurrency import task_group
+from jobs.one_database import bindings
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import PlaceOutcome, State
 from jobs.standing import Standing, standing
@@ -64,7 +65,8 @@ class PruneResult:
 
 
 async def plan_prune(repositories: Sequence[Repository], now: datetime | None = None) -> PruneResult:
-    """What `prune` would do; changes nothing. Raises `Unavailable` if no place answers."""
+    """What `prune` would do; changes nothing. Raises as `prune`."""
+    await bindings(repositories)
     return await _plan(repositories, await standing(repositories, now))
 
 
@@ -73,8 +75,10 @@ async def prune(
 ) -> PruneResult:
     """Remove what no policy keeps from every place that answers; the caller holds the job lock.
 
-    A place that fails does not keep the others from being pruned. Raises `Unavailable` if none answers.
+    A place that fails does not keep the others from being pruned. Raises `Unavailable` if none answers, and
+    `OtherSource` if they belong to different databases: one's backups say nothing of which of the other's may go.
     """
+    await bindings(repositories)
     stands = await standing(repositories, now)
     planned = await _plan(repositories, stands)
     pruning = [

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from jobs.erased import known_erasures
+from jobs.one_database import bindings
 from jobs.survey import Place
 from storage.erasures import Erasure, mend_erasures, share_erasures
-from storage.errors import Corrupt, NotFound
+from storage.errors import NotFound
 from storage.names import DRILLS, KEPT
 from storage.objects import get, put
-from storage.repository import Identity, OtherSource, Repository
+from storage.repository import Identity, Repository
 
 
 async def bind_alike(answering: Sequence[Repository], *, fill: bool, dry_run: bool) -> dict[str, Identity]:
@@ -18,35 +19,14 @@ async def bind_alike(answering: Sequence[Repository], *, fill: bool, dry_run: bo
     A place that is filled is from then on as old as the oldest; without `fill` the first one is left as it is. Raises
     `OtherSource`, and `Corrupt` if none can say.
     """
-    bound = await _bindings(answering)
+    bound = await bindings(answering)
     if not bound:
         return bound
     oldest = min(bound.values(), key=lambda one: one.created_at)
-    for place, identity in bound.items():
-        if not identity.same_database(oldest):
-            raise OtherSource(
-                f"{place} holds backups of database {identity.database!r}, and another place of {oldest.database!r}",
-                "give each database folders and prefixes of its own",
-            )
     to_bind = answering if fill else answering[1:]
     for repository in () if dry_run else to_bind:
         if bound.get(repository.place) != oldest:
             await repository.bind_as(oldest)
-    return bound
-
-
-async def _bindings(answering: Sequence[Repository]) -> dict[str, Identity]:
-    """What each place is bound to. Raises `Corrupt` only if none can say."""
-    bound = dict[str, Identity]()
-    failure: Corrupt | None = None
-    for repository in answering:
-        try:
-            if (identity := await repository.identity()) is not None:
-                bound[repository.place] = identity
-        except Corrupt as error:
-            failure = error
-    if failure is not None and not bound:
-        raise failure
     return bound
 
 

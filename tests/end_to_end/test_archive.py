@@ -241,6 +241,7 @@ async def test_a_place_of_another_database_is_refused(chain: Follower) -> None:
     await apart.bind("1", "another")
     with pytest.raises(OtherSource):
         await archive((*chain.places[:1], apart), ArchiveOptions())
+    assert not [one for one in (await chain.primary.catalogue()).entries if one.kind == "archive"]
 
 
 async def test_an_encrypted_state_is_archived_encrypted_and_a_full_one_without_an_identity(

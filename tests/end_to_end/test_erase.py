@@ -15,9 +15,10 @@ from jobs.errors import UnsafeTarget
 from jobs.history import history
 from jobs.points import At
 from jobs.progress import no_progress
+from storage.backends.memory import MemoryBackend
 from storage.erasures import read_erasures
 from storage.manifest import Manifest
-from storage.repository import Repository
+from storage.repository import OtherSource, Repository
 from tests.conftest import CreateDatabase
 from tests.erasing import Unreliable, erased, objects_with, plan, require_verified, require_whole
 from tests.following import Follower, Lines, comparing, following
@@ -323,6 +324,14 @@ async def test_what_a_place_still_holds_that_was_away_is_left_out_until_it_was_g
     async with opened([s3], base.id) as found:
         assert (found.manifest.revision, found.erased) == (1, ())
     assert [one.state for place in follower.places for one in await read_erasures(place)] == ["done", "done"]
+
+
+async def test_nothing_is_erased_from_places_of_different_databases() -> None:
+    one, other = Repository("local", MemoryBackend()), Repository("s3", MemoryBackend())
+    await one.bind("1", "shop")
+    await other.bind("2", "shop")
+    with pytest.raises(OtherSource, match="another place"):
+        await resume((one, other), EraseOptions(), no_progress)
 
 
 async def test_what_is_locked_is_named_and_goes_later(create_database: CreateDatabase) -> None:

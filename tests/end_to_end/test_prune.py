@@ -14,7 +14,7 @@ from storage.backends.protocol import StoredObject
 from storage.errors import NotFound, Refused, Unavailable
 from storage.names import BACKUPS, KEPT, VERIFICATIONS
 from storage.objects import get
-from storage.repository import Repository
+from storage.repository import OtherSource, Repository
 from storage.retention import Policy
 from tests.conftest import Bucket
 from tests.manifests import MadeUp, made_up_full, made_up_window
@@ -176,6 +176,19 @@ async def test_while_a_place_is_silent_only_what_no_place_wants_is_removed(local
     assert (result.state, [place.name for place in result.unreachable]) == ("warning", ["s3"])
     assert await left(local) == ids(backups[2:])
     assert {row.held_by for row in result.doing("hold back")} == {"s3 does not answer, and may lack it"}
+
+
+async def test_places_of_different_databases_are_left_alone(local: Place, s3: Place) -> None:
+    """One database's backups would fill the slots of the other's, all of which would go."""
+    backups = fulls(4)
+    await committed(backups[:2], local)
+    await committed(backups[2:], s3)
+    await local.bind("1", "shop")
+    await s3.bind("2", "shop")
+    for pruning in (plan_prune, prune):
+        with pytest.raises(OtherSource, match="another place"):
+            await pruning([local, s3], at(4))
+    assert await left(local) | await left(s3) == ids(backups)
 
 
 async def test_a_place_that_refuses_does_not_keep_the_other_from_being_pruned(local: Place, s3: Place) -> None:

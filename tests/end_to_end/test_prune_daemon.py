@@ -58,6 +58,21 @@ async def test_the_command_explains_each_decision_and_needs_no_database(tmp_path
     assert [(one["what"], one["details"]["removed"]) for one in trail] == [("prune", {"local": [oldest]})]
 
 
+async def test_nothing_of_another_database_goes(create_database: CreateDatabase, tmp_path: Path) -> None:
+    """As where a prefix was mistyped: each database's backups are another's to let go."""
+    notes = await create_database(key="few notes", build="CREATE TABLE notes AS SELECT 1 AS n")
+    place = Repository("local", LocalBackend(tmp_path))
+    await place.bind(SYSTEM, "shop")
+    for day in range(2):
+        await made_up_full(day * DAY, since=day * 1000, lsn=day * 1000 + 10).commit(place)
+    settings = environment(settings_for(notes, tmp_path)) | POLICY
+    refused = await rowvault("prune", "--json", env=settings)
+    assert refused.returncode == 5
+    assert "of database 'shop' of system" in json.loads(refused.stdout)["error"]["message"]
+    assert len((await place.catalogue()).entries) == 2
+    assert (await rowvault("erase", "--where", "n=1", "--dry-run", env=settings)).returncode == 5
+
+
 async def test_the_report_shows_what_is_kept_and_what_was_done(tmp_path: Path) -> None:
     place = Repository("local", LocalBackend(tmp_path))
     await place.bind(SYSTEM, "shop")
