@@ -71,10 +71,17 @@ def outcome_of(error: BaseException) -> Outcome:
     return "refused" if exit_code(error) == REFUSED else "failed"
 
 
+def _command_of(error: TyperException) -> str:
+    """The command whose line was not understood."""
+    context = getattr(error, "ctx", None)
+    return context.command_path if context else "rowvault"
+
+
 def describe(error: BaseException) -> dict[str, str]:
     """The error as JSON shows it."""
     if isinstance(error, TyperException):
-        return {"message": " ".join(error.format_message().split()), "hint": "see rowvault --help"}
+        message = " ".join(error.format_message().split()).replace("Value error, ", "")
+        return {"message": message, "hint": f"see {_command_of(error)} --help"}
     if isinstance(error, asyncio.CancelledError):
         error = Stopped()
     message, hint = explain(error)

@@ -141,7 +141,9 @@ def _named(fulls: Sequence[Manifest], text: str) -> Found:
 def _having(fulls: Sequence[Manifest], column: str) -> list[Found]:
     roots = {root_of(full, table) for full in fulls for table in full.tables if _has(table, column)}
     if not roots:
-        raise BadName(f"no table of any backup has a column {readable(column)}", "rowvault show BACKUP lists them")
+        raise BadName(
+            f"no table of any backup has a column {readable(column)}", "rowvault show BACKUP --json lists them"
+        )
     if len(roots) > 1:
         names = ", ".join(map(str, sorted(roots)))
         raise BadName(

@@ -4,11 +4,14 @@ import sys
 from functools import partial
 
 from daemon.cli import process, backups, recovery, places, exports, erasing  # isort: skip - the order of --help
-from daemon.cli.shared import cli
+from daemon.cli.shared import cli, flowing
 from daemon.command import guarded
 from daemon.outcomes import DONE
 
 __all__ = ["backups", "cli", "erasing", "exports", "main", "places", "process", "recovery"]
+
+for _command in cli.registered_commands:
+    _command.help = flowing(_command.callback)
 
 
 def main() -> None:

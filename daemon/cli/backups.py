@@ -40,7 +40,9 @@ def backup(
     none that it could continue, a full one is taken. An archive is a long-term copy of the newest state that passed its
     verification; it needs no source. Of the archives of a week or a month the first stays: say --keep for one beside.
 
-    Examples: rowvault backup --label before-2.0 --reason "migration 41" --keep · rowvault backup archive
+    Examples:
+      rowvault backup --label before-2.0 --reason "migration 41" --keep
+      rowvault backup archive
     """
 
     async def work(app: App) -> int:
@@ -140,14 +142,16 @@ def show(backup_id: Backup, as_json: Json = False) -> None:
 
 @cli.command()
 def verify(
-    backup_id: Annotated[str | None, typer.Argument(metavar="[BACKUP]", help="An id, or: latest.")] = None,
+    backup_id: Annotated[str | None, typer.Argument(metavar="BACKUP", help="An id, or: latest.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Verify every backup.")] = False,
     sample: Annotated[str, typer.Option(help="Read only this share of the objects, such as 10%.")] = "100%",
     as_json: Json = False,
 ) -> None:
     """Read a backup back from every place, hash every object, count every row, and compare with its manifest.
 
-    Examples: rowvault verify latest · rowvault verify --all --sample 10%
+    Examples:
+      rowvault verify latest
+      rowvault verify --all --sample 10%
     """
 
     async def work(app: App) -> int:

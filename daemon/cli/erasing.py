@@ -44,8 +44,10 @@ def erase(
 
     Delete the rows in the database first. What is erased cannot be had back. Kept backups are erased from, too.
 
-    Examples: rowvault erase --where email=a@example.org --table customers --dry-run · rowvault erase --resume ·
-    rowvault erase --check 20260131T140500.000Z-erasure-0a1b2c
+    Examples:
+      rowvault erase --where email=a@example.org --table customers --dry-run
+      rowvault erase --resume
+      rowvault erase --check 20260131T140500.000Z-erasure-0a1b2c
     """
 
     async def work(app: App) -> int:

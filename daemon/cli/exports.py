@@ -33,7 +33,7 @@ class Format(StrEnum):
 def export(
     format_: Annotated[Format, typer.Option("--format", help="sql: one file for psql. Else a file for each table.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write to; made if need be.")],
-    backup_id: Annotated[str | None, typer.Argument(metavar="[BACKUP]", help="An id; without one: latest.")] = None,
+    backup_id: Annotated[str | None, typer.Argument(metavar="BACKUP", help="An id; without one: latest.")] = None,
     at: Annotated[str | None, typer.Option(metavar="TIME", help="As of this time, instead of a BACKUP.")] = None,
     at_lsn: Annotated[str | None, typer.Option(metavar="LSN", help="As of this LSN, its commit included.")] = None,
     before_xid: Annotated[
@@ -67,8 +67,10 @@ def export(
 
     export.json says what the files are. On failure none is left.
 
-    Examples: rowvault export --format csv --out shared · rowvault export --format parquet --out shared --table orders
-    --at 2026-01-31T14:05:00Z --omit orders.note --mask orders.email=hash
+    Examples:
+      rowvault export --format csv --out shared
+      rowvault export --format parquet --out shared --table orders --at 2026-01-31T14:05:00Z
+      rowvault export --format csv --out shared --omit orders.note --mask orders.email=hash
     """
 
     async def work(app: App) -> int:

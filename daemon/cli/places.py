@@ -44,7 +44,9 @@ def sync(
     The daemon does so by itself, by size, after each backup and when a place answers again. Checksums find what came
     to rest differently; what changed at rest since, only reading finds for sure.
 
-    Examples: rowvault sync --dry-run · rowvault sync --check checksum
+    Examples:
+      rowvault sync --dry-run
+      rowvault sync --check checksum
     """
 
     async def work(app: App) -> int:
@@ -72,7 +74,9 @@ def prune(
     The daemon does so after each backup. Never goes: the newest good backup, what is marked, what a chain that stays
     needs, what another place still lacks, what is being read.
 
-    Examples: rowvault prune --dry-run · rowvault prune
+    Examples:
+      rowvault prune --dry-run
+      rowvault prune
     """
 
     async def work(app: App) -> int:

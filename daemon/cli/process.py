@@ -63,7 +63,9 @@ def doctor(
 ) -> None:
     """Check settings, reach, privileges, versions, clocks and room, and say what to do about each finding.
 
-    Examples: rowvault doctor · rowvault doctor --identity /media/usb/identity.txt
+    Examples:
+      rowvault doctor
+      rowvault doctor --identity /media/usb/identity.txt
     """
     from jobs.doctor import examine  # likewise
     from jobs.doctor_encryption import Encrypting

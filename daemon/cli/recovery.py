@@ -24,7 +24,7 @@ from jobs.restore_scope import Mode, Scope
 
 @cli.command()
 def restore(
-    backup_id: Annotated[str | None, typer.Argument(metavar="[BACKUP]", help="An id; without one: latest.")] = None,
+    backup_id: Annotated[str | None, typer.Argument(metavar="BACKUP", help="An id; without one: latest.")] = None,
     at: Annotated[str | None, typer.Option(metavar="TIME", help="As of this time, instead of a BACKUP.")] = None,
     at_lsn: Annotated[str | None, typer.Option(metavar="LSN", help="As of this LSN, its commit included.")] = None,
     before_xid: Annotated[
@@ -50,8 +50,10 @@ def restore(
 
     A database that has something in it is changed in one transaction or not at all.
 
-    Examples: rowvault restore --to env:NEW_DSN --dry-run · rowvault restore --table orders --to env:APP_DSN ·
-    rowvault restore --table orders --key id=7 --at 2026-01-31T14:05:00Z --to env:APP_DSN
+    Examples:
+      rowvault restore --to env:NEW_DSN --dry-run
+      rowvault restore --table orders --to env:APP_DSN
+      rowvault restore --table orders --key id=7 --at 2026-01-31T14:05:00Z --to env:APP_DSN
     """
 
     async def work(app: App) -> int:
@@ -99,7 +101,9 @@ def diff(
 
     Missing rows are only in the backup, extra ones only on the other side.
 
-    Examples: rowvault diff latest · rowvault diff latest --table orders --keys
+    Examples:
+      rowvault diff latest
+      rowvault diff latest --table orders --keys
     """
 
     async def work(app: App) -> int:
@@ -157,7 +161,9 @@ def trail(
 ) -> None:
     """Show the audit trail, newest last: who did what, when, with which outcome.
 
-    Examples: rowvault trail · rowvault trail --verify
+    Examples:
+      rowvault trail
+      rowvault trail --verify
     """
 
     async def work(app: App) -> int:

@@ -1,6 +1,9 @@
 """What the commands have in common: the program they belong to, their options, and how they say what they did."""
 
+import inspect
+import re
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -25,6 +28,12 @@ Backup = Annotated[str, typer.Argument(metavar="BACKUP", help="A backup's id, or
 Adopt = Annotated[
     bool, typer.Option("--adopt", help="Bind the repository to this database, which took the place of another.")
 ]
+
+
+def flowing(command: Callable[..., object] | None) -> str:
+    """A command's docstring as its help: paragraphs as wide as the terminal, indented lines as they are."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(re.sub(r"\n(?! )", " ", paragraph) for paragraph in paragraphs)
 
 
 def recorder(app: App) -> Recorder:

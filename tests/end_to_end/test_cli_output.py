@@ -39,7 +39,9 @@ BUILT = {
     "history",
     "keep",
     "list",
+    "prune",
     "release",
+    "report",
     "restore",
     "run",
     "settings",
@@ -90,9 +92,14 @@ def test_help_of_every_command_works_and_has_an_example(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(BUILT))
+def test_help_breaks_lines_only_where_the_terminal_ends_and_before_examples(name: str) -> None:
+    assert not re.search(r"[^\n]\n(?![\n ])", COMMANDS[name].help or "")
+
+
+@pytest.mark.parametrize("name", sorted(BUILT))
 def test_every_example_is_a_command_line_that_is_understood(name: str) -> None:
     text = COMMANDS[name].help or ""
-    examples = re.split(r" ·\s+", re.split(r"Examples?: ", text)[1])
+    examples = re.split(r"Examples?:", text)[1].strip().splitlines()
     for example in examples:
         words = shlex.split(example.split("|")[0])
         program = words.index("rowvault")

@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 from typer import BadParameter
+from typer.exceptions import TyperException
 
+from daemon.cli import cli
 from daemon.endpoints import EndpointsError
 from daemon.outcomes import (
     DIFFERENCE,
@@ -101,6 +103,15 @@ def test_being_cancelled_is_being_stopped() -> None:
 
 def test_a_usage_error_points_to_the_help() -> None:
     assert describe(BadParameter("no such thing"))["hint"] == "see rowvault --help"
+
+
+def test_what_a_command_does_not_understand_points_to_its_own_help() -> None:
+    with pytest.raises(TyperException) as caught:
+        cli(["backup", "foo"], prog_name="rowvault", standalone_mode=False)
+    assert describe(caught.value) == {
+        "message": "Invalid value for 'kind': 'foo' is not one of 'full', 'incremental', 'archive'.",
+        "hint": "see rowvault backup --help",
+    }
 
 
 def test_a_time_limit_names_the_job_the_seconds_and_the_setting() -> None:
