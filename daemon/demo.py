@@ -223,7 +223,7 @@ def _show(backup: BackupResult, restored: RestoreResult, compared: list[Compared
             f"{one.restored_rows:,}",
             Text("equal", style="green") if one.equal else Text("DIFFERENT", style="bold red"),
         )
-    output.out.print(shown)
+    output.print_table(shown)
     output.out.print(
         f"\nbackup {backup.id}: committed in {' and '.join(places)} after {backup.duration_seconds:.1f} s,"
         f" every object read back in {backup.verify_seconds:.1f} s;"

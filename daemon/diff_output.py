@@ -9,7 +9,7 @@ from rich.text import Text
 
 from daemon.app import App
 from daemon.outcomes import DIFFERENCE, DONE
-from daemon.output import out, print_json, progress, styled, table
+from daemon.output import out, print_json, print_table, progress, styled, table
 from jobs.as_of import opened
 from jobs.diff import DiffResult, Key, Keys, TableDiff, diff_backups, diff_live
 from jobs.diff_sides import LIVE
@@ -68,7 +68,7 @@ def print_diff(result: DiffResult) -> None:
     for one in result.tables:
         numbers = (_number(count) for count in (one.rows_backup, one.rows_other, one.missing, one.changed, one.extra))
         shown.add_row(Text(_name(one)), *numbers, styled("ok" if one.equal else "differs"), Text(one.note))
-    out.print(shown)
+    print_table(shown)
     for one in result.tables:
         if one.keys is not None:
             _print_keys(_name(one), one.keys)

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon.output import as_bytes, err, out, places_text, print_json, styled, table
+from daemon.output import as_bytes, err, out, places_text, print_json, print_table, styled, table
 from jobs.erase import EraseResult, Remaining, by_place
 from jobs.erase_plan import ErasePlan, Mention, TablePlan
 from storage.erasures import Erasure
@@ -19,7 +19,7 @@ def print_plan(plan: ErasePlan) -> None:
         shown.add_row(
             Text(str(one.table)), one.how, f"{one.keys:,}", _rows(one), f"{one.changes:,}", f"{one.unlinked:,}"
         )
-    err.print(shown)
+    print_table(shown, err)
     for place in plan.places:
         err.print(
             f"  in {place.place}: {place.objects:,} objects of {place.backups:,} backups"

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon.output import as_bytes, err, out, print_warnings, table
+from daemon.output import as_bytes, err, out, print_table, print_warnings, table
 from jobs.as_of import AsOf
 from jobs.export import ExportResult
 from jobs.export_plan import ExportPlan, PlannedFile
@@ -24,7 +24,7 @@ def print_plan(found: AsOf, plan: ExportPlan, folder: Path) -> None:
             *(Text(one["file"]), f"{one['rows']:,}", as_bytes(one["bytes_raw"])),
             *(Text(", ".join(one["omitted"])), Text(masked)),
         )
-    err.print(shown)
+    print_table(shown, err)
     for warning in (*found.warnings, *plan.warnings):
         err.print(Text("  note: ", style="yellow") + Text(warning))
 
@@ -67,7 +67,7 @@ def print_export(result: ExportResult) -> None:
     shown = table("", "file", ">rows", ">bytes", "sha256")
     for file in result.files:
         shown.add_row(Text(file.file), f"{file.rows:,}", as_bytes(file.bytes), file.sha256)
-    out.print(shown)
+    print_table(shown)
     out.print(
         f"exported {result.id} as of {result.as_of:%Y-%m-%d %H:%M:%S} UTC to {result.out}"
         f" in {result.duration_seconds:.1f} s; export.json there says what the files are"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rich.text import Text
 
-from daemon.output import as_bytes, out, print_warnings, table
+from daemon.output import as_bytes, out, print_table, print_warnings, table
 from storage.increments import AnyBackup, Increment, Incremental
 from storage.manifest import Manifest
 
@@ -42,7 +42,7 @@ def _print_full(manifest: Manifest) -> None:
         name = f"{one.schema_name}.{one.name}"
         sizes = (as_bytes(one.bytes_raw), as_bytes(one.bytes_stored), str(len(one.parts)))
         shown.add_row(Text(name), f"{one.rows:,}", *sizes)
-    out.print(shown)
+    print_table(shown)
     for only in manifest.schema_only:
         out.print(Text(f"  definition only: {only.kind} {only.schema_name}.{only.name}"))
     for name in manifest.not_covered.tables:
@@ -69,7 +69,7 @@ def _print_incremental(increment: Incremental) -> None:
     for difference in increment.beside.tables if increment.beside else ():
         name, by = f"{difference.schema_name}.{difference.name}", f"{difference.method}: {difference.reason}"
         shown.add_row(Text(name), f"{difference.changes:,}", Text(by))
-    out.print(shown)
+    print_table(shown)
 
 
 def _print_lines(lines: Mapping[str, str]) -> None:

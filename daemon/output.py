@@ -9,7 +9,9 @@ from dataclasses import asdict, fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -40,6 +42,10 @@ _PLAIN_SECONDS = 5.0
 
 # In a pipe or a file nothing should be cut to the width of a terminal that is not there.
 _WIDE = 1000
+
+# Columns of a table are so far apart, and its last one may be folded down to this width.
+_GAP = 2
+_LEAST_LAST = 30
 
 
 def _console(*, stderr: bool) -> Console:
@@ -110,6 +116,29 @@ def table(title: str, *columns: str) -> Table:
     return made
 
 
+def print_table(shown: Table, console: Console = out) -> None:
+    """A table, or a paragraph for each row on a terminal too narrow for it: ids and names are not to be cut."""
+    *needed, last = (max(cell_len(_text(cell).plain) for cell in (one.header, *one.cells)) for one in shown.columns)
+    if console.width >= sum(needed) + _GAP * len(needed) + min(last, _LEAST_LAST):
+        console.print(shown)
+        return
+    console.print(Text(str(shown.title or ""), style="bold"))
+    names = [str(column.header) for column in shown.columns]
+    for cells in zip(*(column.cells for column in shown.columns), strict=True):
+        _print_paragraph(names, [_text(cell) for cell in cells], console)
+
+
+def _print_paragraph(names: Sequence[str], cells: Sequence[Text], console: Console) -> None:
+    console.print(cells[0], style="bold")
+    told = (Text(name, style="dim") + Text(" ") + cell for name, cell in zip(names, cells, strict=True) if cell)
+    rest = Text(" · ").join(list(told)[1:])
+    console.print(Padding(rest, (0, 0, 0, 4)), soft_wrap=False, no_wrap=False, overflow="fold")
+
+
+def _text(cell: object) -> Text:
+    return cell if isinstance(cell, Text) else Text(str(cell))
+
+
 def backup_document(result: BackupResult) -> dict[str, Any]:
     """A backup's result as JSON shows it."""
     document = asdict(result)
@@ -125,7 +154,7 @@ def print_backup(result: BackupResult) -> None:
         shown.add_row(
             Text(f"{one.schema}.{one.name}"), f"{one.rows:,}", as_bytes(one.bytes_raw), as_bytes(one.bytes_stored)
         )
-    out.print(shown)
+    print_table(shown)
     out.print(Text(f"\nbackup {result.id}: ") + styled(result.state))
     for place in result.places:
         out.print(Text(f"  {place.name}: ") + styled(place.state) + Text(f" ({place.error})" if place.error else ""))
@@ -148,7 +177,7 @@ def print_problems(problems: Sequence[Problem]) -> None:
     shown = table("problems", "place", "object", "kind", "expected", "found")
     for one in problems:
         shown.add_row(*(Text(str(cell)) for cell in (one.place, one.object, one.kind, one.expected, one.found)))
-    out.print(shown)
+    print_table(shown)
 
 
 def print_verification(result: VerifyResult) -> None:
@@ -174,7 +203,7 @@ def print_list(backups: Sequence[ListedBackup]) -> None:
             one.id, one.kind, styled(one.state), f"{one.rows:,}", as_bytes(one.bytes_stored), reaches,
             ", ".join(one.tiers), until_text(one.kept_until, one.reasons), places_text(one.places), label,
         )  # fmt: skip
-    out.print(shown)
+    print_table(shown)
 
 
 def until_text(until: datetime | None, reasons: Sequence[str]) -> Text:

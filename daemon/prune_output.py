@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon.output import as_bytes, err, out, shallow, styled, table, until_text
+from daemon.output import as_bytes, err, out, print_table, shallow, styled, table, until_text
 from jobs.prune import PruneResult, PruneRow
 
 
@@ -43,4 +43,4 @@ def _print_rows(rows: Iterable[PruneRow]) -> None:
         why = row.held_by or ", ".join(reason for reason in row.reasons if reason not in row.tiers)
         until = until_text(row.until, row.reasons) if row.action == "keep" else Text("")
         shown.add_row(row.id, row.place, styled(row.action), ", ".join(row.tiers), Text(why), until)
-    out.print(shown)
+    print_table(shown)

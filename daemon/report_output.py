@@ -5,9 +5,9 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon.output import as_bytes, out, shallow, styled, table, until_text
+from daemon.output import as_bytes, out, print_table, shallow, styled, table, until_text
 from daemon.trail_output import print_entries, proof_document
-from jobs.report import Activity, Gap, PolicyReport, ReportedPlace
+from jobs.report import Activity, PolicyReport, ReportedPlace
 from storage.retention import Policy
 
 # Access to what is in backups, what changed them, and who decided that they stay.
@@ -44,7 +44,7 @@ def print_report(report: PolicyReport) -> None:
     if told:
         out.print(Text("\nwho did what with them, and what went wrong", style="bold"))
         print_entries(told)
-    _print_gaps(report.gaps)
+    _print_gaps(report)
     _print_trail(report)
 
 
@@ -59,7 +59,7 @@ def _print_places(places: Sequence[ReportedPlace]) -> None:
         moments = [f"{moment:%Y-%m-%d %H:%M}" if moment else "" for moment in (one.oldest, one.newest)]
         held = [str(one.backups), as_bytes(one.bytes_stored), *moments]
         shown.add_row(one.name, *map(str, figures), *(held if one.error is None else ["", "", one.error, ""]))
-    out.print(shown)
+    print_table(shown)
 
 
 def _print_backups(report: PolicyReport) -> None:
@@ -71,7 +71,7 @@ def _print_backups(report: PolicyReport) -> None:
             row.id, row.place, styled(row.verified or "not yet"), ", ".join(row.tiers), Text(why or gone),
             until_text(row.until, row.reasons),
         )  # fmt: skip
-    out.print(shown)
+    print_table(shown)
     if report.overdue:
         out.print(
             f"{len(report.overdue)} copies are kept by no policy: rowvault prune --dry-run says what they wait for"
@@ -83,12 +83,13 @@ def _print_activities(activities: Sequence[Activity]) -> None:
     for one in activities:
         counts = (str(count) for count in (one.success, one.warning, one.failed, one.refused))
         shown.add_row(one.what, *counts, f"{one.last:%Y-%m-%d %H:%M:%S}")
-    out.print(shown)
+    print_table(shown)
 
 
-def _print_gaps(gaps: Sequence[Gap]) -> None:
+def _print_gaps(report: PolicyReport) -> None:
+    gaps = report.gaps
     if not gaps:
-        out.print("\nno day without a good backup")
+        out.print("\nno day without a good backup" if report.backups else "\nno backup yet")
         return
     days = sum((gap.last - gap.first).days + 1 for gap in gaps)
     said = ", ".join(str(gap.first) if gap.first == gap.last else f"{gap.first} to {gap.last}" for gap in gaps)

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon.output import as_bytes, err, out, print_warnings, styled, table
+from daemon.output import as_bytes, err, out, print_table, print_warnings, styled, table
 from jobs.postgres.identifiers import TableName
 from jobs.restore import RestorePlan
 from jobs.restore_plan import SAYS, ChangePlan
@@ -22,7 +22,7 @@ def print_plan(plan: RestorePlan) -> None:
         shown.add_row(
             Text(one["table"]), _known(one["rows_now"]), f"{one['rows']:,}", as_bytes(one["bytes_raw"]), one["does"]
         )
-    err.print(shown)
+    print_table(shown, err)
     err.print(f"  it will take about {_estimate(plan)}")
     for warning in plan.warnings:
         err.print(Text("  note: ", style="yellow") + Text(warning))
@@ -90,7 +90,7 @@ def print_restore(result: RestoreResult) -> None:
     shown = table("", "table", ">added", ">changed", ">removed")
     for one in result.touched:
         shown.add_row(Text(one.table), f"{one.inserted:,}", f"{one.updated:,}", f"{one.deleted:,}")
-    out.print(shown)
+    print_table(shown)
     out.print(f"restored {result.id} into {result.target} in {result.duration_seconds:.1f} s")
     for check in result.checks:
         said = Text(f": {check.message}" if check.message else "")
@@ -111,7 +111,7 @@ def print_drill(result: DrillResult) -> None:
     shown = table(f"drill of {result.id} on {result.server or 'no server'}", "", "check", "found")
     for check in result.checks:
         shown.add_row(styled(check.state), Text(check.name), Text(check.message))
-    out.print(shown)
+    print_table(shown)
     for unproved in result.not_proved:
         out.print(Text("  not proved: ", style="yellow") + Text(unproved))
     for place in result.places:

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon.output import as_bytes, err, out, print_problems, styled, table
+from daemon.output import as_bytes, err, out, print_problems, print_table, styled, table
 from jobs.sync import SyncResult
 
 _NOWHERE = "something of these is whole in no place"
@@ -29,7 +29,7 @@ def print_sync(result: SyncResult) -> None:
         for row in result.lacking:
             done = styled(row.done) + Text(f" ({row.error})" if row.error else "")
             shown.add_row(row.id, row.place, styled(row.found), f"{row.objects:,}", as_bytes(row.bytes), done)
-        out.print(shown)
+        print_table(shown)
     out.print(Text(f"places compared by {result.check}: ") + styled(result.state))
     rows = f"{len({row.id for row in result.backups})} backups, {len(result.lacking)} copies not whole"
     out.print(f"  {rows}, {result.marks} marks and reports to bring" if result.dry_run else f"  {rows}")

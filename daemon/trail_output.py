@@ -78,7 +78,7 @@ def print_entries(entries: Sequence[TrailEntry]) -> None:
             str(one.number), f"{one.at:%Y-%m-%d %H:%M:%S}", Text(one.who), Text(one.what), output.styled(one.outcome),
             one.backup or "", Text(details),
         )  # fmt: skip
-    output.out.print(shown)
+    output.print_table(shown)
 
 
 _MOST_SHOWN = 20

@@ -3,8 +3,12 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from io import StringIO
 
 import pytest
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from daemon import output, restore_output
 from daemon.manifest_output import print_manifest
@@ -162,3 +166,30 @@ def test_quiet_progress_says_nothing(capsys: Captured) -> None:
     with output.progress(quiet=True) as on_progress:
         on_progress(Progress("copied", 1, 2))
     assert capsys.readouterr() == ("", "")
+
+
+def printed(shown: Table, width: int = 60) -> list[str]:
+    text = StringIO()
+    output.print_table(shown, Console(file=text, width=width, markup=False, emoji=False))
+    return text.getvalue().splitlines()
+
+
+def test_on_a_narrow_terminal_no_id_is_cut() -> None:
+    ids = [f"20260101T02000{digit}.000Z-incremental-0a1b2c" for digit in range(3)]
+    shown = output.table("what there is", "id", "why", ">rows", "until")
+    for backup_id in ids:
+        shown.add_row(backup_id, Text(f"needed by {ids[0]} {HOSTILE}"), "", "2026-01-08")
+    lines = printed(shown)
+    assert lines[0] == "what there is"
+    assert [line for line in lines if not line.startswith("    ")][1:] == ids
+    assert max(len(line.rstrip()) for line in lines) <= 60
+    words = " ".join(" ".join(lines[2:4]).split())
+    assert words == f"why needed by {ids[0]} {HOSTILE} · until 2026-01-08"
+
+
+def test_a_table_whose_last_column_alone_is_too_wide_folds_it() -> None:
+    shown = output.table("", "name", "meaning")
+    shown.add_row("b1", "word " * 30)
+    lines = printed(shown)
+    assert lines[0].split() == ["name", "meaning"]
+    assert lines[1].startswith("b1    word word")
