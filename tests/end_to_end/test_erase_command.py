@@ -89,7 +89,7 @@ async def test_without_a_yes_nothing_is_erased(settings: dict[str, str]) -> None
     assert (await succeed("show", "latest", settings=settings))["revision"] == 0
 
 
-async def test_restores_and_diffs_go_on_as_before(settings: dict[str, str]) -> None:
+async def test_diffs_and_verifications_go_on_as_before(settings: dict[str, str]) -> None:
     await succeed("erase", *WHERE, "--children", "cascade", "--yes", settings=settings)
     assert (await rowvault("diff", "latest", env=settings)).returncode == DONE
-    assert (await succeed("drill", settings=settings))["state"] == "success"
+    assert (await succeed("verify", "--all", settings=settings))[-1]["state"] == "success"
