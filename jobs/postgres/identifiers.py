@@ -115,7 +115,7 @@ def parse_key(text: str) -> tuple[str, str]:
     """Column and value of `COL=VALUE`, split at the first `=` outside double quotes; raises `BadName`."""
     match = _ASSIGNED.match(text)
     if match is None:
-        raise BadName(f"{text!r} is not COL=VALUE", "write --key COL=VALUE, odd column names in double quotes")
+        raise BadName(f"{text!r} is not COL=VALUE", "write it with a `=`, odd column names in double quotes")
     return parse_column(match[1]), text[match.end() :]
 
 

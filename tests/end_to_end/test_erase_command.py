@@ -67,6 +67,8 @@ async def test_the_trail_remembers_it_without_the_value(settings: dict[str, str]
 async def test_what_cannot_be_meant_is_refused(settings: dict[str, str]) -> None:
     asked = ("erase", "--yes", "--where")
     for arguments, code, said in (
+        (("mail",), USAGE, "'mail' is not COL=VALUE"),
+        (("mail=x", "--table", "people", "--json-path", "a..b"), USAGE, "has an empty step"),
         (("mail=x",), USAGE, "several tables have a column mail"),
         (("nothing=x",), USAGE, "no table of any backup has a column nothing"),
         (("mail=x", "--table", "nowhere"), NOT_FOUND, "no backup has a table nowhere"),
