@@ -53,10 +53,10 @@ async def test_an_empty_repository_is_a_missed_full_and_it_runs_at_once(
     assert {place.name: place.state for place in backup.places} == {"local": "committed", "s3": "committed"}
 
 
-async def test_backup_and_drill_are_scheduled_and_the_log_says_what_is_not_built_yet(daemon: RunningDaemon) -> None:
+async def test_backup_and_drill_are_scheduled_and_the_log_says_what_is_not(daemon: RunningDaemon) -> None:
     assert [line["job"] for line in daemon.all_logged("job is scheduled")] == ["daily-full", "monthly-drill"]
-    not_built = daemon.all_logged("job is not built yet and not scheduled")
-    assert {line["job"] for line in not_built} == {"weekly-archive"}
+    disabled = daemon.all_logged("job is disabled and not scheduled")
+    assert {line["job"] for line in disabled} == {"hourly-incremental", "weekly-archive"}
     _, document = await daemon.get("/healthz")
     assert list(document["jobs"]) == ["daily-full", "monthly-drill"]
 
@@ -141,7 +141,7 @@ async def test_a_disabled_full_backup_is_not_caught_up_either(create_database: C
     settings = settings_for(await create_database(), tmp_path) | {"SCHEDULE__FULL": "off"}
     async with running_daemon(settings) as daemon:
         disabled = [line["job"] for line in daemon.all_logged("job is disabled and not scheduled")]
-        assert disabled == ["daily-full", "hourly-incremental"]
+        assert disabled == ["daily-full", "hourly-incremental", "weekly-archive"]
         await daemon.logged("database and storage answer")
         assert await daemon.terminate() < (1, 0)
         assert not daemon.all_logged("backup begins")
