@@ -29,7 +29,7 @@ from jobs.verify import require_as_written
 from storage.age import Recipients
 from storage.backends.protocol import Locked
 from storage.erasures import Erasure, read_erasures, share_erasures, write_erasure
-from storage.errors import StorageError, Unavailable
+from storage.errors import Corrupt, NotFound, StorageError, Unavailable
 from storage.increments import AnyBackup
 from storage.manifest import Manifest
 from storage.names import revision_prefix
@@ -83,7 +83,10 @@ class EraseOptions:
 
 @dataclass(slots=True)
 class _Work:
-    """One erasure being carried out; `done` are the backups that were rewritten, as they are now, by place and id."""
+    """One erasure being carried out; `done` are the backups that were rewritten, as they are now, by place and id.
+
+    `copies` says of backups in which place they were rewritten already, and what they are there.
+    """
 
     erasure: Erasure
     marked: Sequence[Marked]
@@ -94,7 +97,7 @@ class _Work:
     done: dict[tuple[str, str], AnyBackup] = field(default_factory=dict)
     revisions: list[Revision] = field(default_factory=list)
     clean: list[Held] = field(default_factory=list)
-    copies: dict[str, tuple[Held, AnyBackup]] = field(default_factory=dict)
+    copies: dict[str, tuple[Repository, AnyBackup]] = field(default_factory=dict)
     locked: list[StillLocked] = field(default_factory=list)
 
     async def go_through_all(self, places: Sequence[Repository], holdings: Holdings) -> list[Repository]:
@@ -137,7 +140,7 @@ class _Work:
             superseded = await supersede(repository, manifest.id)
         self.locked += still_locked(repository, superseded.locked)
         _, after = await repository.stored(manifest.id)
-        self.copies.setdefault(manifest.id, (held, made))
+        self.copies.setdefault(manifest.id, (repository, made))
         self.done[repository.place, manifest.id] = made
         self.revisions.append(Revision(repository.place, manifest.id, made.revision, held.sha256, after))
 
@@ -158,16 +161,19 @@ class _Work:
         return made.model_copy(update={"exports": exports, "warnings": (*made.warnings, *left_out)})
 
     async def _copied(self, repository: Repository, manifest: AnyBackup) -> AnyBackup | None:
-        """The new revision out of a place where it was made already, if the backup was the same there."""
-        if manifest.id not in self.copies:
-            return None
-        held, made = self.copies[manifest.id]
-        if held.manifest != manifest or held.repository is repository:
+        """The new revision out of a place where it was made already: made again it would be other bytes, where they are
+        encrypted, and places have to hold the same.
+        """
+        source, made = self.copies.get(manifest.id, (repository, manifest))
+        if source is repository or not _continues(made, manifest):
             return None
         there = {stored.name for stored in manifest.objects()}
-        for stored in made.objects():
-            if stored.name not in there:
-                await transfer(held.repository.backend, repository.backend, stored.name, stored.sha256)
+        try:
+            for stored in made.objects():
+                if stored.name not in there:
+                    await transfer(source.backend, repository.backend, stored.name, stored.sha256)
+        except (NotFound, Corrupt):
+            return None  # it is damaged there
         return made
 
     def _rows_before(self, held: Held, every: Sequence[Held]) -> dict[int, int]:
@@ -183,6 +189,14 @@ class _Work:
         if isinstance(found, Manifest):
             return {table.oid: table.rows for table in found.tables}
         return {table.oid: table.rows for table in (found.beside.tables if found.beside else ())}
+
+
+def _continues(made: AnyBackup, before: AnyBackup) -> bool:
+    """Whether a later revision holds all that another place's is to hold, without another object of the same name."""
+    there = {stored.name: stored for stored in before.objects()}
+    if made.revision <= before.revision or not set(before.erasures) <= set(made.erasures):
+        return False
+    return all(there.get(stored.name, stored) == stored for stored in made.objects())
 
 
 async def erase(
@@ -265,6 +279,8 @@ async def resume(
             continue
         work = _Work(erasure, marked_in(erasure, there), holdings.shapes, Searched(), options, on_progress)
         work.locked += locked
+        rewritten = [held for held in holdings.held if erasure.id in held.manifest.erasures]
+        work.copies |= {held.manifest.id: (held.repository, held.manifest) for held in rewritten}
         through = await work.go_through_all(there, holdings)
         results.append(await _finish(work, repositories, through))
     return results

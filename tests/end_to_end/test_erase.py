@@ -15,6 +15,7 @@ from jobs.errors import UnsafeTarget
 from jobs.history import history
 from jobs.points import At
 from jobs.progress import no_progress
+from jobs.sync import SyncOptions, sync
 from storage.backends.memory import MemoryBackend
 from storage.erasures import read_erasures
 from storage.manifest import Manifest
@@ -22,6 +23,7 @@ from storage.repository import OtherSource, Repository
 from tests.conftest import CreateDatabase
 from tests.erasing import Unreliable, erased, objects_with, plan, require_verified, require_whole
 from tests.following import Follower, Lines, comparing, following
+from tests.keys import new_key
 from tests.round_trip import memory
 
 BUILD = """
@@ -324,6 +326,28 @@ async def test_what_a_place_still_holds_that_was_away_is_left_out_until_it_was_g
     async with opened([s3], base.id) as found:
         assert (found.manifest.revision, found.erased) == (1, ())
     assert [one.state for place in follower.places for one in await read_erasures(place)] == ["done", "done"]
+
+
+async def test_a_place_that_was_away_gets_the_revisions_that_another_has(create_database: CreateDatabase) -> None:
+    """Sealed again they would be other bytes under the same names, and reconciling would mix them."""
+    key, away = new_key(), Unreliable()
+    places = Repository("local", MemoryBackend(), key.keyring), Repository("s3", away, key.keyring)
+    follower = following(await create_database(key="erase", build=BUILD), *places)
+    sealed = replace(follower.options.copying, recipients=key.recipients)
+    capture = replace(follower.capture, copying=sealed)
+    follower = replace(follower, options=replace(follower.options, copying=sealed), capture=capture)
+    await follower.begin()
+    await follower.change("DELETE FROM documents WHERE id = 9")
+    away.fails = True
+    made = await plan(follower, Predicate("id", "9", ("documents",)))
+    await erase(made, places, EraseOptions(sealed), no_progress)
+    away.fails = False
+    [finished] = await resume(places, EraseOptions(sealed), no_progress)
+    assert {one.place for one in finished.revisions} == {"s3"}
+    for backup in {one.backup for one in finished.revisions}:
+        assert await places[0].stored(backup) == await places[1].stored(backup)
+    await sync(places, SyncOptions("read"))
+    await require_whole(places)
 
 
 async def test_nothing_is_erased_from_places_of_different_databases() -> None:
