@@ -96,15 +96,15 @@ async def _bring_objects(
 async def _bring(stored: StoredFile, holding: Holding, others: Sequence[Holding]) -> bool:
     """Whether an object could be brought from one of the other places."""
     for other in others:
-        if stored.name in other.bad:
+        if other.own is holding.own and stored.name in other.bad:
             continue
         try:
             source, target = other.place.repository.backend, holding.place.repository.backend
             await transfer(source, target, stored.name, stored.sha256)
         except NotFound:
-            other.missing.add(stored.name)
+            other.missing |= {stored.name} if other.own is holding.own else set()
         except Corrupt:
-            other.other.add(stored.name)
+            other.other |= {stored.name} if other.own is holding.own else set()
         else:
             holding.missing.discard(stored.name)
             holding.other.discard(stored.name)

@@ -55,7 +55,8 @@ class Place:
 class Holding:
     """What one place holds of one backup: whether its manifest is whole, and which objects are missing or other.
 
-    `outdated`: its manifest is one of an earlier revision. `failed`: so did its last verification there.
+    `outdated`: its manifest is one of an earlier revision. `failed`: so did its last verification there. `own`: its
+    manifest, where the backup was rewritten apart from other places, to other bytes, so that none may be mixed.
     """
 
     place: Place
@@ -66,6 +67,7 @@ class Holding:
     other: set[str] = field(default_factory=set)
     empty: bool = False
     failed: bool = False
+    own: AnyBackup | None = None
 
     @property
     def bad(self) -> set[str]:
@@ -162,24 +164,23 @@ async def _examined(
         having = [place for place, one in zip(places, read, strict=True) if one is not None]
         return Surveyed(backup_id, tuple(Holding(place, True, False) for place in having))
     manifest, data = whole[0]
-    stored = {one.name: one for one in manifest.objects()}
-    holdings = [
-        _holding(place, stored, objects, one, backup_id)
-        for place, objects, one in zip(places, found, read, strict=True)
-        if one is not None or place.wants(backup_id)
-    ]
+    holdings = list[Holding]()
+    for place, objects, one in zip(places, found, read, strict=True):
+        if one is not None or place.wants(backup_id):
+            own = one[0] if isinstance(one, tuple) and one[1] != data else None
+            holdings.append(_holding(place, own or manifest, objects, one))
+            holdings[-1].own = own
     for holding in holdings:
-        await _look_inside(holding, manifest, holdings, check)
+        await _look_inside(holding, holding.own or manifest, holdings, check)
     return Surveyed(backup_id, tuple(holdings), manifest, data)
 
 
-def _holding(
-    place: Place, stored: Mapping[str, StoredFile], objects: Mapping[str, int], read: _Read, backup_id: str
-) -> Holding:
+def _holding(place: Place, manifest: AnyBackup, objects: Mapping[str, int], read: _Read) -> Holding:
     """What a listing says of it."""
+    stored = {one.name: one for one in manifest.objects()}
     missing = stored.keys() - objects.keys()
     other = {name for name in stored.keys() - missing if objects[name] != stored[name].bytes}
-    entry = place.entries.get(backup_id)
+    entry = place.entries.get(manifest.id)
     failed = entry is not None and entry.verified == "failed"
     return Holding(
         place,

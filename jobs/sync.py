@@ -193,7 +193,7 @@ class _Syncing:
         self._verified.append(await verify_backup([repository], backup_id, on_progress=self._on_progress))
 
     async def _make_good_in(self, holding: Holding, surveyed: Surveyed, row: SyncRow) -> SyncRow:
-        manifest, place = surveyed.manifest, holding.place
+        manifest, place = holding.own or surveyed.manifest, holding.place
         assert manifest is not None
         if row.found == "whole":  # it seemed so, by its sizes
             row = _row(surveyed, holding)
@@ -244,5 +244,6 @@ class _Syncing:
 
 
 def _row(surveyed: Surveyed, holding: Holding) -> SyncRow:
-    wanted = 0 if surveyed.manifest is None else bytes_lacking(holding, surveyed.manifest)
+    manifest = holding.own or surveyed.manifest
+    wanted = 0 if manifest is None else bytes_lacking(holding, manifest)
     return SyncRow(surveyed.id, holding.place.name, holding.found, len(holding.bad), wanted)

@@ -27,6 +27,7 @@ from tests.storage.helpers import hash_of
 
 THIRD_ID = "20260104T030405.678Z-full-0a1b2c"
 OBJECT = f"backups/{ID}/schema.sql"
+REWRITTEN = f"backups/{ID}/r1/schema.sql"
 DATA = f"backups/{ID}/data/public/Orders/00000-000.copy.zst"
 CHECKS: tuple[Check, ...] = ("size", "checksum", "read")
 EARLY = datetime(2026, 1, 1, tzinfo=UTC)
@@ -250,10 +251,10 @@ async def test_keep_marks_and_reports_come_along_both_ways(places: Places) -> No
     await require_alike(places)
 
 
-def revised() -> MadeUp:
+def revised(data: bytes = b"all without the subject") -> MadeUp:
     """The first backup after an erasure: one object was written anew."""
     made = sound(ID)
-    name, data = f"backups/{ID}/r1/schema.sql", b"without the subject"
+    name = REWRITTEN
     sql = StoredFile(name=name, bytes=len(data), sha256=hash_of(data))
     dump = made.manifest.dump.model_copy(update={"sql": sql})
     manifest = made.manifest.model_copy(update={"revision": 1, "erasures": (ERASURE.id,), "dump": dump})
@@ -282,6 +283,20 @@ async def test_an_earlier_revision_gives_way_to_the_newest_with_all_that_it_alon
     assert found(result) == [(ID, "local", "outdated", "made good")]
     assert OBJECT not in await contents(old.backend)
     await require_alike((old, new))
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("number", [0, 1])
+async def test_what_was_rewritten_apart_is_not_mixed(check: Check, number: int) -> None:
+    """As where each place was away from another erasure, or it was sealed twice: each copy is whole by itself."""
+    apart = await place("local", revised()), await place("s3", revised(b"one without the subject"))
+    assert found(await synced(apart, check)) == []
+    damaged = apart[number]
+    await damaged.backend.delete([DATA])
+    assert found(await synced(apart, check)) == [(ID, damaged.place, "partial", "made good")]
+    await damaged.backend.delete([REWRITTEN])
+    assert found(await synced(apart, check)) == [(ID, damaged.place, "partial", "failed")]
+    assert (await verify_backup([apart[1 - number]], ID)).state == "success"
 
 
 async def test_a_backup_that_an_erasure_has_still_to_go_through_is_not_spread(places: Places) -> None:
