@@ -132,6 +132,38 @@ async def test_rows_may_point_to_rows_of_their_own_table(
     await follower.require_latest()
 
 
+PARTITIONED = """
+    CREATE TABLE days ("Day" date, n int, mail text, PRIMARY KEY ("Day", n)) PARTITION BY RANGE ("Day");
+    CREATE TABLE days_a PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+    CREATE TABLE days_b PARTITION OF days DEFAULT;
+    INSERT INTO days SELECT '2026-01-20'::date + n, n, 'day' || n || '@example.org' FROM generate_series(1, 30) n;
+    CREATE TABLE "Kids" (id int PRIMARY KEY, d date, m int, FOREIGN KEY (m, d) REFERENCES days (n, "Day")
+                         ON DELETE SET NULL) PARTITION BY HASH (id);
+    CREATE TABLE kids0 PARTITION OF "Kids" FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+    CREATE TABLE kids1 PARTITION OF "Kids" FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+    INSERT INTO "Kids" SELECT n, "Day", n FROM days;
+"""
+
+
+async def test_references_may_be_of_several_columns_from_partitions_to_partitions(
+    create_database: CreateDatabase,
+) -> None:
+    follower = following(await create_database(key="erase, partitioned", build=PARTITIONED))
+    await follower.begin()
+    before, moment = await follower.lines(), await follower.now()
+    await follower.change("DELETE FROM days WHERE n IN (5, 25)", 'DELETE FROM "Kids" WHERE id = 25')
+    await erased(follower, "mail", "day5@example.org", "days", children="null")
+    await erased(follower, "mail", "day25@example.org", "days_b", children="cascade")
+    found = await follower.backed_up(At(moment))
+    gone = {line for name in before for line in {*before[name]} - {*found[name]}}
+    assert gone == {
+        *(b"2026-01-25\t5\tday5@example.org", b"2026-02-14\t25\tday25@example.org"),
+        *(b"5\t2026-01-25\t5", b"25\t2026-02-14\t25"),
+    }
+    assert [line for name in before for line in {*found[name]} - {*before[name]}] == [b"5\t\\N\t\\N"]
+    await follower.require_latest()
+
+
 async def test_a_person_may_stay_as_a_key_alone(follower: Follower) -> None:
     before = await follower.lines()
     moment = await follower.now()
