@@ -228,7 +228,11 @@ def test_recipients_are_read_between_commas_and_from_lines() -> None:
     assert Recipients.parse(text).keys == (KEY.public, OTHER.public)
 
 
-@pytest.mark.parametrize("text", ["", "# none\n", ",", "age1", "hunter2", KEY.public + "x", KEY.public[:-1]])
+@pytest.mark.parametrize(
+    "text",
+    ["", "# none\n", ",", "age1", "hunter2", KEY.public + "x", KEY.public[:-1]],
+    ids=["empty", "a comment", "a comma", "a beginning", "a word", "too long", "cut off"],
+)
 def test_what_is_no_recipient_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(BadKey) as raised:
         Recipients.parse(text)
@@ -247,7 +251,11 @@ def test_identities_are_read_as_age_keygen_writes_them() -> None:
     assert Keyring.parse(text).recipients == (KEY.public, OTHER.public)
 
 
-@pytest.mark.parametrize("text", ["", "# none\n", KEY.public, KEY.identity[:-1], "hunter2"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "# none\n", KEY.public, KEY.identity[:-1], "hunter2"],
+    ids=["empty", "a comment", "a recipient", "cut off", "a word"],
+)
 def test_what_is_no_identity_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(BadKey) as raised:
         Keyring.parse(text)
