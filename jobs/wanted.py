@@ -39,7 +39,9 @@ def _by_id(decisions: Iterable[Decision]) -> dict[str, Decision]:
 
 
 def all_held(catalogues: Catalogues) -> list[Held]:
-    """The places' backups as one catalogue: marked if it is anywhere, good if it did not fail everywhere."""
+    """The places' backups as one catalogue: marked if it is anywhere, good if it did not fail everywhere, proved if it
+    passed its verification anywhere.
+    """
     merged: dict[str, Held] = {}
     for catalogue in catalogues.values():
         for one in catalogue.entries if catalogue else ():
@@ -51,5 +53,6 @@ def all_held(catalogues: Catalogues) -> list[Held]:
                 base=one.base,
                 kept=one.kept or (before is not None and before.kept),
                 good=good or (before is not None and before.good),
+                proved=one.verified == "success" or (before is not None and before.proved),
             )
     return list(merged.values())

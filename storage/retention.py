@@ -7,9 +7,9 @@
 - Those of one base go together, once the newest of them is too old. While one stays, so does its base; if that is
   damaged or gone, the newest good full backup before it, with every incremental one since; and the windows from before
   its base that this base lacks.
-- A keep mark holds until it is lifted. The newest good backup of all, and the newest good full one, never go. What is
-  dated in the future stays, and fills no slot. What failed its verification fills none either; it stays for as long as
-  a daily backup would, so that it can be repaired.
+- A keep mark holds until it is lifted. The newest good backup of all, and the newest good full one, never go; nor the
+  newest full one that passed its verification. What is dated in the future stays, and fills no slot. What failed its
+  verification fills none either; it stays for as long as a daily backup would, so that it can be repaired.
 """
 
 from bisect import bisect_left
@@ -23,6 +23,7 @@ Tier = Literal["daily", "weekly", "monthly", "incremental"]
 TIERS: tuple[Tier, ...] = ("daily", "weekly", "monthly", "incremental")
 
 KEPT, NEWEST, FAILED, FUTURE = "kept", "newest good", "failed, kept to be repaired", "dated in the future"
+PROVED = "newest verified"
 _NEEDED = "needed by "
 _DAY = timedelta(days=1)
 _OPEN = datetime.max.replace(tzinfo=UTC)
@@ -49,7 +50,9 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One backup of the merged catalogue. `good`: whole in at least one place, as far as is known."""
+    """One backup of the merged catalogue. `good`: whole in at least one place, as far as is known; `proved` so by a
+    verification.
+    """
 
     id: str
     at: datetime
@@ -57,6 +60,7 @@ class Held:
     base: str | None
     kept: bool
     good: bool
+    proved: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +189,11 @@ class Retention:
             self._reasons[one.id].setdefault(NEWEST, None)
         if full:
             self.bases[full.id] = None
+        # A run may have been killed between committing and reading back.
+        proved = next((one for one in good if one.proved and one.kind == "full"), None)
+        if proved and full and not full.proved:
+            self._reasons[proved.id][PROVED] = None
+            self.bases.setdefault(proved.id, None)
 
     def _by_chain(self) -> None:
         groups: dict[str, list[Held]] = defaultdict(list)

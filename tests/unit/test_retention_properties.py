@@ -34,7 +34,7 @@ def catalogues(draw: st.DrawFn) -> list[Held]:
         bases = [one.id for one in held if one.kind == "full"]
         base = draw(st.sampled_from([*bases, "20260301T000000.000Z-full-ffffff"])) if kind == "incremental" else None
         kept, good = draw(st.integers(0, 9)) == 0, draw(st.integers(0, 4)) > 0
-        held.append(Held(backup_id, at, kind, base, kept, good))
+        held.append(Held(backup_id, at, kind, base, kept, good, proved=draw(st.booleans())))
     return held
 
 
@@ -62,7 +62,8 @@ def test_the_newest_good_backups_the_marked_and_the_future_ones_stay(scene: Scen
     stay = staying(decide(held, policy, now, needs))
     good = sorted((one for one in held if one.good and one.at <= now), key=lambda one: one.id)
     fulls = [one for one in good if one.kind == "full"]
-    assert {one.id for one in (*good[-1:], *fulls[-1:])} <= stay
+    proved = [one for one in fulls if one.proved]
+    assert {one.id for one in (*good[-1:], *fulls[-1:], *proved[-1:])} <= stay
     assert {one for full in fulls[-1:] for one in needs.get(full.id, ()) if one in {each.id for each in held}} <= stay
     assert {one.id for one in held if one.kept or one.at > now} <= stay
 

@@ -74,6 +74,20 @@ async def test_a_mark_or_a_good_copy_in_one_place_counts_in_all() -> None:
     assert await staying([local, s3], at(3 * DAY)) == {"local": {first, last}, "s3": {first, last}}
 
 
+async def test_what_nobody_has_read_back_yet_lets_nothing_go_that_somebody_has() -> None:
+    """A daemon that was killed between the two goes on with retention when it starts."""
+    local, s3 = place("local", NEWEST_ONLY), place("s3", NEWEST_ONLY)
+    backups = [full(day) for day in range(4)]
+    for one in (local, s3):
+        await committed(one, *backups)
+    _, older, newer, last = (one.manifest.id for one in backups)
+    await local.record_verification(older, "success", {})
+    await s3.record_verification(newer, "success", {})
+    assert await staying([local, s3], at(4 * DAY)) == {"local": {newer, last}, "s3": {newer, last}}
+    await s3.record_verification(last, "success", {})
+    assert await staying([local, s3], at(4 * DAY)) == {"local": {last}, "s3": {last}}
+
+
 @pytest.mark.parametrize("readable", [True, False])
 async def test_the_window_that_a_base_lacks_is_read_from_its_manifest(readable: bool) -> None:
     local = place("local", NEWEST_ONLY)
