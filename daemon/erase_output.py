@@ -8,7 +8,8 @@ from rich.text import Text
 
 from daemon.output import as_bytes, err, out, places_text, print_json, print_table, styled, table
 from jobs.erase import EraseResult, Remaining, by_place
-from jobs.erase_plan import ErasePlan, Mention, TablePlan
+from jobs.erase_counts import Mention, TablePlan
+from jobs.erase_plan import ErasePlan
 from storage.erasures import Erasure
 
 
