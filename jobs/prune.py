@@ -16,7 +16,8 @@ from jobs.one_database import bindings
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import PlaceOutcome, State
 from jobs.standing import Standing, standing
-from jobs.sweep import discard
+from jobs.sweep import discard, purge_or_hide
+from storage.backends.protocol import Locked
 from storage.errors import NotFound, StorageError
 from storage.leases import list_leases
 from storage.names import KEPT, VERIFICATIONS, ManifestName
@@ -88,9 +89,11 @@ async def prune(
     ]
     await asyncio.gather(*(one.remove(planned.doing("remove")) for one in pruning))
     failed = tuple(PlaceOutcome(one.place, "failed", one.error) for one in pruning if one.error is not None)
-    gone = {(one.place, backup_id) for one in pruning for backup_id in one.unlisted}
-    rows = tuple(replace(row, action="removed") if (row.place, row.id) in gone else row for row in planned.backups)
-    return PruneResult(False, "failed" if failed else planned.state, rows, planned.unreachable, failed)
+    outcomes = {one.place: one for one in pruning}
+    rows = tuple(outcomes[row.place].outcome(row) for row in planned.backups)
+    waits = planned.unreachable or any(row.action == "hold back" for row in rows)
+    state: State = "failed" if failed else "warning" if waits else "success"
+    return PruneResult(False, state, rows, planned.unreachable, failed)
 
 
 async def _plan(repositories: Sequence[Repository], stands: Standing) -> PruneResult:
@@ -111,8 +114,12 @@ async def _unless_locked(repository: Repository, row: PruneRow) -> PruneRow:
         return row
     if locked is None:
         return row
+    return replace(row, action="hold back", held_by=_lock(locked))
+
+
+def _lock(locked: Locked) -> str:
     until = f"until {locked.until.isoformat(timespec='seconds')}" if locked.until else "until its hold is lifted"
-    return replace(row, action="hold back", held_by=f"it is locked {until}")
+    return f"it is locked {until}"
 
 
 def _rows(stands: Standing, used: Mapping[str, frozenset[str]]) -> Iterator[PruneRow]:
@@ -202,11 +209,14 @@ async def _leased(repository: Repository) -> set[str]:
 
 
 class _Pruning:
-    """Removes backups from one place. `unlisted` are those that it lists no longer; `error` says what went wrong."""
+    """Removes backups from one place. `unlisted` are those that it lists no longer, `locked` those of which the store
+    does not let the manifest go; `error` says what went wrong.
+    """
 
     def __init__(self, repository: Repository, catalogue: Catalogue, on_progress: OnProgress) -> None:
         self.place = repository.place
-        self.unlisted: tuple[str, ...] = ()
+        self.unlisted: dict[str, None] = {}
+        self.locked: dict[str, Locked] = {}
         self.error: str | None = None
         self._repository = repository
         self._catalogue = catalogue
@@ -222,11 +232,24 @@ class _Pruning:
             self.error = error.message
 
     async def _unlist(self, ids: set[str]) -> None:
-        backend, entries = self._repository.backend, [one for one in self._catalogue.entries if one.id in ids]
+        entries = [one for one in self._catalogue.entries if one.id in ids]
         # What an erasure replaced goes before what replaced it: else it would be listed again.
-        await backend.purge([name for name in self._catalogue.superseded if ManifestName.parse(name).id in ids])
-        await backend.purge([one.manifest for one in entries])
-        self.unlisted = tuple(one.id for one in entries)
+        earlier = [name for name in self._catalogue.superseded if ManifestName.parse(name).id in ids]
+        await self._remove(earlier)
+        await self._remove([one.manifest for one in entries if one.id not in self.locked])
+        self.unlisted = {one.id: None for one in entries if one.id not in self.locked}
+
+    async def _remove(self, manifests: Sequence[str]) -> None:
+        locked = await purge_or_hide(self._repository, manifests)
+        self.locked |= {ManifestName.parse(one.name).id: one for one in locked}
+
+    def outcome(self, row: PruneRow) -> PruneRow:
+        """What became of a backup of this place."""
+        if row.id in self.unlisted:
+            return replace(row, action="removed")
+        if row.id in self.locked:
+            return replace(row, action="hold back", held_by=_lock(self.locked[row.id]))
+        return row
 
     async def _discard(self) -> None:
         """Remove what belonged to backups that are listed no longer. What is read just now is left to be swept."""

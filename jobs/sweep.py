@@ -5,6 +5,7 @@ Runs under the job lock, and never touches what a live lease protects: another r
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -126,12 +127,19 @@ async def discard(repository: Repository, backup_id: str, but: str | None = None
     With their older versions, unless the key may not do that. What is locked stays, to be swept later.
     """
     names = [one.name async for one in repository.objects(backup_id) if but is None or not one.name.startswith(but)]
-    try:
-        locked = await repository.backend.purge(names)
-    except Refused:
-        locked = ()
-        await repository.backend.delete(names)
+    locked = await purge_or_hide(repository, names)
     return len(names) - len({one.name for one in locked})
+
+
+async def purge_or_hide(repository: Repository, names: Sequence[str]) -> tuple[Locked, ...]:
+    """Remove objects with their older versions, unless the key may not do that; return what the store does not let go
+    of.
+    """
+    try:
+        return await repository.backend.purge(names)
+    except Refused:
+        await repository.backend.delete(names)
+        return ()
 
 
 def _in_use(unfinished: Unfinished, live: set[str], now: datetime) -> bool:

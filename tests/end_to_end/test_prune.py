@@ -10,9 +10,9 @@ from jobs.leasing import leased_for_reading, unless_removed
 from jobs.prune import PruneResult, plan_prune, prune
 from jobs.sweep import sweep
 from storage.backends.memory import MemoryBackend
-from storage.backends.protocol import StoredObject
+from storage.backends.protocol import Locked, StoredObject
 from storage.errors import NotFound, Refused, Unavailable
-from storage.names import BACKUPS, KEPT, VERIFICATIONS
+from storage.names import BACKUPS, KEPT, MANIFESTS, VERIFICATIONS
 from storage.objects import get
 from storage.repository import OtherSource, Repository
 from storage.retention import Policy
@@ -31,7 +31,8 @@ class Fallible(MemoryBackend):
 
     def __init__(self) -> None:
         super().__init__()
-        self.away = self.refuses = False
+        self.away = self.refuses = self.keeps_versions = False
+        self.locked_until: datetime | None = None
         self.deleted: list[tuple[str, ...]] = []
 
     async def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
@@ -46,6 +47,15 @@ class Fallible(MemoryBackend):
             raise Refused("you may not delete")
         self.deleted.append(wanted)
         await super().delete(wanted)
+
+
+    async def purge(self, names: Iterable[str]) -> tuple[Locked, ...]:
+        if self.keeps_versions:
+            raise Refused("you may not delete versions")
+        wanted = tuple(names)
+        locked = [name for name in wanted if self.locked_until and name.startswith(MANIFESTS)]
+        await super().purge(name for name in wanted if name not in locked)
+        return tuple(Locked(name, "1", self.locked_until) for name in locked)
 
 
 class Place(Repository):
@@ -201,6 +211,27 @@ async def test_a_place_that_refuses_does_not_keep_the_other_from_being_pruned(lo
         [("local", "you may not delete")],
     )
     assert (await left(local), await left(s3)) == (ids(backups), ids(backups[1:]))
+
+
+async def test_what_the_store_has_locked_stays_whole_and_listed(local: Place) -> None:
+    """Its objects came before its manifest, and their locks may end before."""
+    await committed(fulls(3), local)
+    before = await contents(local.backend)
+    local.store.locked_until = at(9)
+    result = await prune([local], at(3))
+    assert result.state == "warning"
+    assert actions(result)[2] == ("hold back", f"it is locked until {at(9).isoformat()}")
+    assert await contents(local.backend) == before
+    local.store.locked_until = None
+    assert (await prune([local], at(3))).state == "success"
+    assert len(await left(local)) == 2
+
+
+async def test_a_key_that_may_not_remove_versions_prunes_what_is_shown(local: Place) -> None:
+    await committed(fulls(3), local)
+    local.store.keeps_versions = True
+    assert (await prune([local], at(3))).state == "success"
+    assert len(await left(local)) == 2
 
 
 async def test_what_is_being_read_is_held_back(local: Place) -> None:
