@@ -109,6 +109,8 @@ async def _verify_place(repository: Repository, backup_id: str, sample: float, o
         async with leased_for_reading(repository, backup_id, "verify"):
             pieces = await _read_manifest(repository, backup_id, name, sample, found)
             await _verify_pieces(repository, pieces, on_progress, found)
+            if found and await repository.find(backup_id) != name:  # an erasure rewrote it meanwhile
+                return await _verify_place(repository, backup_id, sample, on_progress)
             not_proved = _not_proved(pieces)
             complete = found or sample >= 1.0
             trouble = await _record(repository, backup_id, found, not_proved) if complete else None

@@ -48,7 +48,6 @@ class Fallible(MemoryBackend):
         self.deleted.append(wanted)
         await super().delete(wanted)
 
-
     async def purge(self, names: Iterable[str]) -> tuple[Locked, ...]:
         if self.keeps_versions:
             raise Refused("you may not delete versions")

@@ -1,6 +1,6 @@
 """What verification comes to: records, samples, places that do not answer, and what a restore goes by."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 
 import pytest
 
@@ -10,15 +10,18 @@ from jobs.errors import Difference
 from jobs.postgres.connection import Source
 from jobs.restore import RestoreOptions, plan_restore
 from jobs.restore_scope import Scope
+from jobs.sweep import supersede
 from jobs.verify import verify_backup
 from storage.backends.memory import MemoryBackend
 from storage.backends.protocol import StoredObject, Upload
 from storage.errors import NotFound, OutOfSpace, Refused, Unavailable
 from storage.leases import list_leases
+from storage.manifest import Manifest
+from storage.names import BACKUPS
 from storage.objects import put
 from storage.repository import Repository
 from tests.end_to_end.conftest import KINDS_OF_OBJECT, Backups
-from tests.manifests import ID, made_up
+from tests.manifests import ID, made_up, sound
 from tests.places import DAMAGES
 from tests.servers import Database
 
@@ -137,6 +140,59 @@ class Silent(MemoryBackend):
             raise Unavailable("nobody answers there")
         async for found in super().list(prefix):
             yield found
+
+
+class Changing(MemoryBackend):
+    """Something happens to what it holds as the first object of a backup is read."""
+
+    change: Callable[[], Awaitable[object]] | None = None
+
+    async def read(self, name: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        if self.change is not None and name.startswith(BACKUPS):
+            change, self.change = self.change, None
+            await change()
+        async for block in super().read(name, offset):
+            yield block
+
+
+class TestMeanwhile:
+    """What is verified may be rewritten, or go, while it is read."""
+
+    async def test_what_an_erasure_rewrites_is_verified_as_it_is_then(self) -> None:
+        backend = Changing()
+        place, made = Repository("local", backend), sound()
+        await made.commit(place)
+        files = {f"backups/{ID}/r1/{name.rpartition('/')[2]}": data for name, data in made.objects.items()}
+        renamed = {one.name: one.sha256 for one in made.manifest.objects()}
+        assert len(files) == len(renamed)
+
+        async def rewrite() -> None:
+            for name, data in files.items():
+                await put(backend, name, data)
+            text = made.manifest.model_dump_json(by_alias=True)
+            for name in renamed:
+                text = text.replace(f'"{name}"', f'"backups/{ID}/r1/{name.rpartition("/")[2]}"')
+            later = Manifest.model_validate_json(text).model_copy(update={"revision": 1})
+            await place.commit(later)
+            await supersede(place, ID)
+
+        backend.change = rewrite
+        result = await verify_backup([place], ID)
+        assert (result.state, result.problems) == ("success", ())
+        assert [entry.verified for entry in (await place.catalogue()).entries] == ["success"]
+
+    async def test_what_is_pruned_is_no_longer_there(self) -> None:
+        backend = Changing()
+        place = Repository("local", backend)
+        await sound().commit(place)
+
+        async def go() -> None:
+            await backend.delete([await place.find(ID)])
+            await backend.delete([one.name async for one in place.objects(ID)])
+
+        backend.change = go
+        with pytest.raises(NotFound, match="in any place"):
+            await verify_backup([place], ID)
 
 
 class ReadOnly(MemoryBackend):
