@@ -86,6 +86,10 @@ _EMPTY: tuple[object, ...] = (None, "", [], {}, False)
 
 
 def _short(value: object) -> str:
+    if isinstance(value, dict):
+        return f"({', '.join(f'{name} {_short(one)}' for name, one in value.items())})"
+    if isinstance(value, list):
+        return f"({', '.join(map(_short, value))})"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
