@@ -26,6 +26,7 @@ from jobs.restore_empty import FillPlan
 from jobs.restore_scope import Scope
 from jobs.results import Check, DrillResult, PlaceOutcome, RestoreResult, Scenario, ScenarioOutcome, TableOutcome
 from jobs.scratch import Scratch, World, scratch_database
+from storage.age import NoIdentity
 from storage.drill_reports import DrillRecord, keep_report
 from storage.errors import Corrupt, NotFound, StorageError
 from storage.manifest import Manifest
@@ -223,7 +224,7 @@ class _Tries:
         """What fails in the block because of the backup is a failed check of that name."""
         try:
             yield
-        except MissingPrivilege as error:
+        except (MissingPrivilege, NoIdentity) as error:
             self.not_proved.append(f"{doing}: {error.message}")
         except Exception as error:
             if not (_is_of_the_backup(error) or isinstance(error, UnsafeTarget)):

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from jobs.drill import DrillOptions, drill
 from jobs.points import At
+from jobs.postgres.connection import Source
 from jobs.table_copy import CopyOptions
 from storage.age import Keyring, NoIdentity, Recipients
 from storage.backends.memory import MemoryBackend
@@ -134,6 +136,18 @@ async def test_new_recipients_are_those_of_what_is_taken_next(shop: Database) ->
     await both.require_latest()
     await encrypted(follower, NEW.recipients).full()
     await holding(follower, NEW.keyring).require_latest()
+
+
+async def test_a_drill_after_a_rotation_needs_no_identity_of_the_chain_before(shop: Database) -> None:
+    follower = encrypted(following(shop, place()))
+    await follower.begin()
+    await follower.change("DELETE FROM items WHERE id = 7")
+    await encrypted(follower, NEW.recipients).full()
+    worker = holding(follower, NEW.keyring)
+    result = await drill(worker.places, DrillOptions(given=Source(shop.server.maintenance.dsn)))
+    assert result.state == "success"
+    [unproved] = [one for one in result.not_proved if one.startswith("as of ")]
+    assert f"is encrypted for {KEY.public}, and the identity given is none of theirs" in unproved
 
 
 async def test_plain_backups_are_continued_by_encrypted_ones(shop: Database) -> None:
