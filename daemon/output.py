@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -188,7 +188,7 @@ def print_verification(result: VerifyResult) -> None:
         if place.error:
             out.print(Text(f"  {place.name}: {place.error}"))
     print_problems(result.problems)
-    print_warnings([f"not proved: {one}" for one in result.not_proved])
+    print_warnings(result.notes)
 
 
 def print_list(backups: Sequence[ListedBackup]) -> None:
@@ -224,7 +224,7 @@ def print_settings(described: Sequence[SettingDescription]) -> None:
 
 def print_findings(findings: Sequence[Finding]) -> None:
     """What the doctor found."""
-    for finding in findings:
+    for finding in dict.fromkeys(replace(one, place=None) for one in findings):
         out.print(styled(finding.state) + Text(f"  {finding.check}: {finding.message}"))
         if finding.state != "ok" and finding.hint:
             out.print(Text("      to do: ", style="bold") + Text(finding.hint))

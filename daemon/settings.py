@@ -47,7 +47,7 @@ ARCHIVES = frozenset({"archive"})
 class SettingsError(Exception):
     """Settings that cannot be used: a line for each problem, with the setting's name, never its value."""
 
-    hint = "`rowvault --help` and the README list every setting"
+    hint = "`rowvault settings` lists every setting, with what it means"
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)

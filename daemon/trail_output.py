@@ -82,6 +82,7 @@ def print_entries(entries: Sequence[TrailEntry]) -> None:
 
 
 _MOST_SHOWN = 20
+_MOST_LISTED = 10
 _EMPTY: tuple[object, ...] = (None, "", [], {}, False)
 
 
@@ -89,7 +90,8 @@ def _short(value: object) -> str:
     if isinstance(value, dict):
         return f"({', '.join(f'{name} {_short(one)}' for name, one in value.items())})"
     if isinstance(value, list):
-        return f"({', '.join(map(_short, value))})"
+        more = [f"{len(value) - _MOST_LISTED} more"] if len(value) > _MOST_LISTED else []
+        return f"({', '.join([*map(_short, value[:_MOST_LISTED]), *more])})"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

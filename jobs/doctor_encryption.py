@@ -11,6 +11,10 @@ from storage.manifest import StoredFile
 from storage.repository import Catalogue, Repository
 
 _OTHERS_MAY_READ = 0o077
+_LOST = (
+    "try the other identities that are kept; if none opens it, nobody can: set recipients whose identities you have,"
+    " and take a full backup: rowvault backup"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ async def _try_to_open(repository: Repository, backups: Sequence[AnyBackup], key
             if (smallest := _smallest(backup)) is not None:
                 await opening.file(smallest)
         except NoIdentity as error:
-            return Finding("escrow", "problem", error.message, error.hint, repository.place)
+            return Finding("escrow", "problem", error.message, _LOST, repository.place)
     what = " and ".join(backup.id for backup in backups)
     return Finding("escrow", "ok", f"the identity at hand opens {what}", place=repository.place)
 

@@ -12,9 +12,14 @@ from jobs.erase_window import WindowCount, WindowFilter
 from jobs.part_reading import read_part
 from jobs.postgres.identifiers import TableName
 from jobs.progress import OnProgress, Progress
+from storage.errors import Corrupt
 from storage.increments import Log
 
 STREAMS = 2
+_DAMAGED = (
+    "nothing was erased: make it good from the other place first, rowvault sync --check read; what is whole in no place"
+    " is in the way until it is gone: rowvault prune --dry-run says when"
+)
 
 
 @dataclass(slots=True)
@@ -84,6 +89,12 @@ class Search:
                 group.create_task(stream())
 
     async def _look(self, reading: Reading) -> None:
+        try:
+            await self._read(reading)
+        except Corrupt as error:
+            raise Corrupt(error.message, _DAMAGED) from error
+
+    async def _read(self, reading: Reading) -> None:
         if isinstance(reading.part, Log):
             window = WindowFilter([one.marked() for one in self._concerned(reading)], WindowCount())
             window.mentioned = self._mentioned

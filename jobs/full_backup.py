@@ -122,7 +122,7 @@ async def full_backup(
         duration_seconds=committed_at - started,
         verify_seconds=time.monotonic() - committed_at,
         verification=verification,
-        warnings=ready.suspicions + manifest.warnings + verification.not_proved,
+        warnings=ready.suspicions + manifest.warnings + verification.notes,
         uncovered_tables=len(manifest.not_covered.tables),
         checksums=tuple(table.checksum for table in manifest.tables),
     )

@@ -121,7 +121,7 @@ async def _result(
         duration_seconds=committed - started,
         verify_seconds=time.monotonic() - committed,
         verification=verification,
-        warnings=taking.ready.suspicions + last.increment.warnings + verification.not_proved,
+        warnings=taking.ready.suspicions + last.increment.warnings + verification.notes,
         checksums=tuple(tables.values()),
     )
 

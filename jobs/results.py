@@ -56,6 +56,11 @@ class VerifyResult:
     bytes: int = 0
     not_proved: tuple[str, ...] = ()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was not proved, as sentences beside others."""
+        return tuple(f"not proved: {one}" for one in self.not_proved)
+
 
 @dataclass(frozen=True, slots=True)
 class BackupResult:

@@ -81,7 +81,9 @@ def doctor(
             settings.pg_bin,
             copy_jobs=settings.copy_jobs,
             capture=app.capture_options if settings.schedule.incremental else None,
-            encrypting=Encrypting(settings.encryption.recipients, keyring, tuple(path for path in files if path)),
+            encrypting=Encrypting(
+                settings.encryption.recipients, keyring, tuple(dict.fromkeys(path for path in files if path))
+            ),
         )
         if as_json:
             output.print_json(report)

@@ -18,12 +18,14 @@ from jobs.progress import no_progress
 from jobs.sync import SyncOptions, sync
 from storage.backends.memory import MemoryBackend
 from storage.erasures import read_erasures
+from storage.errors import Corrupt
 from storage.manifest import Manifest
 from storage.repository import OtherSource, Repository
 from tests.conftest import CreateDatabase
 from tests.erasing import Unreliable, erased, objects_with, plan, require_verified, require_whole
 from tests.following import Follower, Lines, comparing, following
 from tests.keys import new_key
+from tests.places import Planter
 from tests.round_trip import memory
 
 BUILD = """
@@ -442,3 +444,13 @@ async def _is_killed_after(writes: int, backend: Unreliable, work: Awaitable[obj
     finally:
         backend.writes_left = None
     return False
+
+
+async def test_a_damaged_backup_is_in_the_way_and_what_helps_is_said(follower: Follower) -> None:
+    await follower.database.execute("DELETE FROM people WHERE id = 7")
+    planter = Planter(follower.primary.backend)
+    [name] = [one.name async for one in planter.backend.list("backups/") if "/data/public/people/" in one.name]
+    await planter.flip(name)
+    with pytest.raises(Corrupt, match="people") as raised:
+        await erased(follower, "mail", "p7@example.org", "people", children="null")
+    assert "rowvault sync --check read" in raised.value.hint

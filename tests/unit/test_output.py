@@ -168,6 +168,13 @@ def test_quiet_progress_says_nothing(capsys: Captured) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_is_found_alike_in_each_place_is_said_once(capsys: Captured) -> None:
+    output.print_findings(
+        [Finding("encryption", "warning", "the newest is plain", "x", one) for one in ("local", "s3")]
+    )
+    assert capsys.readouterr().out.count("the newest is plain") == 1
+
+
 def printed(shown: Table, width: int = 60) -> list[str]:
     text = StringIO()
     output.print_table(shown, Console(file=text, width=width, markup=False, emoji=False))
