@@ -5,6 +5,7 @@ rewritten under its own id with a higher revision, committed, and only then is w
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -124,18 +125,17 @@ class _Work:
     async def _erase(self, repository: Repository, held: Held, before: dict[int, int]) -> None:
         manifest = held.manifest
         async with leased(repository, manifest.id, "erasure"):
-            made = await self._copied(repository, manifest)
-            if made is None:
-                target = in_place(repository, manifest, self.options.copying)
-                rewriter = Rewriter(repository, target, self.marked, self.shapes, self.searched)
-                made = await revised(rewriter, manifest, [self.erasure.id], before)
-                if isinstance(manifest, Manifest) and isinstance(made, Manifest) and manifest.exports:
-                    made = await self._with_exports(repository, manifest, made, target.options.recipients)
+            try:
+                made = await self._written(repository, manifest, before)
+            except Unavailable:
+                raise
+            except Exception:
+                with suppress(StorageError):  # a full disk should not stay full; resuming removes what this could not
+                    await _forget(repository, revision_prefix(manifest.id, manifest.revision + 1))
+                raise
             if made is None:
                 self.clean.append(held)
                 return
-            old = {stored.name for stored in manifest.objects()}
-            await require_as_written(repository, made, {one.name for one in made.objects()} - old)
             await repository.commit(made)
             superseded = await supersede(repository, manifest.id)
         self.locked += still_locked(repository, superseded.locked)
@@ -143,6 +143,20 @@ class _Work:
         self.copies.setdefault(manifest.id, (repository, made))
         self.done[repository.place, manifest.id] = made
         self.revisions.append(Revision(repository.place, manifest.id, made.revision, held.sha256, after))
+
+    async def _written(self, repository: Repository, manifest: AnyBackup, before: dict[int, int]) -> AnyBackup | None:
+        """The next revision, its objects stored and read back; None if nothing of the backup is to change."""
+        made = await self._copied(repository, manifest)
+        if made is None:
+            target = in_place(repository, manifest, self.options.copying)
+            rewriter = Rewriter(repository, target, self.marked, self.shapes, self.searched)
+            made = await revised(rewriter, manifest, [self.erasure.id], before)
+            if isinstance(manifest, Manifest) and isinstance(made, Manifest) and manifest.exports:
+                made = await self._with_exports(repository, manifest, made, target.options.recipients)
+        if made is not None:
+            old = {stored.name for stored in manifest.objects()}
+            await require_as_written(repository, made, {one.name for one in made.objects()} - old)
+        return made
 
     async def _with_exports(
         self, repository: Repository, before: Manifest, made: Manifest, recipients: Recipients | None
@@ -189,6 +203,10 @@ class _Work:
         if isinstance(found, Manifest):
             return {table.oid: table.rows for table in found.tables}
         return {table.oid: table.rows for table in (found.beside.tables if found.beside else ())}
+
+
+async def _forget(repository: Repository, prefix: str) -> None:
+    await repository.backend.delete([one.name async for one in repository.backend.list(prefix)])
 
 
 def _continues(made: AnyBackup, before: AnyBackup) -> bool:

@@ -293,6 +293,17 @@ async def check_subject(
     await Resolving(connection, holdings, predicate, children, no_progress).begin()
 
 
+async def _refuse_later(repositories: Sequence[Repository], until: Until) -> None:
+    """A backup that a wrong clock dated in the future would count as one from after the erasure, and keep the rows."""
+    for repository in repositories:
+        for entry in (await repository.catalogue()).entries:
+            if entry.created_at > until.moment:
+                raise UnsafeTarget(
+                    f"{entry.id} in {repository.place} is dated in the future, so that what it holds cannot be erased",
+                    f"set the clock right; then remove that backup by hand, its manifest first: {entry.manifest}",
+                )
+
+
 async def plan_erasure(
     connection: Connection,
     repositories: Sequence[Repository],
@@ -305,6 +316,7 @@ async def plan_erasure(
 
     Raises `BadName`, `NotThere`, `UnsafeTarget`, saying what to do; `Corrupt` for what cannot be read.
     """
+    await _refuse_later(repositories, until)
     holdings = await read_holdings(repositories, until.moment)
     resolving = Resolving(connection, holdings, predicate, children, on_progress)
     search = await resolving.resolve()

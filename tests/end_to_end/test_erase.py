@@ -17,14 +17,16 @@ from jobs.points import At
 from jobs.progress import no_progress
 from jobs.sync import SyncOptions, sync
 from storage.backends.memory import MemoryBackend
+from storage.backends.protocol import Upload
 from storage.erasures import read_erasures
-from storage.errors import Corrupt
+from storage.errors import Corrupt, OutOfSpace
 from storage.manifest import Manifest
 from storage.repository import OtherSource, Repository
 from tests.conftest import CreateDatabase
 from tests.erasing import Unreliable, erased, objects_with, plan, require_verified, require_whole
 from tests.following import Follower, Lines, comparing, following
 from tests.keys import new_key
+from tests.manifests import sound
 from tests.places import Planter
 from tests.round_trip import memory
 
@@ -382,6 +384,45 @@ async def test_a_place_that_was_away_gets_the_revisions_that_another_has(create_
         assert await places[0].stored(backup) == await places[1].stored(backup)
     await sync(places, SyncOptions("read"))
     await require_whole(places)
+
+
+class Full(MemoryBackend):
+    """Has room for so many objects that are written anew."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    async def begin(self, name: str, *, sha256: str | None = None) -> Upload:
+        if "/r1/" in name:
+            self.room -= 1
+            if self.room < 0:
+                raise OutOfSpace("no room")
+        return await super().begin(name, sha256=sha256)
+
+
+async def test_a_full_disk_is_not_left_full(create_database: CreateDatabase) -> None:
+    backend = Full(room=1)
+    follower = following(await create_database(key="erase", build=BUILD), Repository("local", backend))
+    await follower.begin()
+    await follower.change("DELETE FROM people WHERE id = 7")
+    made = await plan(follower, Predicate("id", "7", ("people",)), "cascade")
+    with pytest.raises(OutOfSpace):
+        await erase(made, follower.places, EraseOptions(), no_progress)
+    await require_whole(follower.places)
+    backend.room = 1000
+    [finished] = await resume(follower.places, EraseOptions(), no_progress)
+    assert finished.state == "success"
+    assert await objects_with(follower.places, *BEFORE) == []
+
+
+async def test_what_is_dated_in_the_future_is_not_passed_by(follower: Follower) -> None:
+    await follower.change("DELETE FROM documents WHERE id = 9")
+    later = sound("20990102T030405.678Z-full-0a1b2c")
+    await later.commit(follower.primary)
+    with pytest.raises(UnsafeTarget, match="dated in the future"):
+        await plan(follower, Predicate("id", "9", ("documents",)))
+    assert await read_erasures(follower.primary) == ()
 
 
 async def test_nothing_is_erased_from_places_of_different_databases() -> None:
