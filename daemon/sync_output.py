@@ -31,7 +31,8 @@ def print_sync(result: SyncResult) -> None:
             shown.add_row(row.id, row.place, styled(row.found), f"{row.objects:,}", as_bytes(row.bytes), done)
         print_table(shown)
     out.print(Text(f"places compared by {result.check}: ") + styled(result.state))
-    rows = f"{len({row.id for row in result.backups})} backups, {len(result.lacking)} copies not whole"
+    were = "not" if result.dry_run else "were not"
+    rows = f"{len({row.id for row in result.backups})} backups, {len(result.lacking)} copies {were} whole"
     out.print(f"  {rows}, {result.marks} marks and reports to bring" if result.dry_run else f"  {rows}")
     for cost in result.costs:
         took = f"{cost.listed:,} names listed, {cost.checksums:,} checksums asked, {as_bytes(cost.bytes_read)} read"

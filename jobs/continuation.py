@@ -111,7 +111,7 @@ async def changed(look: Look, base: Manifest) -> str:
     lineage = look.lineage
     was = (base.source.system_identifier, base.source.timeline, base.source.token)
     if was != (lineage.system_identifier, lineage.timeline, lineage.token):
-        return "the database is of another lineage: it was restored, failed over or cloned"
+        return "the database is of another lineage: it was restored, failed over or cloned, or torn down"
     logs = await chosen_table_logs(look.connection, look.selection)
     known = {table.oid: table for table in base.tables}
     names = {oid: str(TableName(table.schema_name, table.name)) for oid, table in known.items()}

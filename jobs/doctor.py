@@ -22,7 +22,7 @@ PATIENCE = 20.0
 
 
 async def examine(
-    source: Source,
+    source: Source | None,
     selection: Selection,
     repositories: Sequence[Repository],
     pg_bin: Path | None = None,
@@ -34,13 +34,15 @@ async def examine(
 ) -> Report:
     """Examine the database and every place, the primary one first; what fails is a finding, never an error.
 
+    Without a `source` the places are looked at all the same: the day the database is gone, the keys are to be tried.
+
     `copy_jobs` are the COPY streams to find room for, `patience` the seconds that one step with a place may take,
     `capture` says how changes are to be found, None where no incremental backup is scheduled; `encrypting` for whom
     backups are encrypted, and which identities are tried on the newest.
     """
     encrypting = encrypting or Encrypting()
     async with task_group() as group:
-        examining = group.create_task(examine_database(source, selection, pg_bin, copy_jobs, capture))
+        examining = group.create_task(_examine_source(source, selection, pg_bin, copy_jobs, capture))
         places = [group.create_task(examine_place(repository, patience)) for repository in repositories]
     database, exams = examining.result(), [place.result() for place in places]
     findings = [*database.findings, *judge_keys(encrypting)]
@@ -49,6 +51,15 @@ async def examine(
         if exam.catalogue is not None:
             findings += await examine_newest(exam.repository, exam.catalogue, encrypting)
     return report_on([*findings, *judge_step(exams)])
+
+
+async def _examine_source(
+    source: Source | None, selection: Selection, pg_bin: Path | None, copy_jobs: int, capture: CaptureOptions | None
+) -> DatabaseExam:
+    if source is not None:
+        return await examine_database(source, selection, pg_bin, copy_jobs, capture)
+    hint = "set ROWVAULT_DATABASE_URL; to list, verify, export and restore backups it is not needed"
+    return DatabaseExam([Finding("connection", "problem", "there is no database to back up", hint)])
 
 
 async def _against(database: DatabaseExam, exam: PlaceExam, patience: float) -> list[Finding]:

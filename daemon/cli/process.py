@@ -75,7 +75,7 @@ def doctor(
         keyring = read_keyring(identity, "--identity") or app.repositories[0].keyring
         files = (identity, settings.encryption.identity_file, settings.drill.identity_file)
         report = await examine(
-            app.source,
+            app.source_if_any,
             app.selection,
             app.repositories,
             settings.pg_bin,

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.doctor import examine
 from jobs.doctor_encryption import Encrypting
+from jobs.postgres.catalogue import Selection
 from jobs.table_copy import CopyOptions
 from storage.age import Recipients
 from storage.backends.memory import MemoryBackend
@@ -65,6 +67,13 @@ async def test_the_identity_kept_elsewhere_is_tried_on_the_newest_backup(databas
     assert only(report, "escrow").state == "problem"
     assert f"is encrypted for {KEY.public}" in only(report, "escrow").message
     assert only(report, "encryption").state == "warning"
+
+
+async def test_it_is_tried_where_the_database_is_gone(database: Database, place: Repository) -> None:
+    backup_id = await backed_up(database, place, KEY.recipients)
+    report = await examine(None, Selection(), [place], encrypting=Encrypting(None, KEY.keyring))
+    assert only(report, "escrow").message == f"the identity at hand opens {backup_id}"
+    assert only(report, "connection").state == "problem"
 
 
 async def test_an_identity_that_the_manifest_names_and_the_objects_do_not_know_is_a_problem(
