@@ -28,11 +28,11 @@ FROM debian:trixie-slim
 LABEL org.opencontainers.image.title="Rowvault" \
       org.opencontainers.image.description="Backs up PostgreSQL tables, proves every backup, and brings anything back."
 
-# zstd is for whoever restores by hand; the server and pgvector are for drills, and no cluster is set up with them.
+# age and zstd are for whoever restores by hand; the server and pgvector are for drills, and no cluster is set up with them.
 RUN mkdir -p /etc/postgresql-common/createcluster.d \
     && echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.d/none.conf \
     && apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates postgresql-17 postgresql-17-pgvector \
+    && apt-get install --yes --no-install-recommends age ca-certificates postgresql-17 postgresql-17-pgvector \
         python3 tzdata zstd \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 rowvault \
