@@ -1,7 +1,7 @@
 """Carries retention out: removes from each place what its policy no longer keeps.
 
-Whatever another place still lacks is left, whatever somebody reads too. The manifest goes first, then records and
-marks, then objects: so whatever a crash leaves is listed nowhere, and is swept.
+Whatever another place still lacks is left, whatever somebody reads too, and the newest good one that a place has. The
+manifest goes first, then records and marks, then objects: so whatever a crash leaves is listed nowhere, and is swept.
 """
 
 import asyncio
@@ -99,7 +99,8 @@ async def prune(
 async def _plan(repositories: Sequence[Repository], stands: Standing) -> PruneResult:
     used = await _in_use(repositories, stands.asked.catalogues)
     places = {repository.place: repository for repository in repositories}
-    rows = [await _unless_locked(places[row.place], row) for row in _rows(stands, used)]
+    last = {one.place: _last(one, stands) for one in repositories}
+    rows = [await _unless_locked(places[row.place], row) for row in _rows(stands, used, last)]
     waits = stands.asked.unreachable or any(row.action == "hold back" for row in rows)
     return PruneResult(True, "warning" if waits else "success", tuple(rows), stands.asked.unreachable)
 
@@ -122,7 +123,20 @@ def _lock(locked: Locked) -> str:
     return f"it is locked {until}"
 
 
-def _rows(stands: Standing, used: Mapping[str, frozenset[str]]) -> Iterator[PruneRow]:
+def _last(repository: Repository, stands: Standing) -> frozenset[str]:
+    """The newest good full backup that a place has, though others have newer ones; an archive if none stays."""
+    catalogue, policy, place = stands.asked.catalogues[repository.place], repository.policy, repository.place
+    good = [one for one in catalogue.entries if one.verified != "failed"] if catalogue else []
+    last = [one.id for one in good if one.kind == "full"][:1] if policy is None or policy.keeps("full") else []
+    archives = [one.id for one in good if one.kind == "archive"] if policy is None or policy.keeps("archive") else []
+    if not any(stands.wanted.by(place, one) for one in archives):
+        last += archives[:1]
+    return frozenset(last)
+
+
+def _rows(
+    stands: Standing, used: Mapping[str, frozenset[str]], last: Mapping[str, frozenset[str]]
+) -> Iterator[PruneRow]:
     catalogues = stands.asked.catalogues
     has = {place: {one.id: one for one in found.entries} if found else None for place, found in catalogues.items()}
     for backup_id in sorted({one for entries in has.values() for one in entries or ()}, reverse=True):
@@ -136,6 +150,9 @@ def _rows(stands: Standing, used: Mapping[str, frozenset[str]]) -> Iterator[Prun
                 until = decision.until if decision else None
                 yield replace(row, action="keep", tiers=tiers, reasons=reasons, until=until)
             elif held_by := _held_by(stands, has, place, entry, used[place]):
+                yield replace(row, action="hold back", held_by=held_by)
+            elif backup_id in last[place]:
+                held_by = f"{place} has no newer one"
                 yield replace(row, action="hold back", held_by=held_by)
             else:
                 yield row

@@ -212,6 +212,20 @@ async def test_a_place_that_refuses_does_not_keep_the_other_from_being_pruned(lo
     assert (await left(local), await left(s3)) == (ids(backups), ids(backups[1:]))
 
 
+async def test_a_place_keeps_the_newest_that_it_has_until_a_newer_one_came(local: Place, s3: Place) -> None:
+    """A bucket that was away, or takes nothing any more, would be emptied, day by day, of all that it has."""
+    backups = fulls(4)
+    await committed(backups, local)
+    await committed(backups[:2], s3)
+    result = await prune([local, s3], at(4))
+    held = [(row.id, row.held_by) for row in result.doing("hold back")]
+    assert held == [(backups[1].manifest.id, "s3 has no newer one")]
+    assert (await left(local), await left(s3)) == (ids(backups[2:]), ids(backups[1:2]))
+    await committed(backups[3:], s3)
+    assert (await prune([local, s3], at(4))).state == "success"
+    assert await left(s3) == ids(backups[3:])
+
+
 async def test_what_the_store_has_locked_stays_whole_and_listed(local: Place) -> None:
     """Its objects came before its manifest, and their locks may end before."""
     await committed(fulls(3), local)
