@@ -12,6 +12,9 @@ from storage.drill_reports import DrillRecord
 from storage.repository import Catalogue
 
 INCREMENTAL, ARCHIVE, DRILL = "hourly-incremental", "weekly-archive", "monthly-drill"
+CLOCKS_APART = timedelta(hours=1)
+"""What is dated further ahead is of a clock that was wrong: until then it would stand for every backup to come."""
+
 JOB_KINDS = {"daily-full": "full", INCREMENTAL: "incremental", ARCHIVE: "archive"}
 
 
@@ -66,12 +69,14 @@ class DaemonKnowledge:
         return judge(self._facts(datetime.now(UTC)))
 
     def newest(self, kind: str | None = None) -> datetime | None:
-        """The moment of the newest backup (of a kind) that did not fail its verification, in any place."""
+        """The moment of the newest backup (of a kind) that did not fail its verification, in any place, and is not
+        dated in the future.
+        """
         moments = (
             entry.created_at
             for catalogue in self.catalogues.values()
             for entry in catalogue.entries
-            if entry.verified != "failed" and kind in {None, entry.kind}
+            if entry.verified != "failed" and kind in {None, entry.kind} and _can_be(entry.created_at)
         )
         return max(moments, default=None)
 
@@ -83,7 +88,7 @@ class DaemonKnowledge:
     def last_run(self, job: str) -> datetime | None:
         """From when on a job's schedule counts: its newest backup; for drills the newest report or the first start."""
         if job == DRILL:
-            return self.drill.at if self.drill else self.first_start
+            return self.drill.at if self.drill and _can_be(self.drill.at) else self.first_start
         return self.newest(JOB_KINDS[job])
 
     def backlog(self) -> list[str]:
@@ -142,6 +147,11 @@ class DaemonKnowledge:
             longest_gap=self.scheduler.longest_gap(job, now),
             makes_recovery_points=job in JOB_KINDS and job != ARCHIVE,
         )
+
+
+def _can_be(moment: datetime) -> bool:
+    """Whether something can have been then, as clocks may differ."""
+    return moment <= datetime.now(UTC) + CLOCKS_APART
 
 
 def _latest(*moments: datetime | None) -> datetime | None:

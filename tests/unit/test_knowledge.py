@@ -3,9 +3,10 @@
 from datetime import UTC, datetime, timedelta
 
 from daemon.cron import parse_cron
-from daemon.knowledge import DaemonKnowledge
+from daemon.knowledge import DRILL, DaemonKnowledge
 from daemon.scheduler import Scheduler
 from jobs.status import JobFacts, PlaceFacts
+from storage.drill_reports import DrillRecord
 from storage.repository import Catalogue, Entry
 
 FULL = "daily-full"
@@ -52,6 +53,17 @@ def test_the_newest_backup_of_any_place_is_the_recovery_point() -> None:
 def test_a_backup_that_failed_its_verification_is_no_recovery_point() -> None:
     old, damaged = entry(5 * HOUR), entry(HOUR, verified="failed")
     assert knowing(local=catalogue(damaged, old)).newest() == old.created_at
+
+
+def test_what_a_clock_dated_years_ahead_stands_for_no_backup_to_come() -> None:
+    old, ahead = entry(30 * HOUR), entry(-4 * 365 * 24 * HOUR)
+    knowledge = knowing(local=catalogue(ahead, old))
+    knowledge.first_start = old.created_at
+    assert knowledge.newest() == old.created_at
+    assert knowledge.scheduler.missed(FULL, knowledge.last_run(FULL), NOW)
+    assert not knowledge.status().healthy
+    knowledge.drill = DrillRecord(ahead.created_at, ahead.id, "success")
+    assert knowledge.last_run(DRILL) == old.created_at
 
 
 def test_a_backup_that_is_damaged_in_one_place_only_is_one() -> None:
