@@ -211,17 +211,19 @@ def _document(
 
 def _show(backup: BackupResult, restored: RestoreResult, compared: list[Compared]) -> None:
     places = [place.name for place in backup.places]
-    headers = ("table", ">rows", ">COPY text", ">stored", *places, ">restored", "content")
-    shown = output.table("What happened to each table", *headers)
+    # As narrow as it is, so that it fits a terminal of 80 columns.
+    shown = output.table(
+        "What happened to each table", "table", ">rows", ">COPY text", ">stored", "verified", ">restored"
+    )
     for one in compared:
         shown.add_row(
             Text(one.table.name),
             f"{one.table.rows:,}",
             output.as_bytes(one.table.bytes_raw),
             output.as_bytes(one.table.bytes_stored),
-            *(_verified(backup, place) for place in places),
-            f"{one.restored_rows:,}",
-            Text("equal", style="green") if one.equal else Text("DIFFERENT", style="bold red"),
+            Text(", ").join(_verified(backup, place) for place in places),
+            Text(f"{one.restored_rows:,} ")
+            + (Text("equal", style="green") if one.equal else Text("DIFFERENT", style="bold red")),
         )
     output.print_table(shown)
     output.out.print(
@@ -245,12 +247,13 @@ def _show_drill(drilled: DrillResult) -> None:
 
 
 def _verified(backup: BackupResult, place: str) -> Text:
+    """The place's name, and what is wrong there."""
     outcome = next(one for one in backup.places if one.name == place)
     problems = backup.verification.problems if backup.verification else ()
     if outcome.state != "committed":
-        return output.styled(outcome.state)
+        return Text(f"{place} ") + output.styled(outcome.state)
     bad = any(problem.place == place for problem in problems)
-    return Text("DAMAGED", style="bold red") if bad else Text("verified", style="green")
+    return Text(f"{place} DAMAGED", style="bold red") if bad else Text(place, style="green")
 
 
 async def _serve(app: App, say: Callable[[str], object]) -> None:

@@ -50,13 +50,13 @@ async def examine_place(repository: Repository, patience: float) -> PlaceExam:
         return PlaceExam(repository, [_problem("storage", error, place)])
     except StorageError as error:
         findings.append(_problem("storage", error, place))
-    findings += await checked("leftovers", _in_time(repository, _leftovers(repository), patience), place)
-    findings += await checked("erasures", _in_time(repository, _erasures(repository), patience), place)
     try:
         catalogue = await _in_time(repository, repository.catalogue(), patience)
         free = await _in_time(repository, repository.backend.free_bytes(), patience)
     except StorageError as error:
         return PlaceExam(repository, [*findings, _problem("catalogue", error, place)])
+    findings += await checked("leftovers", _in_time(repository, _leftovers(repository), patience), place)
+    findings += await checked("erasures", _in_time(repository, _erasures(repository), patience), place)
     return PlaceExam(repository, [*findings, *_judge_catalogue(catalogue, place)], catalogue, free)
 
 
