@@ -1,5 +1,6 @@
 """Commands about backups: taking, keeping, listing, showing and verifying them."""
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
 
@@ -52,6 +53,8 @@ def backup(
         _ = app.selection  # what cannot be meant is said before anybody is asked
         with output.progress(quiet=as_json) as on_progress:
             result = await recorded.backup(app, recorder(app), kind.value, request, on_progress)
+        if kind is Kind.archive:
+            result = replace(result, warnings=(*result.warnings, *await _fate(app, result.id)))
         if as_json:
             document = output.backup_document(result)
             if result.state == "failed":
@@ -62,6 +65,14 @@ def backup(
         return DIFFERENCE if result.state == "failed" else DONE
 
     with_app(work, as_json=as_json)
+
+
+async def _fate(app: App, backup_id: str) -> list[str]:
+    """What a person should know of an archive that no policy keeps: it would be gone after the next backup."""
+    backups = (await standing(app.repositories)).listing.backups
+    if all(one.reasons for one in backups if one.id == backup_id):
+        return []
+    return [f"it fills no slot, so the next prune removes it: rowvault keep {backup_id} lets it stay"]
 
 
 @cli.command()

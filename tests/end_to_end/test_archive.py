@@ -361,6 +361,15 @@ async def test_by_command_it_needs_no_source(shop: Database, tmp_path: Path, cre
     assert entries[-2]["details"]["kind"] == "archive"
 
 
+async def test_one_that_no_policy_keeps_says_how_it_would_stay(shop: Database, tmp_path: Path) -> None:
+    env = environment(settings_for(shop, tmp_path))
+    await run("backup", env=env)
+    taken = [await run("backup", "archive", *more, env=env) for more in ([], [], ["--keep"])]
+    said = [[one for one in made["warnings"] if "fills no slot" in one] for made in taken]
+    assert [len(one) for one in said] == [0, 1, 0]
+    assert f"rowvault keep {taken[1]['id']}" in said[1][0]
+
+
 async def test_in_a_bucket_of_its_own_all_of_it_is_locked_and_nothing_else(
     shop: Database, tmp_path: Path, bucket: Bucket, locked_bucket: Bucket
 ) -> None:
