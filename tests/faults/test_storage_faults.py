@@ -146,6 +146,8 @@ async def test_the_daemon_makes_up_what_is_pending_once_s3_answers_again(scene: 
     settings = scene.healthy(local=True)
     off = {f"ROWVAULT_SCHEDULE__{job}": "off" for job in ("FULL", "INCREMENTAL", "ARCHIVE")}
     idle = settings | off | {"ROWVAULT_CHECK_INTERVAL": "1s"}
+    async with opened(settings) as app:
+        await expire_leases(app.repositories)
     async with opened(settings) as app, serving_command("run", idle):
         _, bucket = app.repositories
 
