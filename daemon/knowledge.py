@@ -89,7 +89,19 @@ class DaemonKnowledge:
         """From when on a job's schedule counts: its newest backup; for drills the newest report or the first start."""
         if job == DRILL:
             return self.drill.at if self.drill and _can_be(self.drill.at) else self.first_start
-        return self.newest(JOB_KINDS[job])
+        return self._last_archiving() if job == ARCHIVE else self.newest(JOB_KINDS[job])
+
+    def _last_archiving(self) -> datetime | None:
+        """When the newest archive was taken: its moment is that of an older backup, which may be before the schedule's.
+
+        A place to which it was copied later tells of that, so the first to have had it counts.
+        """
+        taken: dict[str, datetime] = {}
+        for catalogue in self.catalogues.values():
+            for entry in catalogue.entries:
+                if entry.kind == "archive" and entry.verified != "failed" and entry.written_at is not None:
+                    taken[entry.id] = min(entry.written_at, taken.get(entry.id, entry.written_at))
+        return max(filter(_can_be, taken.values()), default=None)
 
     def backlog(self) -> list[str]:
         """Ids of backups that the first place has, undamaged, and another wants and lacks, as far as is known; oldest

@@ -50,7 +50,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One committed backup as the listing shows it."""
+    """One committed backup as the listing shows it. `written_at`: when its manifest was, by the store's clock."""
 
     id: str
     kind: str
@@ -63,6 +63,7 @@ class Entry:
     verified: str | None  # success, failed, or None where it was not verified yet
     manifest: str  # the manifest's name
     revision: int = 0
+    written_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +150,13 @@ class Repository:
 
     async def catalogue(self) -> Catalogue:
         """Every committed backup, from names alone."""
-        names, marks, verified = await asyncio.gather(self._names(MANIFESTS), self.marked(), self._names(VERIFICATIONS))
+        written, marks, verified = await asyncio.gather(
+            self._written(MANIFESTS), self.marked(), self._names(VERIFICATIONS)
+        )
         states = _worst_states(verified)
         newest: dict[str, ManifestName] = {}
         strays, superseded = [], []
-        for name in names:
+        for name in written:
             try:
                 parsed = ManifestName.parse(name)
             except Corrupt:
@@ -161,7 +164,7 @@ class Repository:
                 continue
             older, newest[parsed.id] = _by_revision(newest.get(parsed.id), parsed)
             superseded += [str(older)] if older is not None else []
-        entries = [_entry(name, marks, states) for name in newest.values()]
+        entries = [_entry(name, marks, states, written[str(name)]) for name in newest.values()]
         entries.sort(key=lambda entry: entry.id, reverse=True)
         return Catalogue(tuple(entries), tuple(strays), tuple(superseded))
 
@@ -297,7 +300,10 @@ class Repository:
         return await Lease.take(self.backend, backup_id, purpose)
 
     async def _names(self, prefix: str) -> list[str]:
-        return [stored.name async for stored in self.backend.list(prefix)]
+        return list(await self._written(prefix))
+
+    async def _written(self, prefix: str) -> dict[str, datetime]:
+        return {stored.name: stored.modified async for stored in self.backend.list(prefix)}
 
 
 def _identity_file(identity: Identity) -> bytes:
@@ -319,7 +325,7 @@ def _worst_states(names: list[str]) -> dict[str, str]:
     return states
 
 
-def _entry(name: ManifestName, kept: set[str], verified: dict[str, str]) -> Entry:
+def _entry(name: ManifestName, kept: set[str], verified: dict[str, str], written_at: datetime) -> Entry:
     return Entry(
         id=name.id,
         kind=id_kind(name.id),
@@ -332,6 +338,7 @@ def _entry(name: ManifestName, kept: set[str], verified: dict[str, str]) -> Entr
         verified=verified.get(name.id),
         manifest=str(name),
         revision=name.revision,
+        written_at=written_at,
     )
 
 

@@ -1,9 +1,10 @@
 """What the daemon knows: gathered from catalogues and runs, told as readiness, liveness and status."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from daemon.cron import parse_cron
-from daemon.knowledge import DRILL, DaemonKnowledge
+from daemon.knowledge import ARCHIVE, DRILL, DaemonKnowledge
 from daemon.scheduler import Scheduler
 from jobs.status import JobFacts, PlaceFacts
 from storage.drill_reports import DrillRecord
@@ -64,6 +65,13 @@ def test_what_a_clock_dated_years_ahead_stands_for_no_backup_to_come() -> None:
     assert not knowledge.status().healthy
     knowledge.drill = DrillRecord(ahead.created_at, ahead.id, "success")
     assert knowledge.last_run(DRILL) == old.created_at
+
+
+def test_an_archive_counts_from_when_it_was_taken_though_its_moment_is_before_the_schedule_s() -> None:
+    made = replace(entry(26 * HOUR, kind="archive"), written_at=NOW - 25 * HOUR)
+    copied = replace(made, written_at=NOW)
+    knowledge = knowing(local=catalogue(made), s3=catalogue(copied))
+    assert knowledge.last_run(ARCHIVE) == NOW - 25 * HOUR
 
 
 def test_a_backup_that_is_damaged_in_one_place_only_is_one() -> None:
