@@ -10,15 +10,18 @@ import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
+from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import aioboto3
 import aiohttp
+from aiobotocore.session import get_session
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.utils import parse_timestamp
 
 from storage.backends.s3_errors import explain
 from storage.backends.s3_options import S3Options
@@ -248,7 +251,7 @@ def _new_client(options: S3Options) -> Any:
         s3={"addressing_style": options.addressing_style, "payload_signing_enabled": False},
     )
     # Keys that are found elsewhere stay in a session, and others may be found there by the next one.
-    session = _session() if options.access_key_id else aioboto3.Session()
+    session = _session() if options.access_key_id else _new_session()
     return session.client(
         "s3",
         endpoint_url=options.endpoint_url,
@@ -264,7 +267,25 @@ def _new_client(options: S3Options) -> Any:
 @cache
 def _session() -> aioboto3.Session:
     """Who makes the clients that are given their keys: to read what botocore knows of S3 takes a tenth of a second."""
-    return aioboto3.Session()
+    return _new_session()
+
+
+def _new_session() -> aioboto3.Session:
+    session = get_session()
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=moment)
+    return aioboto3.Session(botocore_session=session)
+
+
+def moment(text: Any) -> datetime:
+    """The time that a reply tells: at once where it is written as in listings, of which each object has one.
+
+    botocore tries every form there is, which takes most of a listing of thousands.
+    """
+    with suppress(TypeError, ValueError):
+        read = datetime.fromisoformat(text)
+        if read.tzinfo is not None:
+            return read
+    return cast("datetime", parse_timestamp(text))
 
 
 def _authorities(options: S3Options) -> str | bool | None:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from botocore.utils import parse_timestamp
 
 from storage.backends.factory import open_s3 as open_patient
 from storage.backends.protocol import Backend
 from storage.backends.s3 import S3Options
+from storage.backends.s3_client import moment
 from storage.backends.s3_options import Keeping
 from storage.errors import Refused, StorageError, Unavailable
 from tests.seaweed import DOMAIN
@@ -270,3 +272,11 @@ async def test_the_factory_gives_a_backend_that_is_patient(s3_options: S3Options
     await backend.create("object", b"bytes")
     assert await names(backend) == ["object"]
     await backend.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-11-30T01:02:03.004Z", "2026-11-30T01:02:03Z", "Mon, 30 Nov 2026 01:02:03 GMT", 1764464523, "2026-11-30"],
+)
+def test_times_are_read_as_botocore_reads_them(text: Any) -> None:
+    assert moment(text) == parse_timestamp(text)
