@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby, islice
-from os.path import commonpath
+from os.path import commonprefix
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -39,10 +39,10 @@ async def purge(client: S3Client, names: Sequence[str]) -> tuple[Locked, ...]:
 
 
 async def _versions(client: S3Client, names: Iterable[str]) -> AsyncIterator[_Version]:
-    """All versions of these objects, by a listing for each folder rather than each object."""
+    """All versions of these objects, by a listing for each folder, of what their names have in common there."""
     for _, group in groupby(sorted(set(names)), key=_folder):
         wanted = set(group)
-        prefix = client.key(commonpath([*wanted]))
+        prefix = client.key(commonprefix([*wanted]))  # noqa: RUF071 - a listing begins with any characters
         async for page in client.pages("list_object_versions", Prefix=prefix):
             for found, marker in ((page.get("Versions", []), False), (page.get("DeleteMarkers", []), True)):
                 for one in found:
