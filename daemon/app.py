@@ -7,32 +7,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from daemon.environment import full_name
 from daemon.places import open_places
 from daemon.recording import Recorder
-from daemon.settings import Settings, read_keyring
-from jobs.aftercare import Statement
+from daemon.settings.environment import full_name
+from daemon.settings.load import read_keyring
+from daemon.settings.model import Settings
 from jobs.archive import ArchiveOptions, archive
-from jobs.begin_chain import begin_capture
-from jobs.comparison import Stamps
+from jobs.copying.table_copy import CopyOptions
 from jobs.diff import DiffOptions
 from jobs.drill import DrillOptions, drill, objectives
 from jobs.erase import EraseOptions, EraseResult, answering, erase, resume
-from jobs.erase_plan import Children, ErasePlan, check_subject, drained, newest, plan_erasure
-from jobs.erase_subject import Predicate
-from jobs.export_plan import ExportOptions
+from jobs.erasing.plan import Children, ErasePlan, check_subject, drained, newest, plan_erasure
+from jobs.erasing.subject import Predicate
+from jobs.exporting.plan import ExportOptions
 from jobs.full_backup import BackupOptions, Chaining, full_backup
 from jobs.incremental import incremental_backup
-from jobs.one_database import require_of
+from jobs.incrementals.begin_chain import begin_capture
+from jobs.incrementals.comparison import Stamps
+from jobs.incrementals.taking import CaptureOptions
+from jobs.places.one_database import require_of
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source, session
 from jobs.postgres.identifiers import parse_pattern
 from jobs.postgres.snapshot import LockLimits
 from jobs.progress import OnProgress, no_progress
 from jobs.restore import RestoreOptions
+from jobs.restoring.aftercare import Statement
 from jobs.results import BackupResult, DrillResult
-from jobs.table_copy import CopyOptions
-from jobs.taking import CaptureOptions
 from storage.age import NO_KEYS, Keyring
 from storage.backends.protocol import Backend
 from storage.repository import Repository

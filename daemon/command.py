@@ -8,11 +8,11 @@ from typing import Any
 import typer
 import uvloop
 
-from daemon import output
 from daemon.app import App, open_app
 from daemon.logs import configure_logs
 from daemon.outcomes import Stopped, describe, exit_code
-from daemon.settings import load_settings
+from daemon.output.console import print_error, print_json
+from daemon.settings.load import load_settings
 
 Work = Callable[[App], Coroutine[Any, Any, int]]
 
@@ -53,7 +53,7 @@ def guarded(call: Callable[[], int], as_json: bool) -> int:
         error = failure
     described = describe(error)
     if as_json:
-        output.print_json({"error": described})
+        print_json({"error": described})
     else:
-        output.print_error(described)
+        print_error(described)
     return exit_code(error)

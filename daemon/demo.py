@@ -14,17 +14,22 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon import output, recorded, restore_output
+from daemon import recorded
 from daemon.app import App, Request, open_app
 from daemon.demo_recovery import lose_and_recover, recovery_document, show_recovery
 from daemon.demo_store import Store, running_store
-from daemon.environment import PREFIX
 from daemon.logs import configure_logs
 from daemon.outcomes import DIFFERENCE, DONE
+from daemon.output import restore as restore_output
+from daemon.output.backups import backup_document
+from daemon.output.console import as_bytes, err, out, print_json, print_table, print_warnings, styled, table, warn
+from daemon.output.progress import progress
 from daemon.recording import Recorder, person
 from daemon.runner import job_run
 from daemon.service import Service
-from daemon.settings import Settings, load_settings
+from daemon.settings.environment import PREFIX
+from daemon.settings.load import load_settings
+from daemon.settings.model import Settings
 from jobs.as_of import opened
 from jobs.errors import JobError
 from jobs.postgres.connection import Connection, Source, session
@@ -32,8 +37,8 @@ from jobs.postgres.embedded import EmbeddedServer, find_servers
 from jobs.postgres.identifiers import TableName, qualified
 from jobs.progress import OnProgress
 from jobs.restore import plan_restore
-from jobs.restore_scope import Scope
 from jobs.results import BackupResult, DrillResult, RestoreResult, TableOutcome
+from jobs.scope import Scope
 
 BUCKET = "rowvault"
 SOURCE, RESTORED = "agents", "agents_restored"
@@ -53,7 +58,7 @@ class Compared:
 
 async def run_demo(*, once: bool, as_json: bool) -> int:
     """Run every job once on embedded parts, show what happened, then serve until Ctrl-C (unless `once`)."""
-    say = _quiet if as_json else output.err.print
+    say = _quiet if as_json else err.print
     with tempfile.TemporaryDirectory(prefix="rowvault-demo-") as folder:
         async with _servers(Path(folder), say) as (server, store):
             settings = _settings(server, store, Path(folder) / "backups", serving=not once)
@@ -139,8 +144,8 @@ def _is_free(port: int) -> bool:
 
 
 async def _run_jobs(app: App, server: EmbeddedServer, say: Callable[[str], object], *, as_json: bool) -> int:
-    with output.progress(quiet=as_json) as on_progress:
-        recorder = app.recorder(person(), output.warn)
+    with progress(quiet=as_json) as on_progress:
+        recorder = app.recorder(person(), warn)
         say("taking a full backup into local and S3 storage, and verifying both …")
         backup = await _begin_chain(app, recorder, on_progress)
         recovery = await lose_and_recover(app, recorder, say, on_progress)
@@ -158,8 +163,8 @@ async def _run_jobs(app: App, server: EmbeddedServer, say: Callable[[str], objec
     compared = await _compare(server, backup.tables)
     if as_json:
         recovered = recovery_document(recovery)
-        made = {"recovery": recovered, "archive": output.backup_document(archived)}
-        output.print_json(_document(backup, restored, drilled, compared) | made)
+        made = {"recovery": recovered, "archive": backup_document(archived)}
+        print_json(_document(backup, restored, drilled, compared) | made)
     else:
         _show(backup, restored, compared)
         show_recovery(recovery)
@@ -201,7 +206,7 @@ def _document(
 ) -> dict[str, Any]:
     equal = {(one.table.schema, one.table.name): one.equal for one in compared}
     return {
-        "backup": output.backup_document(backup),
+        "backup": backup_document(backup),
         "restore": asdict(restored),
         "drill": restore_output.drill_document(drilled),
         "equal": all(equal.values()),
@@ -212,38 +217,36 @@ def _document(
 def _show(backup: BackupResult, restored: RestoreResult, compared: list[Compared]) -> None:
     places = [place.name for place in backup.places]
     # As narrow as it is, so that it fits a terminal of 80 columns.
-    shown = output.table(
-        "What happened to each table", "table", ">rows", ">COPY text", ">stored", "verified", ">restored"
-    )
+    shown = table("What happened to each table", "table", ">rows", ">COPY text", ">stored", "verified", ">restored")
     for one in compared:
         shown.add_row(
             Text(one.table.name),
             f"{one.table.rows:,}",
-            output.as_bytes(one.table.bytes_raw),
-            output.as_bytes(one.table.bytes_stored),
+            as_bytes(one.table.bytes_raw),
+            as_bytes(one.table.bytes_stored),
             Text(", ").join(_verified(backup, place) for place in places),
             Text(f"{one.restored_rows:,} ")
             + (Text("equal", style="green") if one.equal else Text("DIFFERENT", style="bold red")),
         )
-    output.print_table(shown)
-    output.out.print(
+    print_table(shown)
+    out.print(
         f"\nbackup {backup.id}: committed in {' and '.join(places)} after {backup.duration_seconds:.1f} s,"
         f" every object read back in {backup.verify_seconds:.1f} s;"
         f" restored in {restored.duration_seconds:.1f} s"
     )
-    output.print_warnings(restored.warnings)
+    print_warnings(restored.warnings)
 
 
 def _show_drill(drilled: DrillResult) -> None:
     passed = len(drilled.checks) - len(drilled.failures)
-    output.out.print(
+    out.print(
         Text(f"drill on {drilled.server}: ")
-        + output.styled(drilled.state)
+        + styled(drilled.state)
         + Text(f" in {drilled.duration_seconds:.1f} s, {passed} of {len(drilled.checks)} checks passed; back again: ")
         + Text(", ".join(f"{one.name.replace('_', ' ')} in {one.seconds:.1f} s" for one in drilled.scenarios))
     )
     for check in drilled.failures:
-        output.out.print(Text("  ") + output.styled(check.state) + Text(f"  {check.name}: {check.message}"))
+        out.print(Text("  ") + styled(check.state) + Text(f"  {check.name}: {check.message}"))
 
 
 def _verified(backup: BackupResult, place: str) -> Text:
@@ -251,7 +254,7 @@ def _verified(backup: BackupResult, place: str) -> Text:
     outcome = next(one for one in backup.places if one.name == place)
     problems = backup.verification.problems if backup.verification else ()
     if outcome.state != "committed":
-        return Text(f"{place} ") + output.styled(outcome.state)
+        return Text(f"{place} ") + styled(outcome.state)
     bad = any(problem.place == place for problem in problems)
     return Text(f"{place} DAMAGED", style="bold red") if bad else Text(place, style="green")
 

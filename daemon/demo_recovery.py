@@ -7,18 +7,20 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon import output, recorded
+from daemon import recorded
 from daemon.app import App, Request
+from daemon.output.backups import backup_document
+from daemon.output.console import out
 from daemon.recording import Recorder
 from jobs.as_of import AsOf, opened
+from jobs.chains.points import At
 from jobs.history import Version, history
-from jobs.points import At
 from jobs.postgres.connection import Connection, session
 from jobs.postgres.identifiers import TableName, qualified, quote
 from jobs.progress import OnProgress
 from jobs.restore import plan_restore
-from jobs.restore_scope import Scope
 from jobs.results import BackupResult
+from jobs.scope import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ async def _restore(app: App, recorder: Recorder, made: AsOf, of: Accident, on_pr
 def recovery_document(found: Recovery) -> dict[str, Any]:
     """What was lost and came back, as JSON shows it."""
     return {
-        "backup": output.backup_document(found.backup),
+        "backup": backup_document(found.backup),
         "at": found.at,
         "rows": [
             {
@@ -141,12 +143,10 @@ def recovery_document(found: Recovery) -> dict[str, Any]:
 def show_recovery(found: Recovery) -> None:
     """What was lost and came back, for people: a line for each row."""
     at = f"{_clock(found.at)} UTC"
-    output.out.print(
-        f"incremental backup {found.backup.id} taken; rows brought back as of just before, {at}, compared:"
-    )
+    out.print(f"incremental backup {found.backup.id} taken; rows brought back as of just before, {at}, compared:")
     for one in found.rows:
         equal = Text("equal", style="green") if one.back else Text("DIFFERENT", style="bold red")
-        output.out.print(Text("  ") + equal + Text(f"  {one.accident.row}: {_told(one.versions)}"))
+        out.print(Text("  ") + equal + Text(f"  {one.accident.row}: {_told(one.versions)}"))
 
 
 def _told(versions: Sequence[Version]) -> str:

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from daemon.outcomes import Outcome
 from daemon.scheduler import Scheduler
+from jobs.places.wanted import Wanted
 from jobs.status import Facts, JobFacts, PlaceFacts, Status, judge
-from jobs.wanted import Wanted
 from storage.drill_reports import DrillRecord
 from storage.repository import Catalogue
 

@@ -6,7 +6,7 @@ from typing import Literal
 from typer.exceptions import TyperException
 
 from daemon.logs import explain
-from daemon.settings import SettingsError
+from daemon.settings.errors import SettingsError
 from jobs.errors import BadExport, Difference, NotThere, UnsafeTarget
 from jobs.postgres.errors import Held, NoSuchTable, ToolMissing, TransactionPooling
 from jobs.postgres.identifiers import BadName

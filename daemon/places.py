@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import SecretStr
 
-from daemon.environment import full_name
-from daemon.settings import Settings, read_keyring
+from daemon.settings.environment import full_name
+from daemon.settings.load import read_keyring
+from daemon.settings.model import Settings
 from storage.backends.factory import open_local, open_s3
 from storage.backends.protocol import Backend
 from storage.backends.retrying import Patience

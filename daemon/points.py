@@ -4,7 +4,7 @@ import re
 from datetime import datetime, tzinfo
 
 from daemon.outcomes import UsageError
-from jobs.points import At, AtLsn, BeforeXid, Point
+from jobs.chains.points import At, AtLsn, BeforeXid, Point
 from jobs.postgres.pgoutput import lsn_number
 
 _LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")

@@ -10,14 +10,14 @@ from pydantic import JsonValue
 from daemon.app import App, Kind, Request
 from daemon.recording import Recorder
 from daemon.runner import job_in_places, job_run
-from jobs import catalogue
 from jobs.as_of import AsOf
 from jobs.erase import EraseResult
-from jobs.erase_plan import ErasePlan
+from jobs.erasing.plan import ErasePlan
 from jobs.export import ExportResult
 from jobs.export import export as write_files
-from jobs.export_plan import ExportOptions, ExportPlan
-from jobs.one_database import require_of
+from jobs.exporting.plan import ExportOptions, ExportPlan
+from jobs.places import catalogue
+from jobs.places.one_database import require_of
 from jobs.progress import OnProgress
 from jobs.prune import PruneResult
 from jobs.prune import prune as remove_unwanted
@@ -37,8 +37,8 @@ from jobs.remember import (
 )
 from jobs.restore import RestoreOptions, RestorePlan
 from jobs.restore import restore as carry_out
-from jobs.restore_scope import Scope
 from jobs.results import BackupResult, DrillResult, RestoreResult, VerifyResult
+from jobs.scope import Scope
 from jobs.sync import SyncOptions, SyncResult, sync
 from jobs.teardown import tear_down
 from jobs.verify import verify_backup

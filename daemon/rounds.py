@@ -13,13 +13,13 @@ from daemon.knowledge import INCREMENTAL, DaemonKnowledge
 from daemon.metrics import Metrics
 from daemon.recorded import prune, reconcile
 from daemon.scheduler import Scheduler
-from jobs.capture_watch import watch_capture
-from jobs.catalogue import policies
+from jobs.incrementals.capture_watch import watch_capture
+from jobs.places.catalogue import policies
+from jobs.places.standing import Deciding
 from jobs.postgres.connection import ping
 from jobs.postgres.errors import Held, PostgresError
 from jobs.progress import no_progress
 from jobs.results import TableOutcome
-from jobs.standing import Deciding
 from jobs.status import PlaceFacts
 from jobs.sync import SyncOptions, SyncResult
 from storage.drill_reports import newest_record, read_scenarios

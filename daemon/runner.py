@@ -9,8 +9,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 import structlog
 
 from daemon.outcomes import TimeLimit
-from jobs.alone import alone
 from jobs.concurrency import alongside
+from jobs.places.alone import alone
 from jobs.postgres.connection import Source
 from jobs.postgres.errors import Rejected, Unreachable
 from jobs.postgres.lock import Among, JobLock

@@ -12,16 +12,16 @@ from pathlib import Path
 
 from jobs.archive_copy import Exporting, Made, Making, bring, make_archive
 from jobs.as_of import AsOf, opened
-from jobs.catalogue import ask, read_backup
-from jobs.erased import known_erasures, require_erased
+from jobs.copying.table_copy import CopyOptions
 from jobs.errors import NoPlace, NotThere
-from jobs.export_plan import ExportOptions, Format
-from jobs.leasing import leased, leased_for_reading
-from jobs.one_database import bindings
+from jobs.exporting.plan import ExportOptions, Format
+from jobs.places.catalogue import ask, read_backup
+from jobs.places.leasing import leased, leased_for_reading
+from jobs.places.ledger import known_erasures, require_erased
+from jobs.places.one_database import bindings
+from jobs.places.sweep import discard, sweep
 from jobs.progress import OnProgress, no_progress
 from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome
-from jobs.sweep import discard, sweep
-from jobs.table_copy import CopyOptions
 from jobs.verify import verify_backup
 from storage.age import NoIdentity
 from storage.errors import Corrupt, NotFound, StorageError

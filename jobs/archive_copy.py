@@ -10,13 +10,13 @@ from pathlib import Path
 from jobs.archive_exports import store_exports
 from jobs.as_of import AsOf
 from jobs.concurrency import task_group
-from jobs.export_plan import ExportOptions, Format
-from jobs.instructions import instructions, load_script
-from jobs.mending import Lanes
+from jobs.copying.instructions import instructions, load_script
+from jobs.copying.rewriting import rewrite
+from jobs.copying.schema_copy import store_file
+from jobs.copying.table_copy import CopyOptions
+from jobs.exporting.plan import ExportOptions, Format
+from jobs.places.mending import Lanes
 from jobs.progress import OnProgress, Progress
-from jobs.rewriting import rewrite
-from jobs.schema_copy import store_file
-from jobs.table_copy import CopyOptions
 from storage.age import Recipients, stored_name
 from storage.errors import NotFound
 from storage.manifest import Dump, Manifest, Part, StoredFile, Table

@@ -9,8 +9,8 @@ from typing import get_args
 from jobs.as_of import AsOf
 from jobs.errors import JobError
 from jobs.export import export
-from jobs.export_files import Compression
-from jobs.export_plan import CONTENTS, ExportOptions, ExportScope, Format, plan_export
+from jobs.exporting.files import Compression
+from jobs.exporting.plan import CONTENTS, ExportOptions, ExportScope, Format, plan_export
 from jobs.postgres.errors import ToolTrouble
 from jobs.progress import OnProgress
 from storage.age import NoIdentity, Recipients, stored_name

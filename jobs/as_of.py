@@ -16,21 +16,22 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from jobs.beside_log import follow_differences, newest_whole
-from jobs.catalogue import read_resolved
-from jobs.chain import Chain, chain_to
+from jobs.chains.beside_log import follow_differences, newest_whole
+from jobs.chains.chain import Chain, chain_to
+from jobs.chains.merge import Merge
+from jobs.chains.points import BeforeXid, Point, Through
+from jobs.chains.replay import Room, TableStates
 from jobs.concurrency import task_group
-from jobs.erased import missing_from, without_erased
+from jobs.copying.part_reading import read_part, require_identity
+from jobs.copying.table_copy import CopyOptions
+from jobs.erasing.filtering import without_erased
 from jobs.errors import NotThere
-from jobs.leasing import leased_for_reading, unless_removed
-from jobs.merge import Merge
-from jobs.part_reading import read_part, require_identity
-from jobs.points import BeforeXid, Point, Through
+from jobs.places.catalogue import read_resolved
+from jobs.places.leasing import leased_for_reading, unless_removed
+from jobs.places.ledger import missing_from
 from jobs.postgres.pgoutput import Commit, changes, lsn_number
 from jobs.progress import OnProgress, Progress, no_progress
-from jobs.replay import Room, TableStates
-from jobs.restore_scope import chosen_tables
-from jobs.table_copy import CopyOptions
+from jobs.scope import chosen_tables
 from storage.backends.local import LocalBackend
 from storage.backends.overlay import Overlay
 from storage.backends.protocol import Backend

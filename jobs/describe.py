@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from jobs.log_position import LogPosition
+from jobs.incrementals.log_position import LogPosition
 from jobs.postgres.catalogue import Chosen, ForeignKey, Relation, SequenceState, ancestry
 from jobs.postgres.change_log import is_visible
 from jobs.postgres.identifiers import TableName

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from jobs.as_of import AsOf
 from jobs.concurrency import task_group
+from jobs.copying.giving_way import giving_way
 from jobs.diff_sides import (
     LIVE,
     BackupSide,
@@ -24,7 +25,6 @@ from jobs.diff_sides import (
     live_side,
     tables_meant,
 )
-from jobs.giving_way import giving_way
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
 from jobs.postgres.copy_text import unescaped

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Protocol
 
 from jobs.concurrency import Worker, alongside
+from jobs.copying.part_reading import read_part
 from jobs.errors import NotThere
-from jobs.leasing import leased_for_reading
-from jobs.part_reading import read_part
+from jobs.places.leasing import leased_for_reading
 from jobs.postgres.catalogue import Chosen, Relation, Selection, TableShape, ancestry, choose, read_shapes
 from jobs.postgres.connection import Connection, Source
 from jobs.postgres.copying import PartPlan, Sink, copy_out, lock_nowait
@@ -20,8 +20,8 @@ from jobs.postgres.errors import NoSuchTable, translated
 from jobs.postgres.identifiers import TableName, parse_table, qualified
 from jobs.postgres.pooling import refuse_transaction_pooling
 from jobs.postgres.snapshot import LockLimits, join_snapshot, open_snapshot
-from jobs.restore_scope import tables_by_name
 from jobs.row_buckets import Buckets, Layout, Rows
+from jobs.scope import tables_by_name
 from storage.codecs import Tally
 from storage.errors import Corrupt, StorageError
 from storage.manifest import Manifest, Part, Table

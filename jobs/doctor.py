@@ -6,14 +6,14 @@ No check changes anything in the database; in each place one small object is wri
 from collections.abc import Sequence
 from pathlib import Path
 
+from jobs.checks.database import DatabaseExam, examine_database
+from jobs.checks.encryption import Encrypting, examine_newest, judge_keys
+from jobs.checks.findings import Finding, Report, report_on
+from jobs.checks.places import PlaceExam, check_binding, examine_place, judge_space, judge_step
 from jobs.concurrency import task_group
-from jobs.doctor_database import DatabaseExam, examine_database
-from jobs.doctor_encryption import Encrypting, examine_newest, judge_keys
-from jobs.doctor_places import PlaceExam, check_binding, examine_place, judge_space, judge_step
-from jobs.findings import Finding, Report, report_on
+from jobs.incrementals.taking import CaptureOptions
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
-from jobs.taking import CaptureOptions
 from storage.repository import Repository
 
 __all__ = ["Finding", "Report", "examine"]

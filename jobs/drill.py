@@ -12,20 +12,20 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
 from jobs.as_of import AsOf, opened
-from jobs.catalogue import resolve
-from jobs.drill_moment import Covered, bring_back_moment, newest_covered
-from jobs.drill_proof import not_proved, prove_contents, prove_definitions
-from jobs.drill_scenarios import Ground, Recovery, lose_a_row, lose_a_table
+from jobs.drilling.moment import Covered, bring_back_moment, newest_covered
+from jobs.drilling.proof import not_proved, prove_contents, prove_definitions
+from jobs.drilling.scenarios import Ground, Recovery, lose_a_row, lose_a_table
+from jobs.drilling.scratch import Scratch, World, scratch_database
 from jobs.errors import Difference, NotThere, UnsafeTarget
+from jobs.places.catalogue import resolve
 from jobs.postgres.connection import Source, session
 from jobs.postgres.errors import MissingPrivilege, PostgresError, ToolMissing, ToolTrouble
 from jobs.postgres.stand_ins import Wanted, stand_ins_among
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.restore import RestoreOptions, plan_restore, restore, schema_archive, whole_object
-from jobs.restore_empty import FillPlan
-from jobs.restore_scope import Scope
+from jobs.restoring.empty import FillPlan
 from jobs.results import Check, DrillResult, PlaceOutcome, RestoreResult, Scenario, ScenarioOutcome, TableOutcome
-from jobs.scratch import Scratch, World, scratch_database
+from jobs.scope import Scope
 from storage.age import NoIdentity
 from storage.drill_reports import DrillRecord, keep_report
 from storage.errors import Corrupt, NotFound, StorageError

@@ -12,20 +12,20 @@ from pathlib import Path
 
 from jobs.archive_exports import formats_of, store_exports
 from jobs.as_of import AsOf
-from jobs.erase_holdings import Held, Holdings, Reading, Shapes, read_holdings
-from jobs.erase_ledger import clean_entry, entry_of, marked_in
-from jobs.erase_marks import Marked
-from jobs.erase_plan import ErasePlan
-from jobs.erase_rewrite import Rewriter, in_place, look_through, revised
-from jobs.erase_search import Searched
+from jobs.copying.table_copy import CopyOptions
+from jobs.erasing.holdings import Held, Holdings, Reading, Shapes, read_holdings
+from jobs.erasing.ledger import clean_entry, entry_of, marked_in
+from jobs.erasing.marks import Marked
+from jobs.erasing.plan import ErasePlan
+from jobs.erasing.rewrite import Rewriter, in_place, look_through, revised
+from jobs.erasing.search import Searched
 from jobs.errors import NotThere
-from jobs.export_plan import ExportOptions
-from jobs.leasing import leased
-from jobs.one_database import bindings
+from jobs.exporting.plan import ExportOptions
+from jobs.places.leasing import leased
+from jobs.places.one_database import bindings
+from jobs.places.sweep import supersede, sweep_revisions
 from jobs.progress import OnProgress, Progress
 from jobs.results import PlaceOutcome, State
-from jobs.sweep import supersede, sweep_revisions
-from jobs.table_copy import CopyOptions
 from jobs.verify import require_as_written
 from storage.age import Recipients
 from storage.backends.protocol import Locked

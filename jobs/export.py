@@ -17,15 +17,15 @@ from pathlib import Path
 
 from jobs.as_of import AsOf
 from jobs.concurrency import task_group
-from jobs.copy_lines import whole_lines
-from jobs.export_columns import ExportedTable, reshaping
-from jobs.export_csv import CsvRows
-from jobs.export_files import Formatter, Sink, Staging, Unfit, refuse_unless_empty, staged
-from jobs.export_json import JsonRows
-from jobs.export_plan import CONTENTS, ExportOptions, ExportPlan, Format, PlannedFile
-from jobs.export_sql import END_OF_ROWS, copy_statement, script
-from jobs.leasing import leased_for_reading
-from jobs.part_reading import read_part
+from jobs.copying.part_reading import read_part
+from jobs.exporting.as_csv import CsvRows
+from jobs.exporting.as_json import JsonRows
+from jobs.exporting.as_sql import END_OF_ROWS, copy_statement, script
+from jobs.exporting.columns import ExportedTable, reshaping
+from jobs.exporting.copy_lines import whole_lines
+from jobs.exporting.files import Formatter, Sink, Staging, Unfit, refuse_unless_empty, staged
+from jobs.exporting.plan import CONTENTS, ExportOptions, ExportPlan, Format, PlannedFile
+from jobs.places.leasing import leased_for_reading
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.restore import schema_archive
 from storage.errors import Corrupt, NotFound, StorageError
@@ -188,7 +188,7 @@ class _Run:
             return CsvRows(names)
         if file.format == "json":
             return JsonRows(names, types, lines=self.plan.scope.lines)
-        from jobs.export_parquet import ParquetRows  # it takes as long to load as most commands run
+        from jobs.exporting.as_parquet import ParquetRows  # it takes as long to load as most commands run
 
         return ParquetRows(names, types, self.plan.scope.compress or "snappy", as_text)
 

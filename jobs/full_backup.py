@@ -14,7 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from jobs.concurrency import alongside, task_group
-from jobs.continuation import newest_full
+from jobs.copying.giving_way import giving_way
+from jobs.copying.schema_copy import copy_schema, store_dump
+from jobs.copying.table_copy import CopyOptions, copy_tables, parts_by_table
 from jobs.describe import (
     describe_capture,
     describe_encryption,
@@ -26,11 +28,12 @@ from jobs.describe import (
     describe_tables,
     describe_warnings,
 )
-from jobs.giving_way import giving_way
-from jobs.key_lists import store_key_lists
-from jobs.leasing import leased
-from jobs.log_position import LogPosition, log_position
-from jobs.offsite import Mirror, mirrored
+from jobs.incrementals.continuation import newest_full
+from jobs.incrementals.key_lists import store_key_lists
+from jobs.incrementals.log_position import LogPosition, log_position
+from jobs.places.leasing import leased
+from jobs.places.offsite import Mirror, mirrored
+from jobs.places.sweep import discard
 from jobs.postgres.catalogue import Chosen, Selection, TableShape
 from jobs.postgres.connection import Source, session
 from jobs.postgres.copying import PartPlan, plan_copying
@@ -42,9 +45,6 @@ from jobs.postgres.tools import Tools, newest_for, tools_at_hand
 from jobs.preparing import Ready, identify, make_ready
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome, VerifyResult
-from jobs.schema_copy import copy_schema, store_dump
-from jobs.sweep import discard
-from jobs.table_copy import CopyOptions, copy_tables, parts_by_table
 from jobs.verify import verify_backup
 from storage.errors import OutOfSpace, StorageError
 from storage.manifest import Dump, Gap, Manifest, Part, Table

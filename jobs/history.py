@@ -10,20 +10,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from jobs.erased import require_erased
+from jobs.chains.history_stretches import Stretch, key_is_copied, read_backups, stretches, table_meant
+from jobs.chains.row_differences import Fields
+from jobs.chains.row_steps import Key, RowReading, Step, copied_columns
+from jobs.copying.part_reading import require_identity
 from jobs.errors import NotThere
-from jobs.history_stretches import Stretch, key_is_copied, read_backups, stretches, table_meant
-from jobs.leasing import leased_for_reading, unless_removed
-from jobs.part_reading import require_identity
+from jobs.places.leasing import leased_for_reading, unless_removed
+from jobs.places.ledger import require_erased
 from jobs.postgres.connection import Source, session
 from jobs.postgres.copy_text import escaped, unescaped
 from jobs.postgres.errors import Rejected, Unreachable
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.pgoutput import NULL, lsn_text
 from jobs.progress import OnProgress, no_progress
-from jobs.restore_key import check_key, read_key
-from jobs.row_differences import Fields
-from jobs.row_steps import Key, RowReading, Step, copied_columns
+from jobs.restoring.key import check_key, read_key
 from storage.errors import Corrupt, StorageError
 from storage.manifest import Table
 from storage.repository import Repository

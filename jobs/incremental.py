@@ -7,14 +7,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from jobs.begin_chain import COMPARING, Beginning
-from jobs.continuation import Continuation, changed, continuation, newest_full
-from jobs.difference_chain import previous_backup, too_old
-from jobs.differences import take_difference
+from jobs.copying.giving_way import giving_way
+from jobs.copying.row_stream import NO_ROWS
 from jobs.errors import Unexplained
 from jobs.full_backup import BackupOptions, full_backup
-from jobs.giving_way import giving_way
-from jobs.log_windows import take_windows
+from jobs.incrementals.begin_chain import COMPARING, Beginning
+from jobs.incrementals.continuation import Continuation, changed, continuation, newest_full
+from jobs.incrementals.difference_chain import previous_backup, too_old
+from jobs.incrementals.differences import take_difference
+from jobs.incrementals.log_windows import take_windows
+from jobs.incrementals.taking import CaptureOptions, Taken, Taking
 from jobs.postgres.capture_rights import refuse_standby, require_capture
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source, session
@@ -23,8 +25,6 @@ from jobs.postgres.identifiers import TableName
 from jobs.preparing import identify, make_ready
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome
-from jobs.row_stream import NO_ROWS
-from jobs.taking import CaptureOptions, Taken, Taking
 from jobs.verify import verify_backup
 from storage.increments import Increment, Incremental, TableDifference
 from storage.manifest import Manifest, StoredFile

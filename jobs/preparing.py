@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from jobs.erased import unfinished
+from jobs.places.ledger import unfinished
+from jobs.places.sweep import sweep
 from jobs.postgres.connection import Source, session
 from jobs.postgres.lineage import Lineage, read_lineage
 from jobs.postgres.pooling import refuse_transaction_pooling
 from jobs.results import PlaceOutcome
-from jobs.sweep import sweep
 from storage.errors import StorageError
 from storage.manifest import TrailHead
 from storage.repository import OtherSource, Repository

@@ -12,11 +12,11 @@ from itertools import count
 from typing import Literal
 
 from jobs.concurrency import task_group
-from jobs.one_database import bindings
+from jobs.places.one_database import bindings
+from jobs.places.standing import Standing, standing
+from jobs.places.sweep import discard, purge_or_hide
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import PlaceOutcome, State
-from jobs.standing import Standing, standing
-from jobs.sweep import discard, purge_or_hide
 from storage.backends.protocol import Locked
 from storage.errors import NotFound, StorageError
 from storage.leases import list_leases

@@ -10,16 +10,16 @@ from datetime import UTC, datetime
 from pydantic import JsonValue
 
 from jobs.erase import EraseResult
-from jobs.erase_subject import Predicate
+from jobs.erasing.subject import Predicate
 from jobs.export import ExportResult
-from jobs.export_plan import ExportPlan
+from jobs.exporting.plan import ExportPlan
 from jobs.postgres.connection import Source
 from jobs.postgres.errors import PostgresError
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.verification_log import LogRow, write_log
 from jobs.prune import PruneResult
-from jobs.restore_scope import Scope
 from jobs.results import BackupResult, DrillResult, PlaceOutcome, Problem, RestoreResult, State, VerifyResult
+from jobs.scope import Scope
 from jobs.sync import SyncResult
 from storage.errors import StorageError
 from storage.names import id_moment

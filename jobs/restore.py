@@ -13,21 +13,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from jobs.aftercare import Statement, look_after
-from jobs.choose_place import choose_whole
 from jobs.postgres.connection import Source
 from jobs.postgres.pooling import unpooled_session
 from jobs.postgres.target import read_target
 from jobs.postgres.tools import find_tools
 from jobs.progress import OnProgress, no_progress
-from jobs.restore_change import plan_change
-from jobs.restore_empty import FillPlan, fill, plan_fill
-from jobs.restore_existing import restore_existing
-from jobs.restore_key import find_key, read_key
-from jobs.restore_plan import ChangePlan
-from jobs.restore_refusals import refuse_unfinished, refuse_what_is_lacking, refuse_without_room
-from jobs.restore_scope import Scope, chosen_tables
+from jobs.restoring.aftercare import Statement, look_after
+from jobs.restoring.change import plan_change
+from jobs.restoring.choose_place import choose_whole
+from jobs.restoring.empty import FillPlan, fill, plan_fill
+from jobs.restoring.existing import restore_existing
+from jobs.restoring.key import find_key, read_key
+from jobs.restoring.plan import ChangePlan
+from jobs.restoring.refusals import refuse_unfinished, refuse_what_is_lacking, refuse_without_room
 from jobs.results import RestoreResult
+from jobs.scope import Scope, chosen_tables
 from storage.errors import Corrupt, StorageError
 from storage.manifest import Manifest, StoredFile
 from storage.repository import Repository

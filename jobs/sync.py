@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from jobs.mending import bytes_lacking, mend
+from jobs.places.mending import bytes_lacking, mend
+from jobs.places.survey import Check, Found, Holding, Place, Surveyed, look, survey
+from jobs.places.sync_along import bind_alike, bring_along, share_ledger
 from jobs.progress import OnProgress, no_progress
 from jobs.results import PlaceOutcome, State, VerifyResult
-from jobs.survey import Check, Found, Holding, Place, Surveyed, look, survey
-from jobs.sync_along import bind_alike, bring_along, share_ledger
 from jobs.verify import verify_backup
 from storage.erasures import Erasure
 from storage.errors import NotFound, StorageError, Unavailable

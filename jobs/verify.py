@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from jobs.concurrency import task_group
-from jobs.leasing import leased_for_reading
+from jobs.places.leasing import leased_for_reading
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import PlaceOutcome, Problem, ProblemKind, State, VerifyResult
 from storage.age import SEALED, NoIdentity

@@ -19,8 +19,8 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.app import open_app
-from daemon.settings import load_settings
-from jobs.catalogue import ListedBackup, list_backups
+from daemon.settings.load import load_settings
+from jobs.places.catalogue import ListedBackup, list_backups
 from tests.conftest import Bucket
 from tests.programs import Process, real_rowvault, running_rowvault
 from tests.servers import Database

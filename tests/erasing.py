@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from jobs.erase import EraseOptions, EraseResult, answering, erase
-from jobs.erase_plan import Children, ErasePlan, drained, plan_erasure
-from jobs.erase_subject import Predicate
+from jobs.erasing.plan import Children, ErasePlan, drained, plan_erasure
+from jobs.erasing.subject import Predicate
 from jobs.postgres.connection import session
 from jobs.progress import no_progress
 from jobs.verify import verify_backup

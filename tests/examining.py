@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.checks.encryption import Encrypting
 from jobs.doctor import Finding, Report, examine
-from jobs.doctor_encryption import Encrypting
+from jobs.incrementals.taking import CaptureOptions
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
 from jobs.postgres.identifiers import parse_pattern
-from jobs.taking import CaptureOptions
 from storage.backends.s3 import S3Options
 from storage.repository import Repository
 from tests.conftest import Bucket

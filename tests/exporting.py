@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jobs.as_of import opened
 from jobs.export import ExportResult, export
-from jobs.export_plan import ExportOptions, ExportScope, plan_export
+from jobs.exporting.plan import ExportOptions, ExportScope, plan_export
 from tests.round_trip import Taken
 from tests.servers import Database
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from jobs.copying.table_copy import CopyOptions
 from jobs.full_backup import BackupOptions, full_backup
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
@@ -10,9 +11,8 @@ from jobs.postgres.identifiers import parse_pattern
 from jobs.postgres.snapshot import LockLimits
 from jobs.progress import OnProgress, no_progress
 from jobs.restore import RestoreOptions, RestorePlan, plan_restore, restore
-from jobs.restore_scope import Scope
 from jobs.results import BackupResult, RestoreResult
-from jobs.table_copy import CopyOptions
+from jobs.scope import Scope
 from storage.backends.memory import MemoryBackend
 from storage.manifest import Manifest
 from storage.repository import Repository

@@ -6,15 +6,18 @@ from typing import Annotated
 
 import typer
 
-from daemon import output, recorded
+from daemon import recorded
 from daemon.app import App, Request
 from daemon.cli.shared import Adopt, Backup, Json, cli, recorder, say
 from daemon.command import with_app
-from daemon.manifest_output import print_manifest
 from daemon.outcomes import DIFFERENCE, DONE, FAILED, UsageError
-from jobs import catalogue
+from daemon.output.backups import backup_document, print_backup, print_list, print_verification
+from daemon.output.console import err, print_json
+from daemon.output.manifest import print_manifest
+from daemon.output.progress import progress
+from jobs.places import catalogue
+from jobs.places.standing import standing
 from jobs.results import VerifyResult
-from jobs.standing import standing
 from storage.names import check_label
 
 
@@ -51,17 +54,17 @@ def backup(
         if kind is Kind.archive and adopt:
             raise UsageError("--adopt goes with backups of a source, not with an archive")
         _ = app.selection  # what cannot be meant is said before anybody is asked
-        with output.progress(quiet=as_json) as on_progress:
+        with progress(quiet=as_json) as on_progress:
             result = await recorded.backup(app, recorder(app), kind.value, request, on_progress)
         if kind is Kind.archive:
             result = replace(result, warnings=(*result.warnings, *await _fate(app, result.id)))
         if as_json:
-            document = output.backup_document(result)
+            document = backup_document(result)
             if result.state == "failed":
                 document["error"] = {"message": f"backup {result.id} is not whole", "hint": "see problems"}
-            output.print_json(document)
+            print_json(document)
         else:
-            output.print_backup(result)
+            print_backup(result)
         return DIFFERENCE if result.state == "failed" else DONE
 
     with_app(work, as_json=as_json)
@@ -121,13 +124,13 @@ def list_(as_json: Json = False) -> None:
     async def work(app: App) -> int:
         listing = (await standing(app.repositories)).listing
         for place in listing.unreachable:
-            output.err.print(f"{place.name} does not answer: {place.error}")
+            err.print(f"{place.name} does not answer: {place.error}")
         for stray in listing.strays:
-            output.err.print(f"not a manifest: {stray}")
+            err.print(f"not a manifest: {stray}")
         if as_json:
-            output.print_json(list(listing.backups))
+            print_json(list(listing.backups))
         else:
-            output.print_list(listing.backups)
+            print_list(listing.backups)
         return DONE
 
     with_app(work, as_json=as_json)
@@ -143,7 +146,7 @@ def show(backup_id: Backup, as_json: Json = False) -> None:
     async def work(app: App) -> int:
         manifest = await catalogue.read_resolved(app.repositories, backup_id)
         if as_json:
-            output.print_json(manifest.model_dump(mode="json", by_alias=True))
+            print_json(manifest.model_dump(mode="json", by_alias=True))
         else:
             print_manifest(manifest)
         return DONE
@@ -174,16 +177,16 @@ def verify(
         else:
             wanted = [one.id for one in (await catalogue.list_backups(app.repositories)).backups]
         places = await catalogue.concerned(app.repositories, wanted)
-        with output.progress(quiet=as_json) as on_progress:
+        with progress(quiet=as_json) as on_progress:
             results = [
                 await recorded.verify(where, recorder(app), one, share, on_progress)
                 for one, where in zip(wanted, places, strict=True)
             ]
         if as_json:
-            output.print_json(results if all_ else results[0])
+            print_json(results if all_ else results[0])
         else:
             for result in results:
-                output.print_verification(result)
+                print_verification(result)
         return max((_verify_code(result) for result in results), default=DONE)
 
     with_app(work, as_json=as_json)

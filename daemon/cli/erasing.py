@@ -4,15 +4,17 @@ from typing import Annotated
 
 import typer
 
-from daemon import erase_output, output, recorded
+from daemon import recorded
 from daemon.app import App
 from daemon.cli.shared import Json, cli, confirmed, recorder, say
 from daemon.command import with_app
 from daemon.outcomes import DIFFERENCE, DONE, REFUSED, UsageError
+from daemon.output import erase as erase_output
+from daemon.output.progress import progress
 from daemon.runner import job_in_places
 from jobs.erase import check, the_erasure
-from jobs.erase_plan import Children
-from jobs.erase_subject import Predicate
+from jobs.erasing.plan import Children
+from jobs.erasing.subject import Predicate
 from jobs.postgres.identifiers import parse_key
 
 
@@ -60,7 +62,7 @@ def erase(
         column, value = parse_key(where)
         predicate = Predicate(column, value, tuple(table or ()), _path(json_path))
         async with job_in_places(app.source, app.impatient_places, "erasure", app.time_limit):
-            with output.progress(quiet=as_json) as on_progress:
+            with progress(quiet=as_json) as on_progress:
                 if not dry_run:
                     await recorded.resume_erasures(app, recorder(app), on_progress)
                 plan = await app.plan_erasure(predicate, children, on_progress, drain=not dry_run)
@@ -71,7 +73,7 @@ def erase(
                 return DONE
             if not yes and not confirmed("Erase all this for good?", as_json):
                 return REFUSED
-            with output.progress(quiet=as_json) as on_progress:
+            with progress(quiet=as_json) as on_progress:
                 result = await recorded.erase(app, recorder(app), plan, on_progress)
         erase_output.show_results([result], plan, as_json=as_json)
         return DONE
@@ -81,7 +83,7 @@ def erase(
 
 async def _resume(app: App, *, as_json: bool) -> int:
     async with job_in_places(app.source_if_any, app.impatient_places, "erasure", app.time_limit):
-        with output.progress(quiet=as_json) as on_progress:
+        with progress(quiet=as_json) as on_progress:
             results = await recorded.resume_erasures(app, recorder(app), on_progress)
     erase_output.show_results(results, None, as_json=as_json)
     return DONE
@@ -89,7 +91,7 @@ async def _resume(app: App, *, as_json: bool) -> int:
 
 async def _check(app: App, erasure_id: str, *, as_json: bool) -> int:
     erasure = await the_erasure(app.repositories, erasure_id)
-    with output.progress(quiet=as_json) as on_progress:
+    with progress(quiet=as_json) as on_progress:
         remaining = await check(app.repositories, erasure, on_progress)
     erase_output.show_check(erasure, remaining, as_json=as_json)
     return DIFFERENCE if remaining else DONE

@@ -7,17 +7,19 @@ from typing import Annotated
 
 import typer
 
-from daemon import output, recorded
+from daemon import recorded
 from daemon.app import App
 from daemon.cli.shared import Json, cli, recorder, say
 from daemon.command import with_app
-from daemon.export_output import export_document, plan_document, print_export, print_plan
 from daemon.outcomes import DONE, UsageError
+from daemon.output.console import print_json
+from daemon.output.export import export_document, plan_document, print_export, print_plan
+from daemon.output.progress import progress
 from daemon.points import read_point
 from jobs.as_of import opened
-from jobs.export_columns import parse_mask
-from jobs.export_files import Compression, refuse_unless_empty
-from jobs.export_plan import ExportScope, plan_export
+from jobs.exporting.columns import parse_mask
+from jobs.exporting.files import Compression, refuse_unless_empty
+from jobs.exporting.plan import ExportScope, plan_export
 
 
 class Format(StrEnum):
@@ -88,7 +90,7 @@ def export(
         options = app.export_options(replace=yes)
         refuse_unless_empty(out, replace=yes)
         async with AsyncExitStack() as stack:
-            with output.progress(quiet=as_json) as on_progress:
+            with progress(quiet=as_json) as on_progress:
                 opening = opened(app.repositories, backup_id or "latest", point, scope.tables, app.scratch, on_progress)
                 found = await stack.enter_async_context(opening)
                 plan = await plan_export(found.manifest, scope, options)
@@ -97,10 +99,10 @@ def export(
                     print_plan(found, plan, out)
                 say(as_json, plan_document(found, plan, out), "dry run: nothing was written")
                 return DONE
-            with output.progress(quiet=as_json) as on_progress:
+            with progress(quiet=as_json) as on_progress:
                 result = await recorded.export(found, recorder(app), plan, out, options, on_progress)
         if as_json:
-            output.print_json(export_document(result))
+            print_json(export_document(result))
         else:
             print_export(result)
         return DONE

@@ -5,15 +5,17 @@ from typing import Annotated
 
 import typer
 
-from daemon import output, recorded
+from daemon import recorded
 from daemon.app import App
 from daemon.cli.shared import Json, cli, recorder
 from daemon.command import with_app
 from daemon.outcomes import DIFFERENCE, DONE, FAILED
+from daemon.output.console import print_json
+from daemon.output.progress import progress
+from daemon.output.prune import print_prune, prune_document
+from daemon.output.report import print_report, report_document
+from daemon.output.sync import print_sync, sync_document
 from daemon.points import read_time
-from daemon.prune_output import print_prune, prune_document
-from daemon.report_output import print_report, report_document
-from daemon.sync_output import print_sync, sync_document
 from jobs.prune import plan_prune
 from jobs.report import policy_report
 from jobs.sync import SyncOptions, SyncResult
@@ -51,10 +53,10 @@ def sync(
 
     async def work(app: App) -> int:
         options = SyncOptions(check=check.value, dry_run=dry_run)
-        with output.progress(quiet=as_json) as on_progress:
+        with progress(quiet=as_json) as on_progress:
             result = await recorded.reconcile(app, recorder(app), options, on_progress)
         if as_json:
-            output.print_json(sync_document(result))
+            print_json(sync_document(result))
         else:
             print_sync(result)
         return _code(result)
@@ -83,10 +85,10 @@ def prune(
         if dry_run:
             result = await plan_prune(app.repositories)
         else:
-            with output.progress(quiet=as_json) as on_progress:
+            with progress(quiet=as_json) as on_progress:
                 result = await recorded.prune(app, recorder(app), on_progress)
         if as_json:
-            output.print_json(prune_document(result))
+            print_json(prune_document(result))
         else:
             print_prune(result)
         return FAILED if result.failed else DONE
@@ -114,7 +116,7 @@ def report(
         begin = read_time(since, zone, "--since") if since is not None else None
         found = await policy_report(app.repositories, app.log, zone, begin)
         if as_json:
-            output.print_json(report_document(found))
+            print_json(report_document(found))
         else:
             print_report(found)
         if found.trail.problems:

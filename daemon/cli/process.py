@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from daemon import output, recorded
+from daemon import recorded
 from daemon.app import App, Request
 from daemon.cli.shared import Adopt, Json, cli, confirmed, recorder, say
 from daemon.command import finish, with_app
 from daemon.logs import configure_logs
 from daemon.outcomes import DONE, FAILED, REFUSED
-from daemon.settings import describe_settings, read_keyring
+from daemon.output.advice import print_findings, print_settings
+from daemon.output.console import err, print_json
+from daemon.settings.load import describe_settings, read_keyring
 from jobs.teardown import what_is_there
 
 
@@ -67,8 +69,8 @@ def doctor(
       rowvault doctor
       rowvault doctor --identity /media/usb/identity.txt
     """
+    from jobs.checks.encryption import Encrypting
     from jobs.doctor import examine  # likewise
-    from jobs.doctor_encryption import Encrypting
 
     async def work(app: App) -> int:
         settings = app.settings
@@ -86,9 +88,9 @@ def doctor(
             ),
         )
         if as_json:
-            output.print_json(report)
+            print_json(report)
         else:
-            output.print_findings(report.findings)
+            print_findings(report.findings)
         return DONE if report.healthy else FAILED
 
     with_app(work, as_json=as_json)
@@ -102,9 +104,9 @@ def settings(as_json: Json = False) -> None:
     """
     described = describe_settings()
     if as_json:
-        output.print_json(list(described))
+        print_json(list(described))
     else:
-        output.print_settings(described)
+        print_settings(described)
 
 
 @cli.command()
@@ -124,7 +126,7 @@ def teardown(
         there = await what_is_there(app.source)
         if not as_json:
             for one in there:
-                output.err.print(f"  {one}", markup=False, highlight=False)
+                err.print(f"  {one}", markup=False, highlight=False)
         if dry_run or not there:
             say(as_json, {"removed": [], "there": list(there)}, "nothing was removed")
             return DONE

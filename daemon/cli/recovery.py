@@ -5,21 +5,24 @@ from typing import Annotated
 
 import typer
 
-from daemon import output, recorded, restore_output
+from daemon import recorded
 from daemon.app import App
 from daemon.cli.shared import Backup, Json, cli, confirmed, recorder, say
 from daemon.command import with_app
-from daemon.diff_output import show_diff
-from daemon.history_output import show_history
 from daemon.outcomes import DIFFERENCE, DONE, REFUSED, UsageError
+from daemon.output import restore as restore_output
+from daemon.output.console import err, print_json, warn
+from daemon.output.diff import show_diff
+from daemon.output.history import show_history
+from daemon.output.progress import progress
+from daemon.output.trail import show_trail
 from daemon.points import read_point
 from daemon.targets import read_dsn
-from daemon.trail_output import show_trail
 from jobs.as_of import opened
 from jobs.diff_sides import LIVE
 from jobs.postgres.identifiers import parse_key
 from jobs.restore import plan_restore
-from jobs.restore_scope import Mode, Scope
+from jobs.scope import Mode, Scope
 
 
 @cli.command()
@@ -57,18 +60,18 @@ def restore(
     """
 
     async def work(app: App) -> int:
-        target, options = app.database(read_dsn(to, output.err.print)), app.restore_options
+        target, options = app.database(read_dsn(to, err.print)), app.restore_options
         scope = Scope(tuple(table or ()), _key(key or []), mode, into_schema)
         point = read_point(at, at_lsn, before_xid, app.settings.zone)
         if point is not None and backup_id is not None:
             raise UsageError("name a BACKUP or a moment, not both")
         async with AsyncExitStack() as stack:
-            with output.progress(quiet=as_json) as on_progress:
+            with progress(quiet=as_json) as on_progress:
                 opening = opened(app.repositories, backup_id or "latest", point, scope.tables, app.scratch, on_progress)
                 found = await stack.enter_async_context(opening)
                 plan = await plan_restore(found.repositories, found.manifest, target, scope, options, on_progress)
             for warning in found.warnings:
-                output.warn(warning)
+                warn(warning)
             if not as_json:
                 restore_output.print_plan(plan)
             if dry_run:
@@ -76,10 +79,10 @@ def restore(
                 return DONE
             if not yes and not confirmed("Restore now?", as_json):
                 return REFUSED
-            with output.progress(quiet=as_json) as on_progress:
+            with progress(quiet=as_json) as on_progress:
                 result = await recorded.restore(found.repositories, recorder(app), plan, scope, options, on_progress)
         if as_json:
-            output.print_json(restore_output.restore_document(result))
+            print_json(restore_output.restore_document(result))
         else:
             restore_output.print_restore(result)
         return DONE if result.as_it_should_be else DIFFERENCE
@@ -143,10 +146,10 @@ def drill(as_json: Json = False) -> None:
     """
 
     async def work(app: App) -> int:
-        with output.progress(quiet=as_json) as on_progress:
+        with progress(quiet=as_json) as on_progress:
             result = await recorded.drill(app, recorder(app), on_progress)
         if as_json:
-            output.print_json(restore_output.drill_document(result))
+            print_json(restore_output.drill_document(result))
         else:
             restore_output.print_drill(result)
         return DIFFERENCE if result.state == "failed" else DONE

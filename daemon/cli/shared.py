@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from daemon import output
 from daemon.app import App
+from daemon.output.console import err, out, print_error, print_json, warn
 from daemon.recording import Recorder, person
 
 cli = typer.Typer(
@@ -38,27 +38,27 @@ def flowing(command: Callable[..., object] | None) -> str:
 
 def recorder(app: App) -> Recorder:
     """What writes the trail and the log for a command that a person gave."""
-    return app.recorder(person(), output.warn)
+    return app.recorder(person(), warn)
 
 
 def say(as_json: bool, document: object, text: str) -> None:
     """A result: one JSON document for scripts, a sentence for people."""
     if as_json:
-        output.print_json(document)
+        print_json(document)
     else:
-        output.out.print(text)
+        out.print(text)
 
 
 def confirmed(question: str, as_json: bool) -> bool:
     """Ask on the terminal; without one, say that --yes is needed."""
     if as_json or not sys.stdin.isatty():
         error = {"message": "this needs a yes, and there is no terminal to ask on", "hint": "say --yes"}
-        output.print_json({"error": error}) if as_json else output.print_error(error)
+        print_json({"error": error}) if as_json else print_error(error)
         return False
     try:
         if typer.confirm(question, err=True):
             return True
     except typer.Abort:
-        output.err.print()
-    output.err.print("nothing was done")
+        err.print()
+    err.print("nothing was done")
     return False

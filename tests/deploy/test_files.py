@@ -12,7 +12,7 @@ import botocore.session
 import pytest
 import yaml
 
-from daemon.settings import describe_settings
+from daemon.settings.load import describe_settings
 from tests.programs import ROOT
 from tests.servers import program
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from jobs.copying.table_copy import CopyOptions
 from jobs.full_backup import full_backup
 from jobs.postgres.connection import Source
-from jobs.table_copy import CopyOptions
 from storage.backends.local import LocalBackend
 from storage.manifest import Manifest
 from storage.objects import put

@@ -2,12 +2,12 @@
 
 import pytest
 
-from jobs.aftercare import Statement
 from jobs.postgres.connection import Source
 from jobs.progress import no_progress
 from jobs.restore import RestoreOptions, plan_restore, restore
-from jobs.restore_scope import Scope
+from jobs.restoring.aftercare import Statement
 from jobs.results import RestoreResult
+from jobs.scope import Scope
 from tests.conftest import CreateDatabase
 from tests.round_trip import Taken, back_up
 from tests.servers import Database

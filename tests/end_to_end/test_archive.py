@@ -13,9 +13,9 @@ import pytest
 import zstandard
 
 from jobs.archive import ArchiveOptions, archive
-from jobs.chain import chain_to
+from jobs.chains.chain import chain_to
+from jobs.chains.points import Through
 from jobs.errors import NoPlace, NotThere
-from jobs.points import Through
 from jobs.results import BackupResult
 from jobs.sync import sync
 from jobs.verify import verify_backup

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import storage
-from jobs.table_copy import CopyOptions
+from jobs.copying.table_copy import CopyOptions
 from storage.backends.local import LocalBackend
 from storage.manifest import StoredFile
 from storage.repository import Repository

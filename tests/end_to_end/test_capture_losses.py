@@ -8,9 +8,9 @@ import asyncpg
 import pytest
 
 from jobs.as_of import as_of
-from jobs.chain import joined
-from jobs.part_reading import read_part
-from jobs.points import Through
+from jobs.chains.chain import joined
+from jobs.chains.points import Through
+from jobs.copying.part_reading import read_part
 from jobs.postgres.change_log import advance, read_log_end
 from jobs.postgres.connection import Source, session
 from jobs.postgres.pgoutput import lsn_text

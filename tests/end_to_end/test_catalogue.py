@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from jobs.catalogue import keep, list_backups, read_backup, release, resolve
 from jobs.errors import NotThere
+from jobs.places.catalogue import keep, list_backups, read_backup, release, resolve
 from storage.backends.memory import MemoryBackend
 from storage.backends.protocol import StoredObject
 from storage.errors import Corrupt, NotFound, Unavailable

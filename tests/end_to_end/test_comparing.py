@@ -6,17 +6,17 @@ from datetime import timedelta
 
 import pytest
 
-from jobs import table_difference
 from jobs.as_of import opened
-from jobs.catalogue import list_backups
+from jobs.chains.points import At
+from jobs.copying.row_stream import AllOfThem
+from jobs.copying.table_copy import CopyOptions
 from jobs.errors import NotThere
 from jobs.full_backup import full_backup
-from jobs.key_lists import row_stream
-from jobs.points import At
+from jobs.incrementals import table_difference
+from jobs.incrementals.key_lists import row_stream
+from jobs.places.catalogue import list_backups
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.snapshot import open_snapshot
-from jobs.row_stream import AllOfThem
-from jobs.table_copy import CopyOptions
 from jobs.verify import verify_backup
 from storage.increments import Difference
 from tests.changes import BUILD, CHANGES

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import asyncpg
 
-from jobs.table_copy import CopyOptions
+from jobs.copying.table_copy import CopyOptions
 from tests.conftest import CreateDatabase
 from tests.round_trip import QUICK, Taken, back_up, bring_back
 from tests.servers import Database

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon.app import open_app
-from daemon.settings import load_settings
+from daemon.settings.load import load_settings
 from jobs.as_of import AsOf
 from jobs.diff import KEYS_SHOWN, DiffOptions, DiffResult, TableDiff, diff_backups, diff_live
 from jobs.errors import NotThere

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.findings import Report
+from jobs.checks.findings import Report
+from jobs.incrementals.taking import CaptureOptions
 from jobs.postgres.connection import Source
-from jobs.taking import CaptureOptions
 from tests.examining import PASSWORD, Reader, found, look, only, reader_of, worse_than_ok
 from tests.faults.commands import settings_of, succeed
 from tests.following import following

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.comparison import Stamps
-from jobs.findings import Finding
-from jobs.taking import CaptureOptions, Method
+from jobs.checks.findings import Finding
+from jobs.incrementals.comparison import Stamps
+from jobs.incrementals.taking import CaptureOptions, Method
 from tests.examining import found, look, only, reader_of, worse_than_ok
 from tests.following import Follower, following
 from tests.round_trip import memory

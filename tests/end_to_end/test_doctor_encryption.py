@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.checks.encryption import Encrypting
+from jobs.copying.table_copy import CopyOptions
 from jobs.doctor import examine
-from jobs.doctor_encryption import Encrypting
 from jobs.postgres.catalogue import Selection
-from jobs.table_copy import CopyOptions
 from storage.age import Recipients
 from storage.backends.memory import MemoryBackend
 from storage.manifest import Encryption

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from jobs.aftercare import Statement
 from jobs.drill import DrillOptions, drill
+from jobs.drilling.scratch import refuse_without_room
 from jobs.errors import NotThere, UnsafeTarget
+from jobs.places.sweep import sweep
 from jobs.postgres.connection import Source
 from jobs.postgres.errors import Unreachable
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.restore import RestoreOptions
+from jobs.restoring.aftercare import Statement
 from jobs.results import DrillResult
-from jobs.scratch import refuse_without_room
-from jobs.sweep import sweep
 from storage.drill_reports import newest_record, read_scenarios
 from storage.objects import put
 from tests import hostile

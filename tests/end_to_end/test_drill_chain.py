@@ -10,12 +10,12 @@ from functools import partial
 import pytest
 
 from jobs.drill import MOMENT, DrillOptions, drill
-from jobs.drill_moment import Covered, newest_covered
+from jobs.drilling.moment import Covered, newest_covered
 from jobs.incremental import incremental_backup
+from jobs.incrementals.taking import CaptureOptions
 from jobs.postgres.connection import Source
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import DrillResult
-from jobs.taking import CaptureOptions
 from storage.increments import Increment
 from storage.manifest import Manifest
 from storage.names import id_moment

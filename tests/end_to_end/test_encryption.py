@@ -9,11 +9,11 @@ import pytest
 import zstandard
 
 from jobs.concurrency import Worker
-from jobs.part_reading import opened_part, read_part
+from jobs.copying.part_reading import opened_part, read_part
+from jobs.copying.table_copy import CopyOptions
 from jobs.postgres.connection import Connection, Source, connect
 from jobs.postgres.identifiers import TableName
-from jobs.table_copy import CopyOptions
-from jobs.table_load import load_part
+from jobs.restoring.table_load import load_part
 from jobs.verify import verify_backup
 from storage.age import Keyring, NoIdentity
 from storage.backends.memory import MemoryBackend

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from jobs.chains.points import At
+from jobs.copying.table_copy import CopyOptions
 from jobs.drill import DrillOptions, drill
-from jobs.points import At
 from jobs.postgres.connection import Source
-from jobs.table_copy import CopyOptions
 from storage.age import Keyring, NoIdentity, Recipients
 from storage.backends.memory import MemoryBackend
 from storage.repository import Repository

@@ -8,12 +8,12 @@ import pytest
 
 from jobs.archive import ArchiveOptions, archive
 from jobs.as_of import opened
+from jobs.chains.points import At
 from jobs.erase import EraseOptions, erase, resume
-from jobs.erase_plan import Children
-from jobs.erase_subject import Predicate
+from jobs.erasing.plan import Children
+from jobs.erasing.subject import Predicate
 from jobs.errors import UnsafeTarget
 from jobs.history import history
-from jobs.points import At
 from jobs.progress import no_progress
 from jobs.sync import SyncOptions, sync
 from storage.backends.memory import MemoryBackend

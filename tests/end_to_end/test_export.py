@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from jobs.export_columns import Mask
-from jobs.export_files import Compression
-from jobs.export_plan import ExportScope, Format
-from jobs.table_copy import CopyOptions
+from jobs.copying.table_copy import CopyOptions
+from jobs.exporting.columns import Mask
+from jobs.exporting.files import Compression
+from jobs.exporting.plan import ExportScope, Format
 from storage.age import NoIdentity
 from storage.backends.memory import MemoryBackend
 from storage.repository import Repository

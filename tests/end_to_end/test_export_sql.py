@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from jobs.errors import BadExport
-from jobs.export_columns import Mask
-from jobs.export_plan import ExportScope
+from jobs.exporting.columns import Mask
+from jobs.exporting.plan import ExportScope
 from tests import hostile
 from tests.compare import content, differences
 from tests.conftest import CreateDatabase

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs import begin_chain, difference_chain
-from jobs.begin_chain import begin_capture
 from jobs.full_backup import full_backup
+from jobs.incrementals import begin_chain, difference_chain
+from jobs.incrementals.begin_chain import begin_capture
 from jobs.postgres.catalogue import Selection
 from storage.errors import StorageError
 from storage.increments import Difference

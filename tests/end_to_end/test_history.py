@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daemon.app import Kind, Request, open_app
-from daemon.settings import load_settings
+from daemon.settings.load import load_settings
 from jobs.progress import no_progress
 from jobs.results import BackupResult
 from tests.conftest import CreateDatabase

@@ -8,8 +8,8 @@ import pytest
 
 from jobs.full_backup import full_backup
 from jobs.history import History, Row, history
+from jobs.incrementals.taking import CaptureOptions
 from jobs.postgres.catalogue import Selection
-from jobs.taking import CaptureOptions
 from storage.errors import Corrupt
 from storage.increments import TableDifference
 from tests.conftest import CreateDatabase

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.capture_watch import watch_capture
+from jobs.incrementals.capture_watch import watch_capture
 from jobs.postgres.connection import Source
 from tests.conftest import CreateDatabase
 from tests.daemons import environment, running_daemon, settings_for, until

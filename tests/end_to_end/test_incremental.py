@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.catalogue import list_backups
+from jobs.chains.points import At
 from jobs.errors import NotThere
-from jobs.points import At
+from jobs.incrementals.taking import CaptureOptions
+from jobs.places.catalogue import list_backups
 from jobs.postgres.errors import Contended
-from jobs.taking import CaptureOptions
 from jobs.verify import verify_backup
 from tests.changes import BUILD, CHANGES
 from tests.following import Follower, following

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from jobs.chains.points import At
 from jobs.errors import NotThere
-from jobs.points import At
 from tests.following import Follower, following
 from tests.servers import DEFAULT_MAJOR, Servers, own_server
 

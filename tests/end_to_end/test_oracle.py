@@ -16,16 +16,16 @@ from datetime import datetime
 import pytest
 
 from jobs.as_of import opened
-from jobs.catalogue import list_backups
+from jobs.chains.points import At, AtLsn
+from jobs.copying.table_copy import CopyOptions
 from jobs.full_backup import BackupOptions, full_backup
 from jobs.incremental import incremental_backup
-from jobs.points import At, AtLsn
+from jobs.places.catalogue import list_backups
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
 from jobs.postgres.pgoutput import lsn_number
 from jobs.restore import RestoreOptions, plan_restore, restore
-from jobs.restore_scope import Scope
-from jobs.table_copy import CopyOptions
+from jobs.scope import Scope
 from storage.backends.memory import MemoryBackend
 from storage.repository import Repository
 from tests.following import Follower, Lines, following, lines_of

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from jobs.errors import NotThere
-from jobs.leasing import leased_for_reading, unless_removed
+from jobs.places.leasing import leased_for_reading, unless_removed
+from jobs.places.sweep import sweep
 from jobs.prune import PruneResult, plan_prune, prune
-from jobs.sweep import sweep
 from storage.backends.memory import MemoryBackend
 from storage.backends.protocol import Locked, StoredObject
 from storage.errors import NotFound, Refused, Unavailable

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from jobs.chains.points import At
 from jobs.errors import NotThere
-from jobs.points import At
 from jobs.prune import prune
 from storage.backends.memory import MemoryBackend
 from storage.repository import Repository

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from jobs.choose_place import choose_whole
 from jobs.errors import Difference, UnsafeTarget
 from jobs.postgres.connection import Source
 from jobs.postgres.errors import ConnectionLost, Held, PostgresError
 from jobs.postgres.lock import JobLock
 from jobs.progress import Progress, no_progress
 from jobs.restore import RestoreOptions, restore
-from jobs.restore_empty import FillPlan, fill
-from jobs.restore_scope import Scope
+from jobs.restoring.choose_place import choose_whole
+from jobs.restoring.empty import FillPlan, fill
+from jobs.scope import Scope
 from storage.errors import Corrupt, NotFound
 from tests import hostile
 from tests.compare import differences

@@ -4,8 +4,8 @@ import pytest
 
 from jobs.errors import NotThere, UnsafeTarget
 from jobs.postgres.identifiers import BadName
-from jobs.restore_plan import ChangePlan
-from jobs.restore_scope import Scope
+from jobs.restoring.plan import ChangePlan
+from jobs.scope import Scope
 from tests.compare import differences
 from tests.conftest import CreateDatabase
 from tests.round_trip import back_up, bring_back, plan_to_bring_back

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.restore_scope import Scope
+from jobs.scope import Scope
 from tests import hostile
 from tests.compare import differences
 from tests.conftest import CreateDatabase

@@ -8,7 +8,7 @@ from jobs.errors import UnsafeTarget
 from jobs.postgres.connection import Source
 from jobs.postgres.identifiers import BadName
 from jobs.restore import RestoreOptions, plan_restore, restore
-from jobs.restore_scope import Scope
+from jobs.scope import Scope
 from storage.errors import Corrupt
 from storage.objects import put
 from tests.conftest import CreateDatabase

@@ -4,7 +4,7 @@ import pytest
 
 from jobs.errors import UnsafeTarget
 from jobs.postgres.connection import Source
-from jobs.restore_scope import Scope
+from jobs.scope import Scope
 from tests.compare import differences
 from tests.conftest import CreateDatabase
 from tests.round_trip import back_up, bring_back, plan_to_bring_back

@@ -5,8 +5,8 @@ import pytest
 from jobs.errors import UnsafeTarget
 from jobs.postgres.connection import Source, session
 from jobs.postgres.target import read_target
-from jobs.restore_refusals import ROOM, refuse_without_room
-from jobs.restore_scope import Scope
+from jobs.restoring.refusals import ROOM, refuse_without_room
+from jobs.scope import Scope
 from tests.compare import differences
 from tests.conftest import CreateDatabase
 from tests.round_trip import back_up, bring_back, plan_to_bring_back

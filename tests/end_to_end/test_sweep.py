@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.sweep import sweep
+from jobs.places.sweep import sweep
 from storage.backends.local import LocalBackend
 from storage.backends.memory import MemoryBackend
 from storage.backends.protocol import StoredObject, Unfinished, Upload

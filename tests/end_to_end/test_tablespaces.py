@@ -6,7 +6,7 @@ import pytest
 
 from jobs.drill import DrillOptions, drill
 from jobs.postgres.connection import Source
-from jobs.restore_scope import Scope
+from jobs.scope import Scope
 from tests.conftest import CreateDatabase
 from tests.round_trip import back_up, bring_back, plan_to_bring_back
 from tests.servers import Database, Server, Servers

@@ -15,11 +15,11 @@ import pytest
 from daemon.app import App, Request, open_app
 from daemon.recorded import backup as take_backup
 from daemon.recorded import keep
-from daemon.settings import load_settings
+from daemon.settings.load import load_settings
+from jobs.places.sweep import sweep
 from jobs.postgres.errors import NoSuchTable, Unreachable
 from jobs.progress import no_progress
 from jobs.results import BackupResult
-from jobs.sweep import sweep
 from jobs.trail import TrailReport, verify_trail
 from storage.backends.local import LocalBackend
 from storage.names import TRAIL

@@ -4,13 +4,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 
 import pytest
 
-from jobs.catalogue import list_backups, resolve
-from jobs.choose_place import choose_whole
 from jobs.errors import Difference
+from jobs.places.catalogue import list_backups, resolve
+from jobs.places.sweep import supersede
 from jobs.postgres.connection import Source
 from jobs.restore import RestoreOptions, plan_restore
-from jobs.restore_scope import Scope
-from jobs.sweep import supersede
+from jobs.restoring.choose_place import choose_whole
+from jobs.scope import Scope
 from jobs.verify import verify_backup
 from storage.backends.memory import MemoryBackend
 from storage.backends.protocol import StoredObject, Upload

@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 from daemon.app import App, open_app
-from daemon.settings import load_settings
+from daemon.settings.load import load_settings
 from tests.conftest import Bucket
 from tests.programs import rowvault
 from tests.servers import Database

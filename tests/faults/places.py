@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from jobs.catalogue import list_backups
+from jobs.places.catalogue import list_backups
 from jobs.verify import verify_backup
 from storage.errors import Corrupt
 from storage.leases import list_leases

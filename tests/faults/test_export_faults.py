@@ -9,7 +9,7 @@ import pytest
 
 from jobs.as_of import opened
 from jobs.export import export
-from jobs.export_plan import ExportScope, plan_export
+from jobs.exporting.plan import ExportScope, plan_export
 from jobs.full_backup import full_backup
 from jobs.postgres.connection import Source
 from jobs.progress import Progress

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.catalogue import list_backups
-from jobs.points import At
+from jobs.chains.points import At
+from jobs.places.catalogue import list_backups
 from storage.errors import Corrupt
 from storage.increments import Increment
 from storage.repository import Repository

@@ -15,7 +15,7 @@ from typing import Literal
 import pytest
 
 from daemon.places import LOCAL
-from jobs.sweep import sweep
+from jobs.places.sweep import sweep
 from storage.repository import Repository
 from tests.conftest import Bucket
 from tests.daemons import PATIENCE, until

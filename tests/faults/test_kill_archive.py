@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.sweep import sweep
+from jobs.places.sweep import sweep
 from tests.conftest import Bucket
 from tests.daemons import until
 from tests.faults.commands import off_site, opened, settings_of, succeed

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.sweep import sweep
+from jobs.places.sweep import sweep
 from storage.names import BACKUPS
 from storage.repository import Repository
 from tests.conftest import Bucket, CreateDatabase

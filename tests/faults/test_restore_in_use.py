@@ -15,7 +15,7 @@ from jobs.postgres.connection import Source
 from jobs.postgres.errors import ConnectionLost, PostgresError
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.restore import RestoreOptions, plan_restore, restore
-from jobs.restore_scope import Scope
+from jobs.scope import Scope
 from tests.compare import differences
 from tests.conftest import CreateDatabase
 from tests.faults.commands import settings_of, succeed

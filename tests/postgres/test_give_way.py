@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
+from jobs.copying.table_copy import CopyOptions
 from jobs.full_backup import BackupOptions
 from jobs.postgres.errors import ConnectionLost, Contended, Unreachable
 from jobs.postgres.snapshot import LockLimits
 from jobs.progress import Progress
-from jobs.table_copy import CopyOptions
 from storage.backends.memory import MemoryBackend
 from storage.backends.protocol import Upload
 from storage.repository import Repository

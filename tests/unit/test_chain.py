@@ -5,9 +5,9 @@ from itertools import permutations
 
 import pytest
 
-from jobs.chain import Chain, chain_to, joined
+from jobs.chains.chain import Chain, chain_to, joined
+from jobs.chains.points import At, AtLsn, BeforeXid, Point, Through
 from jobs.errors import NotThere
-from jobs.points import At, AtLsn, BeforeXid, Point, Through
 from jobs.postgres.pgoutput import lsn_number
 from storage.backends.memory import MemoryBackend
 from storage.increments import Increment

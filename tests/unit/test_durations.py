@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.durations import format_duration, parse_duration, parse_size
+from daemon.settings.durations import format_duration, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("7d", 604800), (" 5 s ", 5)])

@@ -2,11 +2,11 @@
 
 import pytest
 
-from jobs.erase_marks import Substitute
-from jobs.erase_neutral import substitutes
-from jobs.erase_subject import Found
+from jobs.erasing.foreign_keys import Declared
+from jobs.erasing.marks import Substitute
+from jobs.erasing.neutral import substitutes
+from jobs.erasing.subject import Found
 from jobs.errors import UnsafeTarget
-from jobs.foreign_keys import Declared
 from jobs.postgres.identifiers import TableName
 from storage.manifest import Column
 from tests.manifests import made_up

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.erase_marks import Digests, Document, Judge, Known, Marked, Substitute, Values, digest, substituted
-from jobs.erase_text import Count, TextFilter
+from jobs.erasing.marks import Digests, Document, Judge, Known, Marked, Substitute, Values, digest, substituted
+from jobs.erasing.text import Count, TextFilter
 from jobs.postgres.copy_text import escaped
 from jobs.postgres.identifiers import TableName
 from tests.windows import cut

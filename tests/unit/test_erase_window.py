@@ -5,8 +5,8 @@ from struct import pack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.erase_marks import Marked, Substitute, Values
-from jobs.erase_window import WindowCount, WindowFilter
+from jobs.erasing.marks import Marked, Substitute, Values
+from jobs.erasing.window import WindowCount, WindowFilter
 from jobs.postgres.copy_text import escaped
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.pgoutput import changes

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jobs.copy_lines import whole_lines
 from jobs.errors import BadExport
-from jobs.export_columns import ExportedColumn, ExportedTable, Mask, parse_mask, reshaping
-from jobs.export_csv import CsvRows
-from jobs.export_files import Formatter, Unfit, table_file
-from jobs.export_json import EXACT_INTEGER, JsonRows
-from jobs.export_parquet import ParquetRows
-from jobs.export_types import TEXT, ColumnType, read_type
+from jobs.exporting.as_csv import CsvRows
+from jobs.exporting.as_json import EXACT_INTEGER, JsonRows
+from jobs.exporting.as_parquet import ParquetRows
+from jobs.exporting.columns import ExportedColumn, ExportedTable, Mask, parse_mask, reshaping
+from jobs.exporting.copy_lines import whole_lines
+from jobs.exporting.files import Formatter, Unfit, table_file
+from jobs.exporting.types import TEXT, ColumnType, read_type
 from jobs.postgres.copy_text import escaped
 from jobs.postgres.identifiers import BadName
 from storage.manifest import Column, Table

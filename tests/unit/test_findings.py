@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobs.doctor_database import judge_tls, judge_version
-from jobs.doctor_places import clock_difference, judge_space
-from jobs.findings import judge_clock
+from jobs.checks.database import judge_tls, judge_version
+from jobs.checks.findings import judge_clock
+from jobs.checks.places import clock_difference, judge_space
 from jobs.postgres.checkup import SessionFacts, route_of
 from jobs.postgres.connection import Source
 

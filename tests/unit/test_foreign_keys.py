@@ -1,6 +1,6 @@
 """What definitions declare, read as pg_dump writes them."""
 
-from jobs.foreign_keys import Declared, ForeignKey, declared, foreign_keys
+from jobs.erasing.foreign_keys import Declared, ForeignKey, declared, foreign_keys
 from jobs.postgres.identifiers import TableName
 
 SQL = """

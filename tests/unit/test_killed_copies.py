@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from jobs.archive import ArchiveOptions, archive
-from jobs.sweep import sweep
+from jobs.places.sweep import sweep
 from jobs.sync import sync
 from jobs.verify import verify_backup
 from storage.names import ARCHIVES, BACKUPS

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.table_load import plan_loads
+from jobs.restoring.table_load import plan_loads
 from storage.manifest import Name, Part, Table
 from tests.manifests import made_up
 

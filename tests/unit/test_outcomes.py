@@ -22,7 +22,7 @@ from daemon.outcomes import (
     exit_code,
     outcome_of,
 )
-from daemon.settings import SettingsError
+from daemon.settings.errors import SettingsError
 from jobs.errors import Difference, JobError, NotThere, UnsafeTarget
 from jobs.postgres.errors import (
     ConnectionLost,

@@ -10,10 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from daemon import output, restore_output
-from daemon.manifest_output import print_manifest
-from jobs.catalogue import ListedBackup
-from jobs.findings import Finding
+from daemon.output import restore as restore_output
+from daemon.output.advice import print_findings
+from daemon.output.backups import backup_document, print_backup, print_list, print_verification
+from daemon.output.console import as_bytes, print_error, print_json, print_table, table
+from daemon.output.manifest import print_manifest
+from daemon.output.progress import progress
+from jobs.checks.findings import Finding
+from jobs.places.catalogue import ListedBackup
 from jobs.progress import Progress
 from jobs.results import BackupResult, PlaceOutcome, Problem, RestoreResult, TableOutcome, TableTouched, VerifyResult
 from tests.manifests import made_up
@@ -60,11 +64,11 @@ def listed(label: str = "", *, kept: bool = False) -> ListedBackup:
     ],
 )
 def test_sizes_are_written_as_people_read_them(count: int, text: str) -> None:
-    assert output.as_bytes(count) == text
+    assert as_bytes(count) == text
 
 
 def test_a_backup_shows_tables_places_times_and_notes(capsys: Captured) -> None:
-    output.print_backup(result())
+    print_backup(result())
     shown = capsys.readouterr().out
     assert f"public.{HOSTILE}  1,234,567     5.0 MB   999 B" in shown
     assert f"s3: pending (no route to {HOSTILE})" in shown
@@ -73,18 +77,18 @@ def test_a_backup_shows_tables_places_times_and_notes(capsys: Captured) -> None:
 
 
 def test_a_backup_as_json_has_problems_at_the_top() -> None:
-    document = output.backup_document(result(problem()))
+    document = backup_document(result(problem()))
     assert [one["kind"] for one in document["problems"]] == ["sha256_stored"]
     assert "verification" not in document
 
 
 def test_problems_are_shown_whole_however_long(capsys: Captured) -> None:
-    output.print_verification(VerifyResult("b1", "failed", (problem(expected="a" * 300),)))
+    print_verification(VerifyResult("b1", "failed", (problem(expected="a" * 300),)))
     assert "a" * 300 in capsys.readouterr().out
 
 
 def test_the_list_shows_labels_literally_and_what_is_kept(capsys: Captured) -> None:
-    output.print_list([listed(HOSTILE, kept=True)])
+    print_list([listed(HOSTILE, kept=True)])
     shown = capsys.readouterr().out
     assert f"{HOSTILE} kept" in shown
     assert "local committed, s3 unreachable" in shown
@@ -92,7 +96,7 @@ def test_the_list_shows_labels_literally_and_what_is_kept(capsys: Captured) -> N
 
 def test_the_list_shows_which_slots_are_filled_and_until_when(capsys: Captured) -> None:
     daily = replace(listed(), tiers=("daily",), reasons=("daily",), kept_until=NOW)
-    output.print_list([daily, replace(daily, reasons=("kept",), kept_until=None), listed()])
+    print_list([daily, replace(daily, reasons=("kept",), kept_until=None), listed()])
     shown = capsys.readouterr().out.splitlines()
     assert f"daily  {NOW:%Y-%m-%d %H:%M}" in shown[1]
     assert "released" in shown[2]
@@ -100,7 +104,7 @@ def test_the_list_shows_which_slots_are_filled_and_until_when(capsys: Captured) 
 
 
 def test_an_empty_list_says_what_to_do(capsys: Captured) -> None:
-    output.print_list([])
+    print_list([])
     assert capsys.readouterr().out == "no backups yet; take one with: rowvault backup\n"
 
 
@@ -121,25 +125,25 @@ def test_a_restore_names_its_target_literally(capsys: Captured) -> None:
 
 
 def test_an_error_is_two_lines_on_stderr(capsys: Captured) -> None:
-    output.print_error({"message": f"no {HOSTILE}", "hint": "do this"})
+    print_error({"message": f"no {HOSTILE}", "hint": "do this"})
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == f"error: no {HOSTILE}\n  to do: do this\n"
 
 
 def test_an_error_without_a_hint_is_one_line(capsys: Captured) -> None:
-    output.print_error({"message": "no", "hint": ""})
+    print_error({"message": "no", "hint": ""})
     assert capsys.readouterr().err == "error: no\n"
 
 
 def test_the_doctor_says_what_to_do_only_where_something_is_wrong(capsys: Captured) -> None:
     findings = [Finding("reach", "ok", "it answers", "nothing"), Finding("room", "problem", "full", "buy a disk")]
-    output.print_findings(findings)
+    print_findings(findings)
     assert capsys.readouterr().out == "ok  reach: it answers\nproblem  room: full\n      to do: buy a disk\n"
 
 
 def test_json_has_times_in_utc_and_texts_as_they_are(capsys: Captured) -> None:
-    output.print_json([listed(HOSTILE)])
+    print_json([listed(HOSTILE)])
     text = capsys.readouterr().out
     assert HOSTILE in text
     [document] = json.loads(text)
@@ -149,11 +153,11 @@ def test_json_has_times_in_utc_and_texts_as_they_are(capsys: Captured) -> None:
 
 def test_what_has_no_json_form_is_refused() -> None:
     with pytest.raises(TypeError, match="object has no JSON form"):
-        output.print_json(object())
+        print_json(object())
 
 
 def test_without_a_terminal_progress_is_a_line_for_each_phase_on_stderr(capsys: Captured) -> None:
-    with output.progress(quiet=False) as on_progress:
+    with progress(quiet=False) as on_progress:
         for done in range(0, 100, 25):
             on_progress(Progress("copied", done, 100))
         on_progress(Progress(f"restoring {HOSTILE}"))
@@ -163,27 +167,25 @@ def test_without_a_terminal_progress_is_a_line_for_each_phase_on_stderr(capsys: 
 
 
 def test_quiet_progress_says_nothing(capsys: Captured) -> None:
-    with output.progress(quiet=True) as on_progress:
+    with progress(quiet=True) as on_progress:
         on_progress(Progress("copied", 1, 2))
     assert capsys.readouterr() == ("", "")
 
 
 def test_what_is_found_alike_in_each_place_is_said_once(capsys: Captured) -> None:
-    output.print_findings(
-        [Finding("encryption", "warning", "the newest is plain", "x", one) for one in ("local", "s3")]
-    )
+    print_findings([Finding("encryption", "warning", "the newest is plain", "x", one) for one in ("local", "s3")])
     assert capsys.readouterr().out.count("the newest is plain") == 1
 
 
 def printed(shown: Table, width: int = 60) -> list[str]:
     text = StringIO()
-    output.print_table(shown, Console(file=text, width=width, markup=False, emoji=False))
+    print_table(shown, Console(file=text, width=width, markup=False, emoji=False))
     return text.getvalue().splitlines()
 
 
 def test_on_a_narrow_terminal_no_id_is_cut() -> None:
     ids = [f"20260101T02000{digit}.000Z-incremental-0a1b2c" for digit in range(3)]
-    shown = output.table("what there is", "id", "why", ">rows", "until")
+    shown = table("what there is", "id", "why", ">rows", "until")
     for backup_id in ids:
         shown.add_row(backup_id, Text(f"needed by {ids[0]} {HOSTILE}"), "", "2026-01-08")
     lines = printed(shown)
@@ -195,7 +197,7 @@ def test_on_a_narrow_terminal_no_id_is_cut() -> None:
 
 
 def test_a_table_whose_last_column_alone_is_too_wide_folds_it() -> None:
-    shown = output.table("", "name", "meaning")
+    shown = table("", "name", "meaning")
     shown.add_row("b1", "word " * 30)
     lines = printed(shown)
     assert lines[0].split() == ["name", "meaning"]

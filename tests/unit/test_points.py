@@ -6,7 +6,7 @@ import pytest
 
 from daemon.outcomes import UsageError
 from daemon.points import read_point
-from jobs.points import At, AtLsn, BeforeXid, Point
+from jobs.chains.points import At, AtLsn, BeforeXid, Point
 
 EAST = timezone(timedelta(hours=2))
 

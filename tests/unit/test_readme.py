@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from daemon.cli import cli
-from daemon.settings import describe_settings
+from daemon.settings.load import describe_settings
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import merge, replay
-from jobs.known_keys import ManyKeys
-from jobs.merge import Merge
+from jobs.chains import merge, replay
+from jobs.chains.known_keys import ManyKeys
+from jobs.chains.merge import Merge
+from jobs.chains.replay import Room, TableStates
 from jobs.postgres.pgoutput import NULL, UNCHANGED, Change
-from jobs.replay import Room, TableStates
 from storage.errors import Corrupt
 from storage.manifest import Column, Table
 from tests.manifests import made_up

@@ -2,7 +2,7 @@
 
 from jobs.postgres.ddl import ArchiveEntry
 from jobs.postgres.identifiers import TableName
-from jobs.restore_entries import for_tables, wanted_entries
+from jobs.restoring.entries import for_tables, wanted_entries
 from storage.manifest import ForeignKeyOutside
 
 LINES = [

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.row_search import Needle
+from jobs.chains.row_search import Needle
 
 # Few values, so that they meet; some that look like others' ends, like NULL, or like escapes.
 VALUES = st.sampled_from([b"", b"a", b"aa", b"ab", b"b", b"\\N", b"\\t", b"\\\\", b"\xc3\xa9", b"1", b"12"])

@@ -8,7 +8,9 @@ import pytest
 from pydantic import SecretStr
 
 from daemon.cron import parse_cron
-from daemon.settings import Settings, SettingsError, describe_settings, load_settings, read_keyring
+from daemon.settings.errors import SettingsError
+from daemon.settings.load import describe_settings, load_settings, read_keyring
+from daemon.settings.model import Settings
 from storage.age import Recipients
 from storage.retention import Policy
 from tests.keys import new_key

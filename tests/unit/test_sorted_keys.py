@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.chains.sorted_keys import AT_ONCE, KeySieve, Step, fields_of, known_keys, lines_of
 from jobs.errors import Unexplained
 from jobs.postgres.copy_text import escaped
-from jobs.sorted_keys import AT_ONCE, KeySieve, Step, fields_of, known_keys, lines_of
 from tests.windows import cut
 
 # Bytes below a tab, a tab and its escape, a backslash: what sorts differently before and after it is escaped.

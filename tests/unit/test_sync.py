@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobs.alone import alone
+from jobs.places.alone import alone
+from jobs.places.survey import Check
 from jobs.postgres.errors import Held
-from jobs.survey import Check
 from jobs.sync import SyncOptions, SyncResult, sync
 from jobs.verify import verify_backup
 from storage.backends.memory import MemoryBackend

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobs.catalogue import list_backups
-from jobs.standing import standing
+from jobs.places.catalogue import list_backups
+from jobs.places.standing import standing
 from storage.backends.memory import MemoryBackend
 from storage.increments import Increment
 from storage.objects import put

@@ -1,0 +1,1 @@
+"""How results look to people, and as JSON: one file a verb."""

@@ -1,0 +1,82 @@
+"""How an erasure looks: what it would do before, what it came to after. No value of any row is shown."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.text import Text
+
+from daemon.output.console import as_bytes, err, out, places_text, print_json, print_table, styled, table
+from jobs.erase import EraseResult, Remaining, by_place
+from jobs.erasing.counts import Mention, TablePlan
+from jobs.erasing.plan import ErasePlan
+from storage.erasures import Erasure
+
+
+def print_plan(plan: ErasePlan) -> None:
+    """What an erasure is about to do: a table a line, then a place a line, then what stays."""
+    shown = table("erase from the backups", "table", "what becomes of them", ">keys", ">rows", ">changes", ">unlinked")
+    for one in plan.tables:
+        shown.add_row(
+            Text(str(one.table)), one.how, f"{one.keys:,}", _rows(one), f"{one.changes:,}", f"{one.unlinked:,}"
+        )
+    print_table(shown, err)
+    for place in plan.places:
+        err.print(
+            f"  in {place.place}: {place.objects:,} objects of {place.backups:,} backups"
+            f" are written anew ({as_bytes(place.bytes)})"
+            + (f"; {place.kept:,} of them are kept, and erased from all the same" if place.kept else "")
+        )
+    for mention in plan.mentions:
+        err.print(
+            Text("  stays: ", style="yellow")
+            + Text(f"the same bytes in {mention.count:,} of {_where(mention)} ({mention.kind})")
+        )
+
+
+def _where(mention: Mention) -> str:
+    return f"{mention.table}.{mention.column}" if mention.column else f"the definitions, {mention.table}"
+
+
+def _rows(one: TablePlan) -> str:
+    return ", ".join(f"{count:,} in {kind}" for kind, count in one.rows.items() if count) or "0"
+
+
+def plan_document(plan: ErasePlan) -> dict[str, Any]:
+    """What an erasure would do, as JSON shows it."""
+    return {
+        "moment": plan.until.moment,
+        "tables": [asdict(one) | {"table": str(one.table)} for one in plan.tables],
+        "places": [asdict(one) for one in plan.places],
+        "elsewhere": [asdict(one) for one in plan.mentions],
+        "dry_run": True,
+    }
+
+
+def show_results(results: Sequence[EraseResult], plan: ErasePlan | None, *, as_json: bool) -> None:
+    """What erasures came to; `plan` is that of the only one, if it was not resumed."""
+    documents = [asdict(one) for one in results]
+    if as_json:
+        print_json(documents if plan is None else plan_document(plan) | documents[0] | {"dry_run": False})
+        return
+    for result in results:
+        rewritten = ", ".join(f"{count} in {place}" for place, count in by_place(result.revisions).items())
+        out.print(Text(f"{result.id}: ") + styled(result.state) + Text(f"; backups rewritten: {rewritten or 'none'}"))
+        out.print(Text("  ") + places_text(result.places))
+        for one in result.locked:
+            until = f"until {one.until.isoformat()}" if one.until else "until its hold is lifted"
+            out.print(Text(f"  {one.place}: {one.object} is locked {until}", style="yellow"))
+        if result.state == "warning":
+            out.print("  what could not be reached or removed is still to come: rowvault erase --resume")
+    if not results:
+        out.print("there is nothing to finish")
+
+
+def show_check(erasure: Erasure, remaining: Sequence[Remaining], *, as_json: bool) -> None:
+    """What is left of an erasure."""
+    if as_json:
+        print_json({"id": erasure.id, "state": erasure.state, "remaining": [asdict(one) for one in remaining]})
+        return
+    for one in remaining:
+        out.print(Text(f"{one.place}: {one.object}: {one.count} of {one.backup}", style="red"))
+    out.print(f"{erasure.id}: " + ("something is left: rowvault erase --resume" if remaining else "nothing is left"))

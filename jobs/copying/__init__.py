@@ -1,0 +1,1 @@
+"""Streams between the database and stored objects."""

@@ -1,0 +1,1 @@
+"""What a drill loses, brings back and proves in its scratch database."""

@@ -1,0 +1,1 @@
+"""Finding the rows of a subject in everything that is kept, and writing it anew without them."""

@@ -1,0 +1,334 @@
+"""What an erasure would do: who is meant, every row and change of theirs in every backup, and what points to them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from jobs.erasing.counts import (
+    Mention,
+    PlacePlan,
+    TablePlan,
+    in_definitions,
+    mentions,
+    place_plans,
+    table_plan,
+)
+from jobs.erasing.foreign_keys import Declared, ForeignKey, declared, foreign_keys
+from jobs.erasing.holdings import Holdings, read_holdings
+from jobs.erasing.neutral import substitutes
+from jobs.erasing.search import Search, Searched
+from jobs.erasing.subject import Found, Predicate, merged, sought, subjects, table_found
+from jobs.errors import NotThere, UnsafeTarget
+from jobs.postgres.connection import Connection, Source, session
+from jobs.postgres.copy_text import escaped, unescaped
+from jobs.postgres.errors import translated
+from jobs.postgres.identifiers import TableName, readable
+from jobs.postgres.live_rows import count_live, count_live_documents
+from jobs.progress import OnProgress, no_progress
+from jobs.restoring.key import written
+from jobs.scope import tables_by_name
+from storage.increments import AnyBackup, Increment
+from storage.manifest import Manifest
+from storage.repository import Repository
+
+Children = Literal["cascade", "null", "anonymise"]
+LEAST_MENTIONED = 4
+"""Bytes of a value of which mentions elsewhere are counted: what is shorter is everywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErasePlan:
+    """Everything that was found, as of the newest backup; nothing of it was changed yet."""
+
+    predicate: Predicate
+    children: Children | None
+    until: "Until"
+    tables: tuple[TablePlan, ...]
+    places: tuple[PlacePlan, ...]
+    mentions: tuple[Mention, ...]
+    found: tuple[Found, ...] = field(repr=False)
+    holdings: Holdings = field(repr=False)
+    searched: Searched = field(repr=False)
+
+
+class Resolving:
+    """Resolves a predicate over everything that some places hold."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        holdings: Holdings,
+        predicate: Predicate,
+        children: Children | None,
+        on_progress: OnProgress,
+    ) -> None:
+        self._connection = connection
+        self._holdings = holdings
+        self._predicate = predicate
+        self._children = children
+        mentioned = escaped(predicate.value)
+        self._search = Search(holdings, mentioned if len(mentioned) >= LEAST_MENTIONED else b"", on_progress)
+        self._keys: list[tuple[ForeignKey, frozenset[TableName]]] = []
+        self._declared: dict[TableName, Declared] = {}
+        self._mentioned = predicate.value if len(mentioned) >= LEAST_MENTIONED else ""
+        self.definitions = 0
+
+    async def begin(self) -> None:
+        """Find out which tables are meant, and that no row is still alive there. Raises what `plan_erasure` raises."""
+        for held in self._holdings.held:
+            held.repository.require_identity(held.manifest)
+        await self._read_definitions()
+        for one in merged(subjects(self._holdings.fulls, self._predicate)).values():
+            await self._begin_with(one)
+            self._add(one)
+        await self._check_alive()
+
+    async def resolve(self) -> Search:
+        """Find every row, and whatever points to one."""
+        await self.begin()
+        tables = ", ".join(map(str, self._search.found))
+        await self._search.settle()
+        while self._follow():
+            await self._search.settle()
+        if not any(self._counted(one) for one in self._search.found.values()):
+            raise NotThere(
+                f"no backup has a row of {tables} where {self._said()} is that",
+                "nothing was erased; a value is compared as the database writes it",
+            )
+        self._check_children()
+        await self._check_alive()
+        await self._search.look_at_the_rest()
+        return self._search
+
+    def _said(self) -> str:
+        path = f" at {'.'.join(self._predicate.path)}" if self._predicate.path else ""
+        return readable(self._predicate.column) + path
+
+    async def _read_definitions(self) -> None:
+        """What each full backup declares; its leaves stand for a partitioned table."""
+        read: set[str] = set()
+        known: set[tuple[ForeignKey, frozenset[TableName]]] = set()
+        for held in self._holdings.held:
+            manifest = held.manifest
+            if not isinstance(manifest, Manifest) or manifest.dump.sql.sha256 in read:
+                continue
+            read.add(manifest.dump.sql.sha256)
+            sql = (await held.repository.file(manifest.dump.sql)).decode(errors="replace")
+            leaves = tables_by_name(manifest)
+            for key in foreign_keys(sql):
+                parents = {TableName(one.schema_name, one.name) for one in leaves.get(key.parent, ())}
+                known.add((key, frozenset(parents)))
+            self._declared |= declared(sql)
+            if self._mentioned and self._mentioned in sql:
+                self.definitions += 1
+        self._keys = sorted(known, key=lambda one: one[0].name)
+
+    async def _begin_with(self, found: Found) -> None:
+        predicate = self._predicate
+        value = predicate.value
+        if not predicate.path:
+            kind = found.types[predicate.column]
+            value = await written(self._connection, predicate.column, kind, predicate.value, "--where")
+        sought(found, predicate, value)
+
+    def _add(self, found: Found) -> None:
+        for key, parents in self._keys:
+            if parents & found.names:
+                found.noted.add(key.references)
+                if self._children == "anonymise":
+                    found.how = "anonymise"
+        if found.how == "anonymise":
+            found.substitutes = substitutes(found, self._declaration(found), self._staying(found))
+        self._search.found[found.table] = found
+
+    def _staying(self, found: Found) -> frozenset[str]:
+        """Columns that an anonymised row keeps: its primary keys, and those of foreign keys from it and to it."""
+        stays = {column for table in found.tables for column in table.primary_key}
+        stays |= {column for columns in found.noted for column in columns}
+        for key, _ in self._keys:
+            if key.child == found.table or key.child in found.names:
+                stays |= set(key.columns)
+        if self._predicate.column in stays and not self._predicate.path:
+            raise UnsafeTarget(
+                f"--children anonymise keeps keys, and {readable(self._predicate.column)} of {found.table} is of one",
+                "choose --children cascade or null, or name the rows by another column",
+            )
+        return frozenset(stays)
+
+    def _follow(self) -> bool:
+        """Let tables that point to what was found know it; whether any of them learned something."""
+        learned = 0
+        for key, parents in self._keys:
+            for parent in list(self._search.found.values()):
+                if parent.is_sought and parent.how == "drop" and parents & parent.names:
+                    learned += self._point(key, parent)
+        return learned > 0
+
+    def _point(self, key: ForeignKey, parent: Found) -> int:
+        values = tuple(parent.values.listed(key.references))
+        if not values:
+            return 0
+        child = self._child(key)
+        if child is None:
+            return 0
+        told_by = child.seeds if self._children == "cascade" else child.links
+        if key.columns not in told_by:
+            told_by.append(key.columns)
+        before = child.values.version
+        for value in values:
+            child.values.add(key.columns, value)
+        return child.values.version - before
+
+    def _child(self, key: ForeignKey) -> Found | None:
+        made = table_found(self._holdings.fulls, key.child)
+        if not made.tables:
+            return None
+        for one in self._search.found.values():
+            if one.oids & made.oids:
+                return one
+        self._add(made)
+        return made
+
+    def _counted(self, found: Found) -> int:
+        plan = table_plan(found, self._holdings, self._search.searched)
+        return sum(plan.rows.values()) + plan.changes
+
+    def _check_children(self) -> None:
+        """What points to erased rows must be dealt with in the way that a person chose."""
+        for one in self._search.found.values():
+            plan = table_plan(one, self._holdings, self._search.searched)
+            if not plan.unlinked:
+                continue
+            if not self._children:
+                raise UnsafeTarget(
+                    f"{plan.unlinked} rows and changes of {one.table} in backups point to rows that would be erased",
+                    "choose what becomes of them: --children cascade (erase them too), null (they lose the reference), "
+                    "anonymise (the erased rows stay, with nothing but their keys)",
+                )
+            for columns in one.links:
+                needed = [column for column in columns if column in self._declaration(one).not_null]
+                if needed:
+                    raise UnsafeTarget(
+                        f"--children null: column {readable(needed[0])} of {one.table} may not be NULL",
+                        "choose --children cascade or anonymise",
+                    )
+
+    def _declaration(self, found: Found) -> Declared:
+        """What a table's partitions declare together."""
+        names = {found.table, *found.names}
+        every = [self._declared[name] for name in names if name in self._declared]
+        return Declared(
+            frozenset[str]().union(*(one.not_null for one in every)),
+            frozenset[str]().union(*(one.unique for one in every)),
+            tuple(check for one in every for check in one.checks),
+        )
+
+    async def _check_alive(self) -> None:
+        """Rows that are still in the database would be in the next backup again."""
+        for one in self._search.found.values():
+            alive = await self._alive(one) if one.is_sought else 0
+            if alive:
+                raise UnsafeTarget(
+                    f"{alive} of these rows are still in {one.table} of the database",
+                    "delete them there first; or, if they only lost what they pointed to, erase table by table, "
+                    "those that point before those they point to, with --children null",
+                )
+
+    async def _alive(self, found: Found) -> int:
+        most = 0
+        for table in self._live_names(found):
+            for columns in (*found.seeds, *found.keys):
+                values = [list(map(unescaped, one.split(b"\t"))) for one in found.values.listed(columns)]
+                most = max(most, await count_live(self._connection, table, columns, values))
+            if found.document is not None:
+                place = found.document.column, found.document.path
+                for text in found.values.listed(found.document.columns):
+                    most = max(most, await count_live_documents(self._connection, table, *place, text.decode()))
+        return most
+
+    def _live_names(self, found: Found) -> list[TableName]:
+        """What the table may be called now: as it was named, or as it, or its partition, was called last."""
+        last = {table.oid: TableName(table.schema_name, table.name) for table in found.tables}
+        return sorted({found.table, *last.values()})
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """How far an erasure reaches: what was committed later, or at this LSN or after it in that system, it leaves."""
+
+    moment: datetime
+    lsn: str
+    system_identifier: str
+
+
+async def drained(source: Source, newest: AnyBackup) -> Until:
+    """Up to a backup that was just taken, so that everything before now is stored."""
+    async with session(source, "clock") as connection:
+        with translated("reading the clock"):
+            moment = await connection.fetchval("SELECT pg_catalog.clock_timestamp()")
+    return Until(moment, _lsn(newest), newest.source.system_identifier)
+
+
+async def newest(repositories: Sequence[Repository]) -> Until:
+    """Up to the newest backup that there is, to see what would be done."""
+    ids = {entry.id: repository for repository in repositories for entry in (await repository.catalogue()).entries}
+    if not ids:
+        raise NotThere("there is no backup yet", "there is nothing to erase")
+    found = await ids[max(ids)].backup(max(ids))
+    return Until(found.created_at, _lsn(found), found.source.system_identifier)
+
+
+def _lsn(backup: AnyBackup) -> str:
+    if isinstance(backup, Manifest):
+        return backup.snapshot.lsn
+    return backup.end if isinstance(backup, Increment) else backup.beside.snapshot.lsn
+
+
+async def check_subject(
+    connection: Connection, repositories: Sequence[Repository], predicate: Predicate, children: Children | None
+) -> None:
+    """Raise, before anything is done, what `plan_erasure` would raise without looking through backups."""
+    holdings = await read_holdings(repositories, (await newest(repositories)).moment)
+    await Resolving(connection, holdings, predicate, children, no_progress).begin()
+
+
+async def _refuse_later(repositories: Sequence[Repository], until: Until) -> None:
+    """A backup that a wrong clock dated in the future would count as one from after the erasure, and keep the rows."""
+    for repository in repositories:
+        for entry in (await repository.catalogue()).entries:
+            if entry.created_at > until.moment:
+                raise UnsafeTarget(
+                    f"{entry.id} in {repository.place} is dated in the future, so that what it holds cannot be erased",
+                    f"set the clock right; then remove that backup by hand, its manifest first: {entry.manifest}",
+                )
+
+
+async def plan_erasure(
+    connection: Connection,
+    repositories: Sequence[Repository],
+    predicate: Predicate,
+    children: Children | None,
+    until: Until,
+    on_progress: OnProgress,
+) -> ErasePlan:
+    """Find out all that an erasure would do in these places.
+
+    Raises `BadName`, `NotThere`, `UnsafeTarget`, saying what to do; `Corrupt` for what cannot be read.
+    """
+    await _refuse_later(repositories, until)
+    holdings = await read_holdings(repositories, until.moment)
+    resolving = Resolving(connection, holdings, predicate, children, on_progress)
+    search = await resolving.resolve()
+    tables = tuple(table_plan(one, holdings, search.searched) for one in search.found.values())
+    return ErasePlan(
+        predicate=predicate,
+        children=children,
+        until=until,
+        tables=tables,
+        places=place_plans(repositories, holdings, search.searched),
+        mentions=(*mentions(holdings, search.searched), *in_definitions(resolving.definitions)),
+        found=tuple(search.found.values()),
+        holdings=holdings,
+        searched=search.searched,
+    )

@@ -1,0 +1,1 @@
+"""Taking what changed, out of the change log or by comparing."""
