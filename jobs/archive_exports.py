@@ -1,7 +1,6 @@
 """Portable exports inside an archive: written beside it, then stored under it, encrypted as the rest of it."""
 
 import asyncio
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -13,6 +12,7 @@ from jobs.exporting.files import Compression
 from jobs.exporting.plan import CONTENTS, ExportOptions, ExportScope, Format, plan_export
 from jobs.postgres.errors import ToolTrouble
 from jobs.progress import OnProgress
+from jobs.temporary import temporary_folder
 from storage.age import NoIdentity, Recipients, stored_name
 from storage.backends.protocol import Backend
 from storage.codecs import Tally
@@ -39,8 +39,8 @@ async def store_exports(
     """
     stored, warnings = list[StoredFile](), list[str]()
     for format_ in formats:
-        with tempfile.TemporaryDirectory(prefix="rowvault-", dir=scratch) as name:
-            folder = Path(name) / format_
+        with temporary_folder(scratch) as work:
+            folder = work / format_
             compression: Compression | None = None if format_ in OWN_COMPRESSION else "zstd"
             scope = ExportScope((format_,), lines=True, compress=compression)
             try:

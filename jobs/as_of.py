@@ -32,6 +32,7 @@ from jobs.places.ledger import missing_from
 from jobs.postgres.pgoutput import Commit, changes, lsn_number
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.scope import chosen_tables
+from jobs.temporary import temporary_folder
 from storage.backends.local import LocalBackend
 from storage.backends.overlay import Overlay
 from storage.backends.protocol import Backend
@@ -142,8 +143,8 @@ async def as_of(
             f"name a backup instead, such as {known.id}; with a usable primary key it would be in the log",
         )
     erasures = await missing_from(repositories, chain.backups)
-    with tempfile.TemporaryDirectory(prefix="rowvault-", dir=scratch) as name:
-        folder, failures = Path(name), list[StorageError]()
+    with temporary_folder(scratch) as folder:
+        failures = list[StorageError]()
         for repository in repositories:
             async with AsyncExitStack() as lease:
                 try:

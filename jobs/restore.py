@@ -5,7 +5,6 @@ verified before the target is touched.
 """
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ from jobs.restoring.plan import ChangePlan
 from jobs.restoring.refusals import refuse_unfinished, refuse_what_is_lacking, refuse_without_room
 from jobs.results import RestoreResult
 from jobs.scope import Scope, chosen_tables
+from jobs.temporary import temporary_folder
 from storage.errors import Corrupt, StorageError
 from storage.manifest import Manifest, StoredFile
 from storage.repository import Repository
@@ -87,8 +87,8 @@ def _dump_major(manifest: Manifest) -> int:
 @asynccontextmanager
 async def schema_archive(repositories: Sequence[Repository], manifest: Manifest) -> AsyncIterator[Path]:
     """The schema archive in a temporary file, from the first place where it is whole."""
-    with tempfile.TemporaryDirectory(prefix="rowvault-") as folder:
-        path = Path(folder) / "schema.dump"
+    with temporary_folder() as folder:
+        path = folder / "schema.dump"
         path.write_bytes(await whole_object(repositories, manifest.dump.archive))
         yield path
 

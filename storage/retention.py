@@ -7,9 +7,10 @@
 - Those of one base go together, once the newest of them is too old. While one stays, so does its base; if that is
   damaged or gone, the newest good full backup before it, with every incremental one since; and the windows from before
   its base that this base lacks.
-- A keep mark holds until it is lifted. The newest good backup of all, and the newest good full one, never go; nor the
-  newest full one that passed its verification. What is dated in the future stays, and fills no slot. What failed its
-  verification fills none either; it stays for as long as a daily backup would, so that it can be repaired.
+- A keep mark holds until it is lifted. The newest good backup of all never goes, nor the newest good full one, nor the
+  newest good incremental one, with which the next goes on; nor the newest full one that passed its verification. What
+  is dated in the future stays, and fills no slot. What failed its verification fills none either; it stays for as long
+  as a daily backup would, so that it can be repaired.
 """
 
 from bisect import bisect_left
@@ -185,8 +186,10 @@ class Retention:
     def _newest_good(self) -> None:
         good = [one for one in self._past if one.good]
         full = next((one for one in good if one.kind == "full"), None)
-        for one in (*good[:1], *([full] if full else [])):
-            self._reasons[one.id].setdefault(NEWEST, None)
+        incremental = next((one for one in good if one.kind == "incremental"), None)
+        for one in (*good[:1], full, incremental):
+            if one is not None:
+                self._reasons[one.id].setdefault(NEWEST, None)
         if full:
             self.bases[full.id] = None
         # A run may have been killed between committing and reading back.

@@ -71,7 +71,7 @@ def erase(
             if dry_run:
                 say(as_json, erase_output.plan_document(plan), "dry run: nothing was erased")
                 return DONE
-            if not yes and not confirmed("Erase all this for good?", as_json):
+            if not yes and not await confirmed("Erase all this for good?", as_json):
                 return REFUSED
             with progress(quiet=as_json) as on_progress:
                 result = await recorded.erase(app, recorder(app), plan, on_progress)

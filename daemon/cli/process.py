@@ -130,7 +130,7 @@ def teardown(
         if dry_run or not there:
             say(as_json, {"removed": [], "there": list(there)}, "nothing was removed")
             return DONE
-        if not yes and not confirmed("Remove all this from the database?", as_json):
+        if not yes and not await confirmed("Remove all this from the database?", as_json):
             return REFUSED
         removed = await recorded.teardown(app, recorder(app))
         say(as_json, {"removed": list(removed), "there": []}, f"{len(removed)} objects were removed")

@@ -77,7 +77,7 @@ def restore(
             if dry_run:
                 say(as_json, restore_output.plan_document(plan), "dry run: nothing was done")
                 return DONE
-            if not yes and not confirmed("Restore now?", as_json):
+            if not yes and not await confirmed("Restore now?", as_json):
                 return REFUSED
             with progress(quiet=as_json) as on_progress:
                 result = await recorded.restore(found.repositories, recorder(app), plan, scope, options, on_progress)

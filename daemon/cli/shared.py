@@ -1,5 +1,6 @@
 """What the commands have in common: the program they belong to, their options, and how they say what they did."""
 
+import asyncio
 import inspect
 import re
 import sys
@@ -49,16 +50,28 @@ def say(as_json: bool, document: object, text: str) -> None:
         out.print(text)
 
 
-def confirmed(question: str, as_json: bool) -> bool:
-    """Ask on the terminal; without one, say that --yes is needed."""
+async def confirmed(question: str, as_json: bool) -> bool:
+    """Ask on the terminal; without one, say that --yes is needed. Whoever takes an hour to answer keeps the leases."""
     if as_json or not sys.stdin.isatty():
         error = {"message": "this needs a yes, and there is no terminal to ask on", "hint": "say --yes"}
         print_json({"error": error}) if as_json else print_error(error)
         return False
-    try:
-        if typer.confirm(question, err=True):
-            return True
-    except typer.Abort:
-        err.print()
+    err.print(f"{question} [y/N]: ", end="")
+    if (await _typed()).strip().lower() in {"y", "yes"}:
+        return True
     err.print("nothing was done")
     return False
+
+
+async def _typed() -> str:
+    """A line, once it is typed: a terminal gives whole lines, and the loop goes on until there is one."""
+    loop, there = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sys.stdin, there.set)
+    try:
+        await there.wait()
+    finally:
+        loop.remove_reader(sys.stdin)
+    line = sys.stdin.readline()
+    if not line.endswith("\n"):
+        err.print()
+    return line

@@ -1,7 +1,6 @@
 """Stores the definitions beside the data: a pg_dump archive, the same as SQL, roles, settings, instructions."""
 
 import asyncio
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from jobs.postgres.connection import Source
 from jobs.postgres.ddl import dump_roles, dump_schema, schema_as_sql
 from jobs.postgres.inventory import Inventory, Scope
 from jobs.postgres.tools import Tools
+from jobs.temporary import temporary_folder
 from storage.age import Recipients, stored_name
 from storage.backends.protocol import Backend
 from storage.codecs import Tally
@@ -40,8 +40,8 @@ async def copy_schema(
 ) -> SchemaFiles:
     """Dump the schema at the snapshot, and the roles beside it, and store them."""
     prefix = backup_prefix(backup_id)
-    with tempfile.TemporaryDirectory(prefix="rowvault-") as folder:
-        archive = Path(folder) / "schema.dump"
+    with temporary_folder() as folder:
+        archive = folder / "schema.dump"
         async with task_group() as group:
             roles = group.create_task(dump_roles(tools, source))
             await _dump_archive(tools, source, snapshot_id, scope, lock_timeout, archive)

@@ -6,7 +6,6 @@ compared with a second database, to which nothing but pg_restore brought the sam
 """
 
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from jobs.restoring.empty import FillPlan
 from jobs.restoring.entries import wanted_entries
 from jobs.restoring.refusals import lacking_tablespaces
 from jobs.results import Check
+from jobs.temporary import temporary_folder
 from storage.manifest import Manifest
 
 _HEADER = re.compile(
@@ -94,8 +94,8 @@ def _some(names: Sequence[object], most: int = 20) -> str:
 
 
 async def _dumped(plan: FillPlan, database: Source) -> Definitions:
-    with tempfile.TemporaryDirectory(prefix="rowvault-") as folder:
-        archive = Path(folder) / "found.dump"
+    with temporary_folder() as folder:
+        archive = folder / "found.dump"
         await dump_definitions(plan.tools, database, plan.manifest.dump.schemas, archive)
         return definitions((await schema_as_sql(plan.tools, archive)).decode())
 

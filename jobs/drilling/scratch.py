@@ -5,14 +5,11 @@ for as long as its process lives, its database is in use for as long.
 """
 
 import asyncio
-import fcntl
-import os
-import secrets
 import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from jobs.postgres.embedded import EmbeddedServer, find_servers
 from jobs.postgres.errors import PostgresError
 from jobs.postgres.scratch import create_database, drop_database, is_superuser, make_roles, new_name, sweep_databases
 from jobs.postgres.stand_ins import Wanted, lacks_for_good, put_stand_ins
+from jobs.temporary import sweep_folders, temporary_folder
 from storage.manifest import Manifest
 
 SETTING = "DRILL__DATABASE_URL"
@@ -99,18 +97,15 @@ async def fresh_database(host: Source, world: World) -> AsyncIterator[tuple[Sour
 async def _own_server(manifest: Manifest, major: int, pg_bin: Path | None) -> AsyncIterator[Source]:
     binaries = await asyncio.to_thread(_oldest_fit, major, pg_bin)
     temporary = Path(tempfile.gettempdir())
-    await asyncio.to_thread(sweep_folders, temporary)
+    await asyncio.to_thread(sweep_folders, temporary, PREFIX)
     refuse_without_room(temporary, room_needed(manifest))
-    folder, lock = await asyncio.to_thread(_claim_folder, temporary)
-    try:
+    with temporary_folder(temporary, PREFIX) as folder:
+        folder.chmod(0o755)  # as root the server runs as somebody else
         async with EmbeddedServer(binaries, folder / "server", settings=_SETTINGS) as server:
             try:
                 yield Source(server.dsn().get_secret_value())
             finally:
                 await server.stop(immediate=True)  # nothing in it is worth a checkpoint
-    finally:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        os.close(lock)
 
 
 def _oldest_fit(major: int, pg_bin: Path | None) -> Path:
@@ -142,37 +137,6 @@ def refuse_without_room(folder: Path, needed: int) -> None:
             f"a drill of this backup may take {needed / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB left",
             f"let TMPDIR name a larger file system, or give a server: {SETTING}",
         )
-
-
-def _claim_folder(temporary: Path) -> tuple[Path, int]:
-    """A new folder, locked before it has the name by which others know it; the lock goes with our process."""
-    fresh = Path(tempfile.mkdtemp(prefix=".rowvault-", dir=temporary))
-    fresh.chmod(0o755)  # as root the server runs as somebody else
-    lock = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return fresh.rename(temporary / f"{PREFIX}{secrets.token_hex(6)}"), lock
-
-
-def sweep_folders(temporary: Path) -> list[Path]:
-    """Remove folders of ours whose drill is dead; return which."""
-    swept = []
-    for folder in sorted(temporary.glob(f"{PREFIX}*")):
-        with suppress(OSError):  # it has gone meanwhile, or is somebody else's
-            if folder.lstat().st_uid == os.geteuid() and _is_dead(folder):
-                shutil.rmtree(folder)
-                swept.append(folder)
-    return swept
-
-
-def _is_dead(folder: Path) -> bool:
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(lock)
-    return True
 
 
 @asynccontextmanager

@@ -1,11 +1,9 @@
 """The files of an export: compressed and hashed on their way, under temporary names until all of them are whole."""
 
 import os
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -13,6 +11,7 @@ from typing import Literal, Protocol
 import zstandard
 
 from jobs.errors import NotWritten, UnsafeTarget
+from jobs.temporary import sweep_folders, temporary_folder
 from storage.codecs import Digest, Tally
 from storage.names import escape
 
@@ -139,8 +138,9 @@ class Staging:
 def refuse_unless_empty(folder: Path, *, replace: bool) -> None:
     """Raise `UnsafeTarget` if something is in the folder, unless it may be; `NotWritten` if it is no folder."""
     with told(folder):
+        sweep_folders(folder, _UNFINISHED)
         held = None if replace or not folder.exists() else next(folder.iterdir(), None)
-        if held is not None:  # a hidden one may be what a killed export left
+        if held is not None:
             raise UnsafeTarget(
                 f"{folder} is not empty, it holds {held.name}",
                 "choose an empty folder, or say --yes: files of the same name are replaced, all others stay",
@@ -152,13 +152,11 @@ def staged(folder: Path) -> Iterator[Staging]:
     """A place for files in that folder, which is made if need be. Unless all goes well, nothing of it is left."""
     made: list[Path] = []
     try:
-        with told(folder):
-            made += _make(folder)
-            unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder))
-        try:
+        with ExitStack() as stack:
+            with told(folder):
+                made += _make(folder)
+                unfinished = stack.enter_context(temporary_folder(folder, _UNFINISHED))
             yield Staging(folder, unfinished)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     finally:
         for one in made:
             with suppress(OSError):  # it is not empty: all went well

@@ -1,7 +1,6 @@
 """Schema by pg_dump and pg_restore: whole schemas, never single tables (`-t` leaves out types, functions and more)."""
 
 import re
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from jobs.postgres.connection import Source
 from jobs.postgres.identifiers import quote
 from jobs.postgres.tools import Tools, run_tool, stream_output, tool_environment
+from jobs.temporary import temporary_folder
 
 
 async def dump_schema(
@@ -102,8 +102,8 @@ async def entries_as_sql(
     """
     if not entries:
         return ""
-    with tempfile.TemporaryDirectory(prefix="rowvault-") as folder:
-        chosen = _use_list(Path(folder), entries)
+    with temporary_folder() as folder:
+        chosen = _use_list(folder, entries)
         arguments = [*_scope(section, tablespaces=tablespaces), *([] if owners else ["--no-owner"])]
         arguments += [f"--use-list={chosen}", "--file=-", str(archive)]
         text = (await run_tool(tools.folder / "pg_restore", arguments, {"LC_ALL": "C"})).decode()
@@ -143,9 +143,9 @@ async def restore_section(
 
     Without `tablespaces`, all goes to the database's own. Raises `ToolTrouble`.
     """
-    with tempfile.TemporaryDirectory(prefix="rowvault-") as folder, tool_environment(target) as environment:
+    with temporary_folder() as folder, tool_environment(target) as environment:
         arguments = _scope(section, tablespaces=tablespaces)
-        arguments += [f"--use-list={_use_list(Path(folder), entries)}", f"--jobs={jobs}", "--no-password"]
+        arguments += [f"--use-list={_use_list(folder, entries)}", f"--jobs={jobs}", "--no-password"]
         if target_major >= 17 or tools.major < 17:  # else its first words to the server are an error, though harmless
             arguments.append("--exit-on-error")
         arguments += [f"--dbname={target.dsn_without_password}", str(archive)]

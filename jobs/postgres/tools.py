@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from jobs.postgres.connection import Source
 from jobs.postgres.errors import ConnectionLost, Contended, MissingPrivilege, ToolMissing, ToolTrouble, Unreachable
+from jobs.temporary import temporary_folder
 
 _READ = 1024 * 1024
 _STOP_SECONDS = 5
@@ -119,9 +119,9 @@ def tool_environment(source: Source) -> Iterator[dict[str, str]]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "ROWVAULT_"))}
     environment |= {"PGCONNECT_TIMEOUT": str(round(source.connect_timeout)), "PGAPPNAME": "rowvault: schema"}
     environment |= {"LC_ALL": "C", "LC_MESSAGES": "C"}
-    with tempfile.TemporaryDirectory(prefix="rowvault-") as folder:
+    with temporary_folder() as folder:
         if source.password:
-            file = Path(folder) / "pass"
+            file = folder / "pass"
             escaped = source.password.replace("\\", "\\\\").replace(":", "\\:")
             file.touch(mode=0o600)
             file.write_text(f"*:*:*:*:{escaped}\n", encoding="utf-8")

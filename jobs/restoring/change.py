@@ -4,7 +4,6 @@ Making a plan changes nothing. Whoever carries it out (`restore_existing`) looks
 """
 
 import asyncio
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -32,6 +31,7 @@ from jobs.restoring.refusals import (
     without_tablespaces,
 )
 from jobs.scope import Mode, Scope, chosen_tables
+from jobs.temporary import temporary_folder
 from storage.manifest import Manifest, Table
 
 
@@ -150,8 +150,8 @@ async def _missing(
     entries = wanted_entries(
         await archive_entries(tools, archive), schemas, state.existing_schemas, state.existing_extensions, ()
     )
-    with tempfile.TemporaryDirectory(prefix="rowvault-") as folder:
-        there = Path(folder) / "there.dump"
+    with temporary_folder() as folder:
+        there = folder / "there.dump"
         existing = sorted(state.existing_schemas & set(schemas))
         found: list[ArchiveEntry] = []
         if existing:  # without a schema, pg_dump takes all there are

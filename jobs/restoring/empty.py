@@ -4,7 +4,6 @@ The target carries a mark while it is unfinished, and what was made is dropped a
 """
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ from jobs.restoring.entries import Entries, wanted_entries
 from jobs.restoring.refusals import lacking_tablespaces, without_tablespaces
 from jobs.restoring.table_load import Bags, load_tables
 from jobs.results import RestoreResult, TableOutcome, TableTouched
+from jobs.temporary import temporary_folder
 from storage.manifest import ForeignKeyOutside, Manifest
 from storage.repository import Repository
 
@@ -119,8 +119,8 @@ async def _undo(plan: FillPlan) -> None:
 
 
 async def _fill(plan: FillPlan, repository: Repository, streams: int, on_progress: OnProgress) -> Bags:
-    with tempfile.TemporaryDirectory(prefix="rowvault-") as folder:
-        archive = Path(folder) / "schema.dump"
+    with temporary_folder() as folder:
+        archive = folder / "schema.dump"
         archive.write_bytes(await repository.file(plan.manifest.dump.archive))
         entries = await _entries(plan, archive)
         on_progress(Progress("creating tables"))

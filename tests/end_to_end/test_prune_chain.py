@@ -44,3 +44,15 @@ async def test_every_moment_of_a_chain_that_stays_comes_back(database: Database,
         assert await follower.backed_up(At(moment)) == lines
     with pytest.raises(NotThere):
         await follower.backed_up(At(moments[0][0]))
+
+
+async def test_a_policy_that_wants_no_incremental_backups_does_not_break_the_chain(database: Database) -> None:
+    await database.execute("CREATE TABLE items (id int PRIMARY KEY, v text)")
+    follower = following(database, Repository("local", MemoryBackend(), policy=NEWEST_ONLY))
+    await follower.begin()
+    window = await follower.change("INSERT INTO items VALUES (1, 'new')")
+    await follower.full()
+    await prune(follower.places, datetime.now(UTC))
+    after = await follower.change("INSERT INTO items VALUES (2, 'another')")
+    assert after.start == window.end
+    await follower.require_latest()

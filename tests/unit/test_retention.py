@@ -126,6 +126,16 @@ def test_the_newest_good_backup_and_the_newest_good_full_one_stay_whatever_the_p
     assert staying(backups, nothing) == ids(backups[1:])
 
 
+def test_the_newest_incremental_backup_stays_with_its_chain_for_the_next_goes_on_with_it() -> None:
+    nothing = Policy(daily=0, weekly=0, monthly=0, incremental_days=0)
+    older, base, newer = daily(range(3))
+    hourly = [incremental(base.at + hour * HOUR, base.id) for hour in (1, 2)]
+    kept = decided([older, base, *hourly, newer], nothing)
+    assert {one for one, decision in kept.items() if decision.stays} == ids([base, *hourly, newer])
+    assert kept[hourly[1].id].reasons == ("newest good",)
+    assert kept[base.id].reasons == (f"needed by {hourly[1].id}",)
+
+
 def test_a_failed_backup_stays_as_long_as_a_daily_one_would() -> None:
     failed = full(START, good=False)
     after = decided([failed, *daily(range(1, 3))])[failed.id]

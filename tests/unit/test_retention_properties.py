@@ -63,7 +63,8 @@ def test_the_newest_good_backups_the_marked_and_the_future_ones_stay(scene: Scen
     good = sorted((one for one in held if one.good and one.at <= now), key=lambda one: one.id)
     fulls = [one for one in good if one.kind == "full"]
     proved = [one for one in fulls if one.proved]
-    assert {one.id for one in (*good[-1:], *fulls[-1:], *proved[-1:])} <= stay
+    incrementals = [one for one in good if one.kind == "incremental"]
+    assert {one.id for one in (*good[-1:], *fulls[-1:], *proved[-1:], *incrementals[-1:])} <= stay
     assert {one for full in fulls[-1:] for one in needs.get(full.id, ()) if one in {each.id for each in held}} <= stay
     assert {one.id for one in held if one.kept or one.at > now} <= stay
 
