@@ -72,7 +72,7 @@ class App:
     @property
     def source(self) -> Source:
         """The database to back up; raises `SettingsError` if none is set."""
-        return self.database(self.settings.require_database_url().get_secret_value())
+        return self.database(self.settings.require_database_url().get_secret_value(), full_name("database_url"))
 
     @property
     def source_if_any(self) -> Source | None:
@@ -107,9 +107,9 @@ class App:
         """How long locks are waited for, and how long anybody may wait on ours."""
         return LockLimits(self.settings.lock_timeout.total_seconds(), self.settings.give_way_after.total_seconds())
 
-    def database(self, dsn: str) -> Source:
-        """Another database, reached with the same patience."""
-        return Source(dsn, self.settings.connect_timeout.total_seconds())
+    def database(self, dsn: str, named_by: str) -> Source:
+        """A database, which a setting or an option names, reached with the same patience as any."""
+        return Source(dsn, self.settings.connect_timeout.total_seconds(), named_by)
 
     def backup_options(self, request: Request) -> BackupOptions:
         """How a backup is taken."""
@@ -195,7 +195,7 @@ class App:
         given, rto = self.settings.drill.database_url, self.settings.objectives.rto
         return DrillOptions(
             restore=self.restore_options,
-            given=self.database(given.get_secret_value()) if given else None,
+            given=self.database(given.get_secret_value(), full_name("drill", "database_url")) if given else None,
             objectives=objectives(rto.total_seconds() if rto else None),
         )
 

@@ -6,7 +6,7 @@
 -- `rowvault doctor` says what is still missing, with the SQL.
 
 -- BYPASSRLS: rows that row security would hide belong into a backup; without it a backup is refused, never partial.
--- The limit: COPY_JOBS + 3 connections a run (the job lock, the snapshot, pg_dump), twice for a second replica.
+-- The limit: ROWVAULT_COPY_JOBS + 3 connections a run (the job lock, the snapshot, pg_dump), twice for a replica.
 CREATE ROLE rowvault LOGIN BYPASSRLS CONNECTION LIMIT 20;
 
 -- SELECT on every table, view and sequence and USAGE on every schema, those of tomorrow too; no right to change anything.

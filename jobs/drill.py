@@ -168,7 +168,8 @@ async def _restored(
             raise
         raise UnsafeTarget(
             f"definitions need extensions that the scratch server lacks ({', '.join(lacking)}): {error.message}",
-            "install their packages beside the server that drills use, or let DRILL__DATABASE_URL name one with them",
+            "install their packages beside the server that drills use, or let ROWVAULT_DRILL__DATABASE_URL name one "
+            "with them",
         ) from error
 
 

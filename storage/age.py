@@ -32,7 +32,8 @@ class NoIdentity(StorageError):
 
     def __init__(self, message: str) -> None:
         super().__init__(
-            message, f"let ENCRYPTION__IDENTITY_FILE name a file with the identity ({_IDENTITY}…) of a recipient"
+            message,
+            f"let ROWVAULT_ENCRYPTION__IDENTITY_FILE name a file with the identity ({_IDENTITY}…) of a recipient",
         )
 
 

@@ -129,7 +129,8 @@ class Repository:
             raise OtherSource(
                 f"{self.place} holds backups of database {bound.database!r} of system {bound.system_identifier}, "
                 f"not of {database!r} of system {system_identifier}",
-                "choose another LOCAL_PATH or S3__PREFIX; or, if this database took the other's place, say --adopt",
+                "choose another ROWVAULT_LOCAL_PATH or ROWVAULT_S3__PREFIX; or, if this database took the other's "
+                "place, say --adopt",
             )
         return bound
 

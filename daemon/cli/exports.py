@@ -53,7 +53,7 @@ def export(
         list[str] | None,
         typer.Option(
             metavar="TABLE.COL=HOW",
-            help="hash: by the key EXPORT__MASK_KEY, alike in all tables. null. fixed:TEXT. Repeatable.",
+            help="hash: by the key in ROWVAULT_EXPORT__MASK_KEY, alike in all tables. null. fixed:TEXT. Repeatable.",
         ),
     ] = None,
     no_owner: Annotated[

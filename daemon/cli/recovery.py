@@ -60,7 +60,7 @@ def restore(
     """
 
     async def work(app: App) -> int:
-        target, options = app.database(read_dsn(to, err.print)), app.restore_options
+        target, options = app.database(read_dsn(to, err.print), "--to"), app.restore_options
         scope = Scope(tuple(table or ()), _key(key or []), mode, into_schema)
         point = read_point(at, at_lsn, before_xid, app.settings.zone)
         if point is not None and backup_id is not None:
@@ -140,7 +140,8 @@ def history(
 def drill(as_json: Json = False) -> None:
     """Restore the newest backup into a scratch database, prove it, and time every kind of recovery.
 
-    The scratch database is on a PostgreSQL server started for it, or on the one that DRILL__DATABASE_URL names.
+    The scratch database is on a PostgreSQL server started for it, or on the one that ROWVAULT_DRILL__DATABASE_URL
+    names.
 
     Example: rowvault drill
     """

@@ -1,4 +1,4 @@
-"""Settings that belong together, named with a prefix of their own: `S3__BUCKET`."""
+"""Settings that belong together, named with a prefix of their own: `ROWVAULT_S3__BUCKET`."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -41,16 +41,19 @@ class RetentionSettings(_Group):
 class S3RetentionSettings(_Group):
     """Where the off-site place keeps more, or less, than the rest."""
 
-    daily: Count | None = Field(None, description="Full backups that stay in the bucket. Unset: as RETENTION__DAILY.")
+    daily: Count | None = Field(
+        None, description="Full backups that stay in the bucket. Unset: as ROWVAULT_RETENTION__DAILY."
+    )
     weekly: Count | None = Field(
-        None, description="Weekly archives that stay in the bucket. Unset: as RETENTION__WEEKLY."
+        None, description="Weekly archives that stay in the bucket. Unset: as ROWVAULT_RETENTION__WEEKLY."
     )
     monthly: Count | None = Field(
-        None, description="Monthly archives that stay in the bucket. Unset: as RETENTION__MONTHLY."
+        None, description="Monthly archives that stay in the bucket. Unset: as ROWVAULT_RETENTION__MONTHLY."
     )
     incremental_days: Count | None = Field(
         None,
-        description="Days for which incremental backups stay in the bucket. Unset: as RETENTION__INCREMENTAL_DAYS.",
+        description="Days for which incremental backups stay in the bucket. "
+        "Unset: as ROWVAULT_RETENTION__INCREMENTAL_DAYS.",
     )
 
 
@@ -113,12 +116,17 @@ class ArchiveSettings(_Group):
         None, description="Bucket of its own for archives; it must exist. Unset: they are kept beside other backups."
     )
     prefix: Prefix = Field("", description="Folder inside that bucket.")
-    endpoint_url: EndpointUrl | None = Field(None, description="Address of its server. Unset: as S3__ENDPOINT_URL.")
-    region: str | None = Field(None, description="Its region. Unset: as S3__REGION.")
-    access_key_id: SecretStr | None = Field(None, description="Access key for it. Unset: as S3__ACCESS_KEY_ID.")
+    endpoint_url: EndpointUrl | None = Field(
+        None, description="Address of its server. Unset: as ROWVAULT_S3__ENDPOINT_URL."
+    )
+    region: str | None = Field(None, description="Its region. Unset: as ROWVAULT_S3__REGION.")
+    access_key_id: SecretStr | None = Field(
+        None, description="Access key for it. Unset: as ROWVAULT_S3__ACCESS_KEY_ID."
+    )
     secret_access_key: SecretStr | None = Field(None, description="Secret that belongs to this access key.")
     storage_class: StorageClass | None = Field(
-        None, description="Storage class of archives, one that can be read at once. Unset: as S3__STORAGE_CLASS."
+        None,
+        description="Storage class of archives, one that can be read at once. Unset: as ROWVAULT_S3__STORAGE_CLASS.",
     )
     lock_mode: Literal["governance", "compliance"] | None = Field(
         None,
@@ -184,7 +192,7 @@ class DrillSettings(_Group):
         description="Server for drills: a database is made there and dropped again. Unset: one is started for each.",
     )
     identity_file: Path | None = Field(
-        None, description="File of age identities for drills alone. Unset: those of ENCRYPTION__IDENTITY_FILE."
+        None, description="File of age identities for drills alone. Unset: those of ROWVAULT_ENCRYPTION__IDENTITY_FILE."
     )
 
 

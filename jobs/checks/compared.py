@@ -76,7 +76,7 @@ def _judge_stamped(stamped: Collection[TableLog]) -> list[Finding]:
     if not stamped:
         return []
     message = (
-        f"INCREMENTAL__METHOD is timestamp: in {some([log.table for log in stamped])}, rows that changed"
+        f"ROWVAULT_INCREMENTAL__METHOD is timestamp: in {some([log.table for log in stamped])}, rows that changed"
         " without their column are not seen until the next full backup"
     )
     return [Finding(CAPTURE, "warning", message, "ROWVAULT_INCREMENTAL__METHOD=auto finds them")]
@@ -87,7 +87,8 @@ def _judge_by_xmin(tables: Collection[TableLog], of: int, capture: CaptureOption
         lacking = f"none of the columns {', '.join(capture.stamps.columns)} as {STAMP}"
         message = f"compared by xmin, for there is {lacking}: {some([log.table for log in tables])}"
         return [Finding(CAPTURE, "ok", message)] if tables else []
-    message = f"INCREMENTAL__METHOD is xmin: {len(tables)} of {of} tables are compared at each incremental backup"
+    what = f"{len(tables)} of {of} tables are compared at each incremental backup"
+    message = f"ROWVAULT_INCREMENTAL__METHOD is xmin: {what}"
     return [Finding(CAPTURE, "ok", message)]
 
 

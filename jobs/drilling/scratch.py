@@ -22,7 +22,7 @@ from jobs.postgres.stand_ins import Wanted, lacks_for_good, put_stand_ins
 from jobs.temporary import sweep_folders, temporary_folder
 from storage.manifest import Manifest
 
-SETTING = "DRILL__DATABASE_URL"
+SETTING = "ROWVAULT_DRILL__DATABASE_URL"
 PREFIX = "rowvault-drill-"
 _BASE_BYTES = 300_000_000
 _SETTINGS = {
@@ -115,7 +115,7 @@ def _oldest_fit(major: int, pg_bin: Path | None) -> Path:
         at_hand = ", ".join(map(str, sorted(found))) or "none"
         raise UnsafeTarget(
             f"the backup comes from PostgreSQL {major}, and no server of that version or newer is at hand ({at_hand})",
-            f"install one, set PG_BIN to its folder, or give a server: {SETTING}",
+            f"install one, set ROWVAULT_PG_BIN to its folder, or give a server: {SETTING}",
         )
     return found[min(fit)]
 
@@ -152,8 +152,7 @@ async def _given_server(given: Source, world: World, major: int) -> AsyncIterato
                 )
             await sweep_databases(connection)
     except PostgresError as error:
-        message, hint = (text.replace("DATABASE_URL", SETTING) for text in (error.message, error.hint))
-        raise type(error)(f"{SETTING}: {message.removeprefix(SETTING)}", hint) from error
+        raise type(error)(f"{SETTING}: {error.message.removeprefix(SETTING)}", error.hint) from error
     yield given
 
 

@@ -67,7 +67,7 @@ class Beginning:
     async def _obstacle(self, gap: Gap | None) -> str:
         """Why there is to be comparing instead; empty if the log can do."""
         if self.capture.method in COMPARING:
-            return f"INCREMENTAL__METHOD is {self.capture.method}"
+            return f"ROWVAULT_INCREMENTAL__METHOD is {self.capture.method}"
         try:
             await require_capture(self.connection)
         except CannotCapture as error:
@@ -109,7 +109,7 @@ async def begin_capture(source: Source, selection: Selection, primary: Repositor
             reason = lost(position.slot, capture.lag_limit)
         if not reason and capture.method not in COMPARING:
             return Chaining(None)
-        chaining = await beginning.chaining(reason or f"INCREMENTAL__METHOD is {capture.method}")
+        chaining = await beginning.chaining(reason or f"ROWVAULT_INCREMENTAL__METHOD is {capture.method}")
         before = await newest_full(primary)
         if chaining.obstacle and before is not None and before.compared:
             return Chaining(None, chaining.obstacle)  # the next one like it

@@ -52,6 +52,6 @@ async def require_of(source: Source, repositories: Sequence[Repository]) -> None
             raise OtherSource(
                 f"{place} holds backups of database {identity.database!r} of system {identity.system_identifier}, "
                 f"not of {lineage.database!r} of system {lineage.system_identifier}",
-                "choose another LOCAL_PATH or S3__PREFIX; or, if this database took the other's place, let the next "
-                "backup --adopt it",
+                "choose another ROWVAULT_LOCAL_PATH or ROWVAULT_S3__PREFIX; or, if this database took the other's "
+                "place, let the next backup --adopt it",
             )

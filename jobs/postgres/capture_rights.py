@@ -24,7 +24,7 @@ async def refuse_standby(connection: Connection) -> None:
 
 
 def _standby() -> CannotCapture:
-    return CannotCapture("the server is a standby", "let DATABASE_URL name the primary")
+    return CannotCapture("the server is a standby", "let ROWVAULT_DATABASE_URL name the primary")
 
 
 async def read_obstacles(connection: Connection) -> list[CannotCapture]:

@@ -120,7 +120,7 @@ def choose(relations: tuple[Relation, ...], selection: Selection) -> Chosen:
     for pattern in selection.tables:
         if not any(pattern.matches(relation.table) for relation in candidates):
             raise NoSuchTable(
-                f"the pattern {pattern.text} in TABLES matches no table",
+                f"the pattern {pattern.text} in ROWVAULT_TABLES matches no table",
                 "names are case-sensitive; write SCHEMA.TABLE, with double quotes around odd characters",
             )
     lines = [ancestry(relation, by_oid) for relation in candidates]
@@ -128,7 +128,7 @@ def choose(relations: tuple[Relation, ...], selection: Selection) -> Chosen:
     excluded = [line[0] for line in wanted if _excluded(line, selection)]
     kept = [line[0] for line in wanted if not _excluded(line, selection)]
     if not kept:
-        raise NoSuchTable("there is no table to back up", "set TABLES to patterns such as public.*, app.*")
+        raise NoSuchTable("there is no table to back up", "set ROWVAULT_TABLES to patterns such as public.*, app.*")
     return Chosen(tuple(relation for relation in kept if relation.has_rows), tuple(excluded))
 
 

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
@@ -41,10 +41,14 @@ Connection: TypeAlias = asyncpg.Connection
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A database and how to reach it. The DSN holds a password and is kept out of every text."""
+    """A database and how to reach it. The DSN holds a password and is kept out of every text.
+
+    `named_by` is what a person gave the DSN by, for messages on what is wrong with it.
+    """
 
     dsn: str = field(repr=False)
     connect_timeout: float = 10.0
+    named_by: str = "its address"
 
     @property
     def where(self) -> str:
@@ -72,7 +76,7 @@ class Source:
         parts = urlsplit(self.dsn)
         pairs = (pair for pair in parts.query.split("&") if pair.partition("=")[0] != "dbname")
         dsn = urlunsplit((parts.scheme, parts.netloc, f"/{quote(name, safe='')}", "&".join(pairs), ""))
-        return Source(dsn, self.connect_timeout)
+        return replace(self, dsn=dsn)
 
     @property
     def dsn_without_password(self) -> str:
@@ -94,7 +98,7 @@ async def connect(source: Source, purpose: str) -> Connection:
 
     Raises `Rejected` or `Unreachable`. Statements are not cached, so that poolers in session mode are no trouble.
     """
-    with translated_login(source.where):
+    with translated_login(source.where, source.named_by):
         async with asyncio.timeout(source.connect_timeout):
             connection = await asyncpg.connect(source.dsn, timeout=None, statement_cache_size=0)
             try:
@@ -130,7 +134,7 @@ async def ping(source: Source) -> None:
 
     Raises `Rejected` or `Unreachable`.
     """
-    with translated_login(source.where):
+    with translated_login(source.where, source.named_by):
         async with asyncio.timeout(source.connect_timeout):
             connection = await asyncpg.connect(source.dsn, timeout=None, statement_cache_size=0)
             try:

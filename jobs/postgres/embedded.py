@@ -45,7 +45,7 @@ class EmbeddedServerError(PostgresError):
 def find_servers(given: Path | None = None) -> dict[int, Path]:
     """The folders with PostgreSQL's programs on this machine, by major version.
 
-    Of several with one version the `given` one (setting `PG_BIN`) wins, then the wheel's, then Debian's.
+    Of several with one version the `given` one (setting `ROWVAULT_PG_BIN`) wins, then the wheel's, then Debian's.
     """
     found: dict[int, Path] = {}
     for folder in [*([given] if given else []), *wheel_folders(), *distribution_folders()]:

@@ -130,13 +130,13 @@ def translated(doing: str) -> Iterator[None]:
 
 
 @contextmanager
-def translated_login(where: str) -> Iterator[None]:
-    """The same for connecting; `where` names host, port and database, never the password."""
+def translated_login(where: str, named_by: str) -> Iterator[None]:
+    """The same for connecting; `where` names host, port and database, never the password, `named_by` what gave them."""
     try:
         yield
     except _LOGIN as error:
         raise Rejected(
-            f"{where} refused the login: {_text(error)}", "check user, password and database in DATABASE_URL"
+            f"{where} refused the login: {_text(error)}", f"check user, password and database in {named_by}"
         ) from error
     except _NOT_READY as error:
         raise Unreachable(f"{where} is not ready: {_text(error)}", "try again in a moment") from error
@@ -144,11 +144,11 @@ def translated_login(where: str) -> Iterator[None]:
         # Its own text may show the password.
         if "root certificate file" in str(error):
             raise Rejected(
-                "DATABASE_URL asks to verify the server, but gives no certificate to do it by", _CA_HINT
+                f"{named_by} asks to verify the server, but gives no certificate to do it by", _ca_hint(named_by)
             ) from error
-        raise Rejected("DATABASE_URL is not a usable connection string", _DSN_HINT) from error
+        raise Rejected(f"{named_by} is not a usable connection string", _DSN_HINT) from error
     except ssl.SSLError as error:
-        raise Unreachable(f"{where}: TLS failed: {_text(error)}", _CA_HINT) from error
+        raise Unreachable(f"{where}: TLS failed: {_text(error)}", _ca_hint(named_by)) from error
     except TimeoutError as error:
         raise Unreachable(f"{where} did not answer in time", "check host, port and firewall") from error
     except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
@@ -157,9 +157,10 @@ def translated_login(where: str) -> Iterator[None]:
 
 _DSN_HINT = "write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters as %XX"
 
-_CA_HINT = (
-    "let sslrootcert=FILE in DATABASE_URL name the CA that signed the server's certificate, and use the name it is for"
-)
+
+def _ca_hint(named_by: str) -> str:
+    wanted = "name the CA that signed the server's certificate, and use the name it is for"
+    return f"let sslrootcert=FILE in {named_by} {wanted}"
 
 
 def _text(error: BaseException) -> str:

@@ -22,7 +22,7 @@ async def refuse_transaction_pooling(source: Source) -> None:
     Only simple queries inside explicit transactions are used, since anything else may fail behind such a pooler.
     Raises `Unreachable` where a pooler takes the sessions but has no server for them.
     """
-    with translated_login(source.where):
+    with translated_login(source.where, source.named_by):
         first = await asyncpg.connect(source.dsn, timeout=source.connect_timeout, statement_cache_size=0)
         try:
             await _refuse_to_share(source, first)
@@ -35,7 +35,7 @@ async def connect_unpooled(source: Source, purpose: str) -> Connection:
 
     Raises what `connect` and `refuse_transaction_pooling` raise.
     """
-    with translated_login(source.where):
+    with translated_login(source.where, source.named_by):
         connection = await asyncpg.connect(source.dsn, timeout=source.connect_timeout, statement_cache_size=0)
         try:
             await _refuse_to_share(source, connection)
@@ -78,7 +78,7 @@ async def _answer_in_time(source: Source, asking: Coroutine[Any, Any, bool]) -> 
     except TimeoutError as error:
         raise Unreachable(
             f"{source.where} took two sessions, but does not serve both: it is a pooler with all servers in use",
-            "connect directly; or enlarge its pool (PgBouncer: default_pool_size) to COPY_JOBS + 3 and more",
+            "connect directly; or enlarge its pool (PgBouncer: default_pool_size) to ROWVAULT_COPY_JOBS + 3 and more",
         ) from error
 
 

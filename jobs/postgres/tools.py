@@ -49,7 +49,7 @@ def distribution_folders() -> list[Path]:
 
 
 def _candidates(pg_bin: Path | None) -> list[Path]:
-    """Where the programs may be: `PG_BIN` alone if it is set, else PATH, the distributions' folders, the wheel."""
+    """Where the programs may be: the given folder alone, else PATH, the distributions' folders, the wheel."""
     if pg_bin is not None:
         return [pg_bin]
     on_path = shutil.which("pg_dump")
@@ -67,7 +67,7 @@ def tools_at_hand(pg_bin: Path | None) -> list[Tools]:
     if not found:
         raise ToolMissing(
             "pg_dump was not found",
-            "install the PostgreSQL client programs, or set PG_BIN to the folder that holds pg_dump",
+            "install the PostgreSQL client programs, or set ROWVAULT_PG_BIN to the folder that holds pg_dump",
         )
     return found
 
@@ -78,7 +78,8 @@ def newest_for(server_version: int, at_hand: list[Tools]) -> Tools:
     if newest.major < server_version:
         raise ToolMissing(
             f"the server is PostgreSQL {server_version}, the newest pg_dump at hand {newest.version} ({newest.folder})",
-            f"install the client programs of PostgreSQL {server_version} or newer, or set PG_BIN to their folder",
+            f"install the client programs of PostgreSQL {server_version} or newer, "
+            "or set ROWVAULT_PG_BIN to their folder",
         )
     return newest
 

@@ -77,7 +77,7 @@ async def test_where_comparing_is_set_it_says_so_and_which_tables_are_copied_who
     able, *warnings = await seen(follower)
     assert (able.state, able.message) == (
         "ok",
-        "INCREMENTAL__METHOD is xmin: 3 of 6 tables are compared at each incremental backup",
+        "ROWVAULT_INCREMENTAL__METHOD is xmin: 3 of 6 tables are compared at each incremental backup",
     )
     assert {one.table: (one.message, one.hint) for one in warnings} == {
         table: (f"{table} is copied whole whenever it changed: {reason}", hint)

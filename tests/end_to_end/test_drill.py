@@ -306,7 +306,7 @@ async def test_a_wrong_address_names_its_setting_and_no_password(taken: Taken) -
     given = Source("postgresql://drill:hunter2@127.0.0.1:1/postgres")
     with pytest.raises(Unreachable) as caught:
         await drill([taken.repository], DrillOptions(given=given))
-    assert caught.value.message.startswith("DRILL__DATABASE_URL: 127.0.0.1:1/postgres cannot be reached")
+    assert caught.value.message.startswith("ROWVAULT_DRILL__DATABASE_URL: 127.0.0.1:1/postgres cannot be reached")
     assert "hunter2" not in caught.value.message + caught.value.hint
 
 

@@ -118,7 +118,11 @@ async def test_without_the_source_it_drills_all_the_same(settings: dict[str, str
 @pytest.mark.parametrize(
     ("address", "code", "said"),
     [
-        ("postgresql://drill:hunter2@127.0.0.1:1/x", 1, "DRILL__DATABASE_URL: 127.0.0.1:1/x cannot be reached"),
+        (
+            "postgresql://drill:hunter2@127.0.0.1:1/x",
+            1,
+            "ROWVAULT_DRILL__DATABASE_URL: 127.0.0.1:1/x cannot be reached",
+        ),
         ("http://drill:hunter2@127.0.0.1/x", 2, "ROWVAULT_DRILL__DATABASE_URL: must begin with postgresql://"),
     ],
 )

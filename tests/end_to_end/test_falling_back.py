@@ -151,7 +151,7 @@ async def test_a_daily_full_backup_of_what_is_compared_is_no_gap(database: Datab
     chaining = await begin_capture(follower.source, Selection(), follower.primary, follower.capture)
     await full_backup(follower.source, Selection(), follower.places, replace(QUICK, chaining=chaining))
     full = await newest_full(follower)
-    assert (full.gap, full.compared) == (None, "INCREMENTAL__METHOD is xmin")
+    assert (full.gap, full.compared) == (None, "ROWVAULT_INCREMENTAL__METHOD is xmin")
     assert (await goes_on(follower)).base == full.id
 
 

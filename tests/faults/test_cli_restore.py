@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.conftest import CreateDatabase
-from tests.faults.commands import NOT_FOUND, REFUSED, USAGE, refuse, settings_of, succeed
+from tests.faults.commands import FAILED, NOT_FOUND, REFUSED, USAGE, refuse, settings_of, succeed
 from tests.servers import DEFAULT_MAJOR, Database, Servers
 
 SHOP = """
@@ -105,3 +105,10 @@ async def test_a_restore_says_what_it_did_to_each_table(settings: dict[str, str]
     ]
     assert {check["state"] for check in document["checks"]} == {"ok"}
     assert await target.value("SELECT count(*) FROM orders WHERE tenant = 'tenant ' || id") == 100
+
+
+async def test_a_target_that_refuses_the_login_is_named_by_the_option(
+    settings: dict[str, str], target: Database
+) -> None:
+    error = await refuse("restore", "--yes", "--to", target.as_role("nobody", "wrong"), settings=settings, code=FAILED)
+    assert error["hint"] == "check user, password and database in --to"
