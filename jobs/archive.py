@@ -20,6 +20,7 @@ from jobs.places.leasing import leased, leased_for_reading
 from jobs.places.ledger import known_erasures, require_erased
 from jobs.places.one_database import bindings
 from jobs.places.sweep import discard, sweep
+from jobs.preparing import unmounted
 from jobs.progress import OnProgress, no_progress
 from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome
 from jobs.verify import verify_backup
@@ -79,7 +80,9 @@ async def archive(
     made, outcomes = await taking.newest_of(states)
     silent = [one for one in repositories if one not in answering and keeps_archives(one)]
     outcomes += [PlaceOutcome(one.place, "pending", "did not answer") for one in silent]
-    return await _finish(made, targets, outcomes, options, started, on_progress)
+    holding = [place for place, found in asked.catalogues.items() if found and found.entries]
+    suspicions = unmounted(repositories, holding) if repositories[0] in answering else ()
+    return await _finish(made, targets, outcomes, suspicions, options, started, on_progress)
 
 
 def keeps_archives(repository: Repository) -> bool:
@@ -223,6 +226,7 @@ async def _finish(
     made: Made,
     targets: Sequence[Repository],
     outcomes: list[PlaceOutcome],
+    suspicions: tuple[str, ...],
     options: ArchiveOptions,
     started: float,
     on_progress: OnProgress,
@@ -249,7 +253,7 @@ async def _finish(
         duration_seconds=committed_at - started,
         verify_seconds=time.monotonic() - committed_at,
         verification=verification,
-        warnings=manifest.warnings,
+        warnings=suspicions + manifest.warnings,
         uncovered_tables=len(manifest.not_covered.tables),
         checksums=tuple(one.checksum for one in manifest.tables),
     )

@@ -1,6 +1,6 @@
 """What every backup begins with: who the source is, and which places can take a backup of it now."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -49,7 +49,7 @@ async def make_ready(lineage: Lineage, repositories: Sequence[Repository], *, ad
     await primary.bind(lineage.system_identifier, lineage.database, adopt=adopt)
     await sweep(primary)
     others, pending = await _bind_others(rest, lineage, adopt)
-    suspicions = await _unmounted(primary, others) + await unfinished([primary, *others])
+    suspicions = unmounted([primary, *others], await _holding(primary, others)) + await unfinished([primary, *others])
     head = await _trail_head([primary, *others])
     return Ready(lineage, primary, tuple(others), tuple(pending), suspicions, head)
 
@@ -72,16 +72,26 @@ async def _bind_others(
     return ready, outcomes
 
 
-async def _unmounted(primary: Repository, others: list[Repository]) -> tuple[str, ...]:
-    """A first place that is empty beside one that is not is most likely a volume that is not mounted."""
+async def _holding(primary: Repository, others: Sequence[Repository]) -> set[str]:
+    """The places that hold backups; the others are only asked if the first one has none."""
     if (await primary.catalogue()).entries:
-        return ()
-    warnings = []
+        return {primary.place}
+    holding = set()
     for other in others:
         with suppress(StorageError):  # a place that falls silent now is found out by its copy
             if (await other.catalogue()).entries:
-                warnings.append(f"{primary.place} held no backup, and {other.place} some: is a volume not mounted?")
-    return tuple(warnings)
+                holding.add(other.place)
+    return holding
+
+
+def unmounted(repositories: Sequence[Repository], holding: Collection[str]) -> tuple[str, ...]:
+    """A first place that is empty beside one that is not is most likely a volume that is not mounted."""
+    first, *others = (one.place for one in repositories)
+    if first in holding:
+        return ()
+    return tuple(
+        f"{first} held no backup, and {other} some: is a volume not mounted?" for other in others if other in holding
+    )
 
 
 async def _trail_head(repositories: list[Repository]) -> TrailHead | None:

@@ -214,6 +214,14 @@ async def test_a_place_that_is_away_gets_it_later(shop: Database, tmp_path: Path
     assert await backups_alike(*places)
 
 
+async def test_an_empty_folder_beside_a_filled_bucket_is_said_loudly(chain: Follower, tmp_path: Path) -> None:
+    """It is most likely a volume that is not mounted."""
+    elsewhere = Repository("local", LocalBackend(tmp_path / "elsewhere"))
+    result = await archived((elsewhere, chain.places[1]))
+    assert "local held no backup, and s3 some: is a volume not mounted?" in result.warnings
+    assert not any("mounted" in warning for warning in (await archived(chain.places)).warnings)
+
+
 async def test_it_goes_where_archives_are_kept_and_nowhere_else(chain: Follower) -> None:
     _, s3 = chain.places
     apart = Repository("archive", MemoryBackend(), policy=Policy(kinds=frozenset({"archive"})))
