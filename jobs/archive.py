@@ -17,7 +17,7 @@ from jobs.errors import NoPlace, NotThere
 from jobs.exporting.plan import ExportOptions, Format
 from jobs.places.catalogue import ask, read_backup
 from jobs.places.leasing import leased, leased_for_reading
-from jobs.places.ledger import known_erasures, require_erased
+from jobs.places.ledger import read_ledgers, require_erased
 from jobs.places.one_database import bindings
 from jobs.places.sweep import discard, sweep
 from jobs.preparing import unmounted
@@ -155,7 +155,8 @@ class _Taking:
 
     async def _making(self, state: str, found: AsOf, failures: Sequence[Exception]) -> Making:
         manifest, head = found.manifest, await read_head(self.answering)
-        erasures = [one.id for one in await known_erasures(self.answering) if one.moment >= manifest.created_at]
+        known = (await read_ledgers(self.answering)).erasures
+        erasures = [one.id for one in known if one.moment >= manifest.created_at]
         fallen = tuple(f"it is of an older state, for a newer one could not be archived: {one}" for one in failures[:1])
         said: dict[str, object] = {
             "label": self.options.label,

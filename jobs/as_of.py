@@ -28,7 +28,7 @@ from jobs.erasing.filtering import without_erased
 from jobs.errors import NotThere
 from jobs.places.catalogue import read_resolved
 from jobs.places.leasing import leased_for_reading, unless_removed
-from jobs.places.ledger import missing_from
+from jobs.places.ledger import Ledger, read_ledgers
 from jobs.postgres.pgoutput import Commit, changes, lsn_number
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.scope import chosen_tables
@@ -47,13 +47,15 @@ Change = Callable[[Iterator[bytes]], Iterator[bytes]]
 LEVEL = -7  # read once and thrown away: speed counts
 STREAMS = 2
 _TEMPORARY = CopyOptions(level=LEVEL)
+_NOTHING_ERASED = Ledger(())
 
 
 @dataclass(frozen=True, slots=True)
 class AsOf:
     """A backup as of a moment. `repositories` are where it can be read; `stale` are tables that are older than it, as
-    of the moment `known`, for they are known only as of backups. `erased` are erasures whose rows were left out.
-    `for_all`: whether what it was made of was all encrypted for the same recipients, or none of it was.
+    of the moment `known`, for they are known only as of backups. `erased` are erasures whose rows were left out, of
+    those in the `ledger`. `for_all`: whether what it was made of was all encrypted for the same recipients, or none of
+    it was.
     """
 
     repositories: tuple[Repository, ...]
@@ -61,13 +63,14 @@ class AsOf:
     stale: tuple[str, ...]
     known: datetime
     erased: tuple[str, ...] = ()
+    ledger: Ledger = _NOTHING_ERASED
     for_all: bool = True
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a person must know of the tables that are older, and of rows that were left out."""
+        """What a person must know of the tables that are older, and of erased rows: those left out, or perhaps not."""
         left_out = "rows of it were left out of what is stored here; rowvault erase --resume takes them out there too"
-        return (*self._older(), *(f"erasure {one}: {left_out}" for one in self.erased))
+        return (*self._older(), *(f"erasure {one}: {left_out}" for one in self.erased), *self.ledger.warnings)
 
     def _older(self) -> tuple[str, ...]:
         older = f"is as of {self.known.isoformat()}: it is not in the change log, so it is known only as of backups"
@@ -103,17 +106,18 @@ async def opened(
     if point is None:
         found = await read_resolved(repositories, wanted)
         require_identity(repositories, (found,))
-        if isinstance(found, Manifest) and not await missing_from(repositories, [found]):
+        ledger = await read_ledgers(repositories)
+        if isinstance(found, Manifest) and not ledger.not_in([found]):
             async with unless_removed(repositories, [found.id]):
-                yield AsOf(tuple(repositories), found, (), found.created_at)
+                yield AsOf(tuple(repositories), found, (), found.created_at, ledger=ledger)
             return
         point = Through(found)
         chain = Chain(found, ()) if isinstance(found, Manifest) else await chain_to(repositories, point)
     else:
-        chain = await chain_to(repositories, point)
+        chain, ledger = await chain_to(repositories, point), await read_ledgers(repositories)
     async with (
         unless_removed(repositories, [one.id for one in chain.backups]),
-        as_of(repositories, chain, point, names, scratch, on_progress) as made,
+        as_of(repositories, chain, point, ledger, names, scratch, on_progress) as made,
     ):
         yield made
 
@@ -123,15 +127,16 @@ async def as_of(
     repositories: Sequence[Repository],
     chain: Chain,
     point: Point,
+    ledger: Ledger,
     names: Sequence[str] = (),
     scratch: Path | None = None,
     on_progress: OnProgress = no_progress,
 ) -> AsyncIterator[AsOf]:
     """Make the backup as of a point while the block runs, out of the first place where all it needs is whole.
 
-    The temporary files are about as large as the stored rows of the tables that changed. Raises `NotThere` if a table
-    that is wanted by name is not in the log, `NoIdentity`, `Corrupt` and what else the last place raises if none will
-    do.
+    What the `ledger` says was erased is left out. The temporary files are about as large as the stored rows of the
+    tables that changed. Raises `NotThere` if a table that is wanted by name is not in the log, `NoIdentity`, `Corrupt`
+    and what else the last place raises if none will do.
     """
     require_identity(repositories, chain.backups)
     wanted = chosen_tables(chain.base, names)
@@ -142,7 +147,7 @@ async def as_of(
             f"{stale[0]} is not in the change log, so it is known only as of each backup",
             f"name a backup instead, such as {known.id}; with a usable primary key it would be in the log",
         )
-    erasures = await missing_from(repositories, chain.backups)
+    erasures = ledger.not_in(chain.backups)
     with temporary_folder(scratch) as folder:
         failures = list[StorageError]()
         for repository in repositories:
@@ -160,7 +165,7 @@ async def as_of(
                 made = _Made(repository, through.backend, manifest)
                 left_out = tuple(erasure.id for erasure in erasures)
                 for_all = all(one.encryption == chain.base.encryption for one in chain.backups)
-                yield AsOf((made,), manifest, stale, chain.beside_moment, left_out, for_all)
+                yield AsOf((made,), manifest, stale, chain.beside_moment, left_out, ledger, for_all)
                 return
         raise next((one for one in failures if isinstance(one, Corrupt)), failures[0])
 

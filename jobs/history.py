@@ -94,7 +94,7 @@ async def history(
     `Corrupt` if there are manifests that cannot be read instead.
     """
     backups = await read_backups(repositories)
-    await require_erased(repositories, [*backups.fulls, *backups.incrementals])
+    ledger = await require_erased(repositories, [*backups.fulls, *backups.incrementals])
     newest, wanted = table_meant(backups.fulls, table)
     name = TableName(wanted.schema_name, wanted.name)
     check_key(wanted, key)
@@ -104,6 +104,7 @@ async def history(
             f"restore the whole table beside the live one: rowvault restore {newest.id} --table … --into-schema …",
         )
     values, notes = await _written(source, wanted, key)
+    notes += ledger.warnings
     notes += tuple(f"as if there were no such backup: {error.message}" for error in backups.damaged)
     told: _Told | None = None
     along = stretches(backups, name, key)

@@ -6,7 +6,7 @@ It knows rows by salted hashes of what they held, never by the values themselves
 import asyncio
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Literal
@@ -126,14 +126,26 @@ async def write_erasure(repository: Repository, erasure: Erasure) -> None:
 
 async def read_erasures(repository: Repository) -> tuple[Erasure, ...]:
     """Every entry of one place, oldest first. Raises `Corrupt` for one that cannot be read."""
-    names = [stored.name async for stored in repository.backend.list(ERASURES)]
-    wanted = [name for name in sorted(names) if is_erasure_id(name.removeprefix(ERASURES).removesuffix(".json"))]
-    found: list[Erasure] = []
-    for begin in range(0, len(wanted), AT_ONCE):
-        some = wanted[begin : begin + AT_ONCE]
-        datas = await asyncio.gather(*(get(repository.backend, name) for name in some))
-        found += [_read(name, data) for name, data in zip(some, datas, strict=True)]
-    return tuple(found)
+    found, damaged = await read_ledger(repository)
+    for one in damaged.values():
+        raise one
+    return found
+
+
+async def read_ledger(repository: Repository) -> tuple[tuple[Erasure, ...], Mapping[str, Corrupt]]:
+    """The entries of one place, oldest first; and by id what is wrong with those that cannot be read."""
+    names = sorted([stored.name async for stored in repository.backend.list(ERASURES)])
+    wanted = {one: name for name in names if is_erasure_id(one := name.removeprefix(ERASURES).removesuffix(".json"))}
+    found, damaged, ids = list[Erasure](), dict[str, Corrupt](), list(wanted)
+    for begin in range(0, len(ids), AT_ONCE):
+        some = ids[begin : begin + AT_ONCE]
+        datas = await asyncio.gather(*(get(repository.backend, wanted[one]) for one in some))
+        for one, data in zip(some, datas, strict=True):
+            try:
+                found.append(_read(wanted[one], data))
+            except Corrupt as error:
+                damaged[one] = error
+    return tuple(found), damaged
 
 
 def further(one: Erasure | None, other: Erasure) -> Erasure:
@@ -185,5 +197,6 @@ def _read(name: str, data: bytes) -> Erasure:
         return Erasure.model_validate(json.loads(data), strict=False)
     except (ValueError, ValidationError) as error:
         raise Corrupt(
-            f"{name} cannot be read: {str(error).splitlines()[0]}", "copy it from the other place, which has the same"
+            f"{name} cannot be read: {str(error).splitlines()[0]}",
+            "rowvault sync puts it right from a place that has it whole",
         ) from error

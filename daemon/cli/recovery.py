@@ -1,6 +1,7 @@
 """Commands for the day something is gone, and for being ready: restore, diff, drill, and what was done."""
 
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ from daemon.cli.shared import Backup, Json, cli, confirmed, recorder, say
 from daemon.command import with_app
 from daemon.outcomes import DIFFERENCE, DONE, REFUSED, UsageError
 from daemon.output import restore as restore_output
-from daemon.output.console import err, print_json, warn
+from daemon.output.console import err, print_json
 from daemon.output.diff import show_diff
 from daemon.output.history import show_history
 from daemon.output.progress import progress
@@ -70,17 +71,16 @@ def restore(
                 opening = opened(app.repositories, backup_id or "latest", point, scope.tables, app.scratch, on_progress)
                 found = await stack.enter_async_context(opening)
                 plan = await plan_restore(found.repositories, found.manifest, target, scope, options, on_progress)
-            for warning in found.warnings:
-                warn(warning)
             if not as_json:
-                restore_output.print_plan(plan)
+                restore_output.print_plan(found, plan)
             if dry_run:
-                say(as_json, restore_output.plan_document(plan), "dry run: nothing was done")
+                say(as_json, restore_output.plan_document(found, plan), "dry run: nothing was done")
                 return DONE
             if not yes and not await confirmed("Restore now?", as_json):
                 return REFUSED
             with progress(quiet=as_json) as on_progress:
                 result = await recorded.restore(found.repositories, recorder(app), plan, scope, options, on_progress)
+        result = replace(result, warnings=(*found.warnings, *result.warnings))
         if as_json:
             print_json(restore_output.restore_document(result))
         else:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from daemon.app import App
 from daemon.outcomes import DIFFERENCE, DONE
-from daemon.output.console import out, print_json, print_table, styled, table
+from daemon.output.console import out, print_json, print_table, print_warnings, styled, table
 from daemon.output.progress import progress
 from jobs.as_of import opened
 from jobs.diff import DiffResult, Key, Keys, TableDiff, diff_backups, diff_live
@@ -24,7 +24,7 @@ async def show_diff(app: App, wanted: str, against: str, tables: Sequence[str], 
     async with AsyncExitStack() as stack:
         with progress(quiet=as_json) as on_progress:
             opening = opened(app.repositories, wanted, None, tables, app.scratch, on_progress)
-            one = await stack.enter_async_context(opening)
+            sides = [one := await stack.enter_async_context(opening)]
             if source is not None:
                 limits = app.lock_limits
                 result = await diff_live(
@@ -32,12 +32,14 @@ async def show_diff(app: App, wanted: str, against: str, tables: Sequence[str], 
                 )
             else:
                 opening = opened(app.repositories, against, None, tables, app.scratch, on_progress)
-                other = await stack.enter_async_context(opening)
+                sides.append(other := await stack.enter_async_context(opening))
                 result = await diff_backups(one, other, options, on_progress)
+    warnings = [*dict.fromkeys(warning for side in sides for warning in side.warnings)]
     if as_json:
-        print_json(diff_document(result))
+        print_json(diff_document(result) | {"warnings": warnings})
     else:
         print_diff(result)
+        print_warnings(warnings)
     return DONE if result.equal else DIFFERENCE
 
 

@@ -6,13 +6,14 @@ from typing import Any
 from rich.text import Text
 
 from daemon.output.console import as_bytes, err, out, print_table, print_warnings, styled, table
+from jobs.as_of import AsOf
 from jobs.postgres.identifiers import TableName
 from jobs.restore import RestorePlan
 from jobs.restoring.plan import SAYS, ChangePlan
 from jobs.results import DrillResult, RestoreResult
 
 
-def print_plan(plan: RestorePlan) -> None:
+def print_plan(found: AsOf, plan: RestorePlan) -> None:
     """What a restore is about to do, a table a line."""
     shown = table(
         f"restore {plan.manifest.id} ({plan.manifest.created_at:%Y-%m-%d %H:%M:%S} UTC) into {plan.target.where}",
@@ -24,7 +25,7 @@ def print_plan(plan: RestorePlan) -> None:
         )
     print_table(shown, err)
     err.print(f"  it will take about {_estimate(plan)}")
-    for warning in plan.warnings:
+    for warning in (*found.warnings, *plan.warnings):
         err.print(Text("  note: ", style="yellow") + Text(warning))
 
 
@@ -74,14 +75,14 @@ def _planned(plan: RestorePlan) -> list[dict[str, Any]]:
     ]
 
 
-def plan_document(plan: RestorePlan) -> dict[str, Any]:
+def plan_document(found: AsOf, plan: RestorePlan) -> dict[str, Any]:
     """What a restore would do, as JSON shows it."""
     return {
         "id": plan.manifest.id,
         "target": plan.target.where,
         "dry_run": True,
         "tables": _planned(plan),
-        "warnings": list(plan.warnings),
+        "warnings": [*found.warnings, *plan.warnings],
     }
 
 

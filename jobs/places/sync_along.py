@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 
-from jobs.places.ledger import known_erasures
+from jobs.places.ledger import read_ledgers
 from jobs.places.one_database import bindings
 from jobs.places.survey import Place
 from storage.erasures import Erasure, mend_erasures, share_erasures
@@ -33,7 +33,7 @@ async def bind_alike(answering: Sequence[Repository], *, fill: bool, dry_run: bo
 async def share_ledger(answering: Sequence[Repository], *, dry_run: bool) -> Sequence[Erasure]:
     """Every erasure that any place knows of, after bringing the entries to all. Raises `Corrupt` for one lost."""
     if dry_run:
-        return await known_erasures(answering)
+        return (await read_ledgers(answering)).erasures
     await mend_erasures(answering)
     return await share_erasures(answering)
 

@@ -11,6 +11,7 @@ from jobs.as_of import as_of
 from jobs.chains.chain import joined
 from jobs.chains.points import Through
 from jobs.copying.part_reading import read_part
+from jobs.places.ledger import Ledger
 from jobs.postgres.change_log import advance, read_log_end
 from jobs.postgres.connection import Source, session
 from jobs.postgres.pgoutput import lsn_text
@@ -126,7 +127,7 @@ async def test_what_is_in_the_log_and_not_yet_visible_is_lost_to_a_base_that_beg
 async def _items(follower: Follower, base: Manifest, windows: list[Increment]) -> list[bytes]:
     """The rows that a base and windows make."""
     chain = joined(base, windows)
-    async with as_of(follower.places, chain, Through(windows[-1])) as made:
+    async with as_of(follower.places, chain, Through(windows[-1]), Ledger(())) as made:
         (table,) = made.manifest.tables
         text = [await read_part(made.repositories[0], part, b"".join) for part in table.parts]
         return sorted(b"".join(text).splitlines())

@@ -426,7 +426,7 @@ async def test_the_command_prints_one_json_document(shop: Database, tmp_path: Pa
     )
     assert [(done.returncode, done.stderr) for done in (live, two, narrow)] == [(0, ""), (3, ""), (0, "")]
     document = json.loads(live.stdout)
-    assert set(document) == {"backup", "against", "tables", "equal"}
+    assert set(document) == {"backup", "against", "tables", "equal", "warnings"}
     assert (document["backup"], document["against"], document["equal"]) == (second, "live", True)
     document = json.loads(two.stdout)
     assert (document["backup"], document["against"], document["equal"]) == (first, second, False)

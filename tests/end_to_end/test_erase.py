@@ -364,6 +364,43 @@ async def test_what_a_place_still_holds_that_was_away_is_left_out_until_it_was_g
     assert [one.state for place in follower.places for one in await read_erasures(place)] == ["done", "done"]
 
 
+async def test_that_a_ledger_could_not_be_read_is_said_of_whatever_is_restored(create_database: CreateDatabase) -> None:
+    """The copy that an erasure did not reach is all there is on the day when the place that knows of it is away."""
+    local, s3 = Unreliable(), Unreliable()
+    places = Repository("local", local), Repository("s3", s3)
+    follower = following(await create_database(key="erase", build=BUILD), *places)
+    base = await follower.begin()
+    await follower.change("DELETE FROM documents WHERE id = 9")
+    s3.fails = True
+    await erase(await plan(follower, Predicate("id", "9", ("documents",))), places, EraseOptions(), no_progress)
+    s3.fails, local.fails = False, True
+    for point in (None, At(base.created_at)):
+        async with opened(places, base.id, point) as found:
+            [warning] = found.warnings
+            assert warning.startswith("local could not say what was erased (it does not answer): ")
+    told = await history(places, "documents", {"id": "8"})
+    assert [note for note in told.notes if note.startswith("local could not say what was erased")]
+    local.fails = False
+    async with opened(places[::-1], base.id) as found:
+        assert [erasure.id for erasure in await read_erasures(places[0])] == list(found.erased)
+
+
+async def test_an_entry_that_can_be_read_in_no_place_is_missed(create_database: CreateDatabase) -> None:
+    away = Unreliable()
+    places = Repository("local", MemoryBackend()), Repository("s3", away)
+    follower = following(await create_database(key="erase", build=BUILD), *places)
+    base = await follower.begin()
+    await follower.change("DELETE FROM documents WHERE id = 9")
+    away.fails = True
+    await erase(await plan(follower, Predicate("id", "9", ("documents",))), places, EraseOptions(), no_progress)
+    away.fails = False
+    [name] = [one.name async for one in places[0].backend.list("erasures/")]
+    await Planter(places[0].backend).truncate(name)
+    with pytest.raises(Corrupt, match="cannot be read"):
+        async with opened(places, base.id):
+            pass
+
+
 async def test_a_place_that_was_away_gets_the_revisions_that_another_has(create_database: CreateDatabase) -> None:
     """Sealed again they would be other bytes under the same names, and reconciling would mix them."""
     key, away = new_key(), Unreliable()

@@ -4,8 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CreateDatabase
-from tests.faults.commands import DONE, NOT_FOUND, REFUSED, USAGE, document, settings_of, succeed
+from tests.conftest import Bucket, CreateDatabase
+from tests.faults.commands import (
+    DONE,
+    IMPATIENT,
+    NOT_FOUND,
+    REFUSED,
+    USAGE,
+    document,
+    off_site,
+    settings_of,
+    succeed,
+)
 from tests.faults.places import contents
 from tests.programs import rowvault
 from tests.servers import Database
@@ -95,3 +105,23 @@ async def test_diffs_and_verifications_go_on_as_before(settings: dict[str, str])
     await succeed("erase", *WHERE, "--children", "cascade", "--yes", settings=settings)
     assert (await rowvault("diff", "latest", env=settings)).returncode == DONE
     assert (await succeed("verify", "--all", settings=settings))[-1]["state"] == "success"
+
+
+async def test_a_place_that_cannot_say_what_was_erased_is_named_wherever_rows_are_read(
+    settings: dict[str, str], bucket: Bucket, create_database: CreateDatabase, tmp_path: Path
+) -> None:
+    away = settings | off_site(bucket, "http://127.0.0.1:1") | IMPATIENT
+    to, out = (await create_database()).dsn, str(tmp_path / "export")
+    for command in (
+        ("restore", "--to", to, "--dry-run"),
+        ("restore", "--to", to, "--yes"),
+        ("export", "--format", "csv", "--out", out, "--dry-run"),
+        ("export", "--format", "csv", "--out", out),
+        ("diff", "latest", "--against", "latest"),
+    ):
+        said = (await succeed(*command, settings=away))["warnings"]
+        assert [one for one in said if one.startswith("s3 could not say what was erased")], command
+    told = await succeed("history", "people", "--key", "id=8", settings=away)
+    assert [one for one in told["notes"] if one.startswith("s3 could not say what was erased")]
+    people = await rowvault("diff", "latest", env=away)
+    assert "s3 could not say what was erased" in people.stdout
