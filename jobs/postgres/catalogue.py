@@ -77,7 +77,10 @@ class ColumnShape:
 
 @dataclass(frozen=True, slots=True)
 class TableShape:
-    """A table's columns in order, its primary key and its size. `pages` is None where rows cannot be found by page."""
+    """A table's columns in order, its primary key, and its size with what is TOASTed.
+
+    `pages` is None where rows cannot be found by page.
+    """
 
     columns: tuple[ColumnShape, ...]
     primary_key: tuple[str, ...]
@@ -152,35 +155,36 @@ def _excluded(line: list[Relation], selection: Selection) -> bool:
 
 async def read_shapes(connection: Connection, oids: list[int]) -> dict[int, TableShape]:
     """Columns and sizes of tables that are locked already (sizes would wait for a lock otherwise)."""
-    columns: dict[int, list[ColumnShape]] = {oid: [] for oid in oids}
-    for row in await connection.fetch(
-        """
-        SELECT attrelid::bigint, attname, pg_catalog.format_type(atttypid, atttypmod) AS type,
-               attgenerated <> '' AS generated, attidentity <> '' AS identity
-          FROM pg_catalog.pg_attribute
-         WHERE attrelid = ANY ($1::oid[]) AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum
-        """,
-        oids,
-    ):
+    columns: dict[int, dict[int, ColumnShape]] = {oid: {} for oid in oids}
+    for row in await connection.fetch(_COLUMNS, oids):
         column = ColumnShape(row["attname"], row["type"], row["generated"], row["identity"])
-        columns[row["attrelid"]].append(column)
-    sizes = await connection.fetch(
-        """
-        SELECT c.oid::bigint, pg_catalog.pg_table_size(c.oid) AS total,
-               CASE WHEN a.amname = 'heap' THEN pg_catalog.pg_relation_size(c.oid)
-                    / pg_catalog.current_setting('block_size')::int END AS pages,
-               ARRAY(SELECT a.attname FROM pg_catalog.pg_constraint k,
-                            pg_catalog.unnest(k.conkey) WITH ORDINALITY u (attnum, position)
-                       JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.attnum
-                      WHERE k.conrelid = c.oid AND k.contype = 'p' ORDER BY u.position) AS primary_key
-          FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam WHERE c.oid = ANY ($1::oid[])
-        """,
-        oids,
-    )
-    return {
-        row["oid"]: TableShape(tuple(columns[row["oid"]]), tuple(row["primary_key"]), row["pages"], row["total"])
-        for row in sizes
-    }
+        columns[row["attrelid"]][row["attnum"]] = column
+    shapes = {}
+    for row in await connection.fetch(_KEYS_AND_SIZES, oids):
+        own = columns[row["oid"]]
+        key = tuple(own[attnum].name for attnum in row["primary_key"] or ())
+        shapes[row["oid"]] = TableShape(tuple(own.values()), key, row["pages"], row["total"])
+    return shapes
+
+
+_COLUMNS = """
+    SELECT attrelid::bigint, attnum, attname, pg_catalog.format_type(atttypid, atttypmod) AS type,
+           attgenerated <> '' AS generated, attidentity <> '' AS identity
+      FROM pg_catalog.pg_attribute
+     WHERE attrelid = ANY ($1::oid[]) AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum
+"""
+
+# Not pg_table_size: it opens the index of each TOAST table too, which takes longer than all the rest.
+_KEYS_AND_SIZES = """
+    SELECT c.oid::bigint, pg_catalog.pg_relation_size(c.oid)
+           + CASE WHEN c.reltoastrelid <> 0 THEN pg_catalog.pg_relation_size(c.reltoastrelid) ELSE 0 END AS total,
+           CASE WHEN a.amname = 'heap' THEN pg_catalog.pg_relation_size(c.oid)
+                / pg_catalog.current_setting('block_size')::int END AS pages,
+           (i.indkey::int2[])[0:i.indnkeyatts - 1] AS primary_key
+      FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
+      LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisprimary
+     WHERE c.oid = ANY ($1::oid[])
+"""
 
 
 @dataclass(frozen=True, slots=True)

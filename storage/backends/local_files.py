@@ -23,7 +23,7 @@ _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{16}$")
 _MAKE_TRIES = 10
 _COPY_BYTES = 1 << 20
 _NO_LINKS = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOTSUP, errno.ENOSYS)
-SYNCS = 4
+SYNCS = 16
 T = TypeVar("T")
 
 
