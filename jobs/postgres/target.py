@@ -78,10 +78,17 @@ async def _names(connection: Connection, query: str) -> frozenset[str]:
 
 
 async def _unfinished(connection: Connection) -> str | None:
-    if await connection.fetchval("SELECT pg_catalog.to_regclass($1)", MARKER) is None:
+    # Not to_regclass(), which wants USAGE on the schema: beside a source it is the role's that backs up.
+    if not await connection.fetchval(_IS_MARKED, OWN_SCHEMA):
         return None
     backup: str | None = await connection.fetchval(f"SELECT backup FROM {MARKER}")
     return backup
+
+
+_IS_MARKED = """
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                    WHERE n.nspname = $1 AND c.relname = 'unfinished_restore')
+"""
 
 
 async def free_bytes(connection: Connection) -> int | None:

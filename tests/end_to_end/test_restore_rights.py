@@ -114,3 +114,13 @@ async def test_an_owner_out_of_reach_is_told_beforehand(before: Database, target
     await target.execute("DROP TABLE app.log_new")
     with pytest.raises(UnsafeTarget, match="may not give what is made again to its owners: somebody_else"):
         await plan_to_bring_back(taken, as_role(target, role), Scope(("app.log_new",)))
+
+
+async def test_an_owner_needs_no_right_to_the_schema_of_the_role_that_backs_up(
+    before: Database, target: Database, role: str
+) -> None:
+    """Beside the source it is there, as deploy/role.sql makes it."""
+    taken = await back_up(before, ["app.*"])
+    await target.execute(f"CREATE SCHEMA rowvault AUTHORIZATION somebody_else; {DAMAGE['rows']}")
+    await bring_back(taken, as_role(target, role))
+    assert await differences(before, target, ignore_schemas=["rowvault"]) == []
