@@ -9,6 +9,7 @@ from rich.text import Text
 
 from daemon.output.console import as_bytes, out, places_text, print_table, print_warnings, styled, table
 from jobs.places.catalogue import ListedBackup
+from jobs.postgres.identifiers import TableName
 from jobs.results import BackupResult, Problem, VerifyResult
 from storage.retention import KEPT
 
@@ -25,9 +26,8 @@ def print_backup(result: BackupResult) -> None:
     """A backup's result for people."""
     shown = table("", "table", ">rows", ">COPY text", ">stored")
     for one in sorted(result.tables, key=lambda one: -one.bytes_raw):
-        shown.add_row(
-            Text(f"{one.schema}.{one.name}"), f"{one.rows:,}", as_bytes(one.bytes_raw), as_bytes(one.bytes_stored)
-        )
+        name = str(TableName(one.schema, one.name))
+        shown.add_row(Text(name), f"{one.rows:,}", as_bytes(one.bytes_raw), as_bytes(one.bytes_stored))
     print_table(shown)
     out.print(Text(f"\nbackup {result.id}: ") + styled(result.state))
     for place in result.places:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from rich.text import Text
 
 from daemon.output.console import as_bytes, out, print_table, print_warnings, table
+from jobs.postgres.identifiers import TableName
 from storage.increments import AnyBackup, Increment, Incremental
 from storage.manifest import Manifest
 
@@ -39,12 +40,12 @@ def _print_full(manifest: Manifest) -> None:
     _print_lines(lines)
     shown = table("", "table", ">rows", ">COPY text", ">stored", ">parts")
     for one in manifest.tables:
-        name = f"{one.schema_name}.{one.name}"
+        name = str(TableName(one.schema_name, one.name))
         sizes = (as_bytes(one.bytes_raw), as_bytes(one.bytes_stored), str(len(one.parts)))
         shown.add_row(Text(name), f"{one.rows:,}", *sizes)
     print_table(shown)
     for only in manifest.schema_only:
-        out.print(Text(f"  definition only: {only.kind} {only.schema_name}.{only.name}"))
+        out.print(Text(f"  definition only: {only.kind} {TableName(only.schema_name, only.name)}"))
     for name in manifest.not_covered.tables:
         out.print(Text(f"  not covered: table {name}"))
 
@@ -61,13 +62,14 @@ def _print_incremental(increment: Incremental) -> None:
     }
     if isinstance(increment, Increment):
         lines["window"] = f"LSN {increment.start} to {increment.end} of slot {increment.slot}"
-        lines["size"] = f"{increment.commits:,} transactions, {lines['size']}"
+        plural = "" if increment.commits == 1 else "s"
+        lines["size"] = f"{increment.commits:,} transaction{plural}, {lines['size']}"
     _print_lines(lines)
     shown = table("", "table", ">rows changed", "found by")
     for one in increment.changes if isinstance(increment, Increment) else ():
-        shown.add_row(Text(f"{one.schema_name}.{one.name}"), f"{one.changes:,}", "wal")
+        shown.add_row(Text(str(TableName(one.schema_name, one.name))), f"{one.changes:,}", "wal")
     for difference in increment.beside.tables if increment.beside else ():
-        name, by = f"{difference.schema_name}.{difference.name}", f"{difference.method}: {difference.reason}"
+        name, by = str(TableName(difference.schema_name, difference.name)), f"{difference.method}: {difference.reason}"
         shown.add_row(Text(name), f"{difference.changes:,}", Text(by))
     print_table(shown)
 

@@ -70,10 +70,15 @@ def test_sizes_are_written_as_people_read_them(count: int, text: str) -> None:
 def test_a_backup_shows_tables_places_times_and_notes(capsys: Captured) -> None:
     print_backup(result())
     shown = capsys.readouterr().out
-    assert f"public.{HOSTILE}  1,234,567     5.0 MB   999 B" in shown
+    assert f'public."{HOSTILE}"  1,234,567     5.0 MB   999 B' in shown
     assert f"s3: pending (no route to {HOSTILE})" in shown
     assert "committed after 1.2 s, verified in 0.5 s" in shown
     assert f"note: a note on {HOSTILE}" in shown
+
+
+def test_tables_are_named_as_options_want_them(capsys: Captured) -> None:
+    print_backup(replace(result(), tables=(TableOutcome("public", "Order.Items", 1, 2, 3),)))
+    assert 'public."Order.Items"' in capsys.readouterr().out
 
 
 def test_a_backup_as_json_has_problems_at_the_top() -> None:
