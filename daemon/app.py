@@ -20,7 +20,7 @@ from jobs.erase import EraseOptions, EraseResult, answering, erase, resume
 from jobs.erasing.plan import Children, ErasePlan, check_subject, drained, newest, plan_erasure
 from jobs.erasing.subject import Predicate
 from jobs.exporting.plan import ExportOptions
-from jobs.full_backup import BackupOptions, Chaining, full_backup
+from jobs.full_backup import full_backup
 from jobs.incremental import incremental_backup
 from jobs.incrementals.begin_chain import begin_capture
 from jobs.incrementals.comparison import Stamps
@@ -30,6 +30,7 @@ from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source, session
 from jobs.postgres.identifiers import parse_pattern
 from jobs.postgres.snapshot import LockLimits
+from jobs.preparing import BackupOptions, Chaining
 from jobs.progress import OnProgress, no_progress
 from jobs.restore import RestoreOptions
 from jobs.restoring.aftercare import Statement

@@ -2,13 +2,10 @@
 
 from collections.abc import Collection
 
-from jobs.incrementals.log_position import LogPosition
 from jobs.postgres.catalogue import Chosen, ForeignKey, Relation, SequenceState, ancestry
-from jobs.postgres.change_log import is_visible
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.inventory import Inventory
 from jobs.postgres.lineage import Lineage
-from jobs.postgres.pgoutput import lsn_text
 from jobs.postgres.snapshot import Snapshot
 from storage import manifest as stored
 from storage.age import Recipients
@@ -89,14 +86,6 @@ def describe_sequences(states: tuple[SequenceState, ...]) -> tuple[stored.Sequen
             is_called=state.is_called,
         )
         for state in states
-    )
-
-
-def describe_capture(log: LogPosition, snapshot: Snapshot) -> stored.Capture:
-    """From where on the log holds what the snapshot does not see."""
-    missing = [lsn for xid, lsn in log.unseen if not is_visible(xid, snapshot.xmax, snapshot.in_progress)]
-    return stored.Capture(
-        slot=log.capture.slot, publication=log.capture.publication, since=lsn_text(min([log.end, *missing]))
     )
 
 

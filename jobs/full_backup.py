@@ -8,17 +8,15 @@ import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 
 from jobs.concurrency import alongside, task_group
 from jobs.copying.giving_way import giving_way
 from jobs.copying.schema_copy import copy_schema, store_dump
-from jobs.copying.table_copy import CopyOptions, copy_tables, parts_by_table
+from jobs.copying.table_copy import copy_tables, parts_by_table
 from jobs.describe import (
-    describe_capture,
     describe_encryption,
     describe_not_covered,
     describe_schema_only,
@@ -30,7 +28,7 @@ from jobs.describe import (
 )
 from jobs.incrementals.continuation import newest_full
 from jobs.incrementals.key_lists import store_key_lists
-from jobs.incrementals.log_position import LogPosition, log_position
+from jobs.incrementals.log_position import LogPosition, described_for, log_position
 from jobs.places.leasing import leased
 from jobs.places.offsite import Mirror, mirrored
 from jobs.places.sweep import discard
@@ -40,48 +38,19 @@ from jobs.postgres.copying import PartPlan, plan_copying
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.inventory import Inventory, Scope, read_chosen_shapes, read_inventory, read_scope
 from jobs.postgres.role_settings import read_role_settings
-from jobs.postgres.snapshot import LockLimits, Snapshot, SnapshotSession, open_snapshot
+from jobs.postgres.snapshot import Snapshot, SnapshotSession, open_snapshot
 from jobs.postgres.tools import Tools, newest_for, tools_at_hand
-from jobs.preparing import Ready, identify, make_ready
+from jobs.preparing import BackupOptions, Ready, identify, make_ready
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome, VerifyResult
 from jobs.verify import verify_backup
 from storage.errors import OutOfSpace, StorageError
-from storage.manifest import Dump, Gap, Manifest, Part, Table
+from storage.manifest import Dump, Manifest, Part, Table
 from storage.manifest import Sequence as StoredSequence
 from storage.names import check_label, new_backup_id
 from storage.repository import Repository
 
 Shapes = Mapping[int, TableShape]
-
-
-@dataclass(frozen=True, slots=True)
-class Chaining:
-    """How incremental backups are to continue a full one: by the change log, or by comparing where `obstacle` says why.
-
-    `gap` says why those before it cannot be continued.
-    """
-
-    gap: Gap | None
-    obstacle: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class BackupOptions:
-    """What a person or the schedule wants of a backup. `attempts`: how often to begin again after giving way.
-
-    Without `chaining` it is continued as the full backup before it was.
-    """
-
-    copying: CopyOptions = field(default_factory=CopyOptions)
-    locks: LockLimits = field(default_factory=LockLimits)
-    attempts: int = 10
-    pg_bin: Path | None = None
-    label: str = ""
-    reason: str = ""
-    keep: bool = False
-    adopt: bool = False
-    chaining: Chaining | None = None
 
 
 async def full_backup(
@@ -331,7 +300,7 @@ def _manifest(
         sequences=sequences,
         schema_only=describe_schema_only(inventory),
         not_covered=missing,
-        capture=describe_capture(taking.log, snapshot) if taking.log else None,
+        capture=described_for(taking.log, snapshot) if taking.log else None,
         compared=taking.compared,
         gap=taking.options.chaining.gap if taking.options.chaining else None,
         trail_head=taking.ready.trail_head,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from jobs.copying.giving_way import giving_way
 from jobs.copying.row_stream import NO_ROWS
 from jobs.errors import Unexplained
-from jobs.full_backup import BackupOptions, full_backup
+from jobs.full_backup import full_backup
 from jobs.incrementals.begin_chain import COMPARING, Beginning
 from jobs.incrementals.continuation import Continuation, changed, continuation, newest_full
 from jobs.incrementals.difference_chain import previous_backup, too_old
@@ -22,7 +22,7 @@ from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source, session
 from jobs.postgres.errors import CannotCapture
 from jobs.postgres.identifiers import TableName
-from jobs.preparing import identify, make_ready
+from jobs.preparing import BackupOptions, identify, make_ready
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome
 from jobs.verify import verify_backup

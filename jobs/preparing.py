@@ -1,19 +1,51 @@
-"""What every backup begins with: who the source is, and which places can take a backup of it now."""
+"""What every backup begins with: what is wanted of it, who the source is, and which places can take it now."""
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from jobs.copying.table_copy import CopyOptions
 from jobs.places.ledger import unfinished
 from jobs.places.sweep import sweep
 from jobs.postgres.connection import Source, session
 from jobs.postgres.lineage import Lineage, read_lineage
 from jobs.postgres.pooling import refuse_transaction_pooling
+from jobs.postgres.snapshot import LockLimits
 from jobs.results import PlaceOutcome
 from storage.errors import StorageError
-from storage.manifest import TrailHead
+from storage.manifest import Gap, TrailHead
 from storage.repository import OtherSource, Repository
 from storage.trail import read_head
+
+
+@dataclass(frozen=True, slots=True)
+class Chaining:
+    """How incremental backups are to continue a full one: by the change log, or by comparing where `obstacle` says why.
+
+    `gap` says why those before it cannot be continued.
+    """
+
+    gap: Gap | None
+    obstacle: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupOptions:
+    """What a person or the schedule wants of a backup. `attempts`: how often to begin again after giving way.
+
+    Without `chaining` it is continued as the full backup before it was.
+    """
+
+    copying: CopyOptions = field(default_factory=CopyOptions)
+    locks: LockLimits = field(default_factory=LockLimits)
+    attempts: int = 10
+    pg_bin: Path | None = None
+    label: str = ""
+    reason: str = ""
+    keep: bool = False
+    adopt: bool = False
+    chaining: Chaining | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ from datetime import datetime
 from jobs.as_of import opened
 from jobs.chains.points import Point
 from jobs.copying.part_reading import read_part
-from jobs.full_backup import BackupOptions, full_backup
+from jobs.full_backup import full_backup
 from jobs.incremental import incremental_backup
 from jobs.incrementals.taking import CaptureOptions
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
+from jobs.preparing import BackupOptions
 from jobs.results import BackupResult
 from storage.increments import Difference, Increment
 from storage.manifest import Manifest

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from jobs.copying.table_copy import CopyOptions
-from jobs.full_backup import BackupOptions, full_backup
+from jobs.full_backup import full_backup
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
 from jobs.postgres.identifiers import parse_pattern
 from jobs.postgres.snapshot import LockLimits
+from jobs.preparing import BackupOptions
 from jobs.progress import OnProgress, no_progress
 from jobs.restore import RestoreOptions, RestorePlan, plan_restore, restore
 from jobs.results import BackupResult, RestoreResult

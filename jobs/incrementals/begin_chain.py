@@ -4,7 +4,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from jobs.full_backup import Chaining
 from jobs.incrementals.continuation import chosen_table_logs, lost, newest_full
 from jobs.incrementals.log_position import log_position
 from jobs.incrementals.taking import CaptureOptions, Method
@@ -13,6 +12,7 @@ from jobs.postgres.capture_rights import refuse_standby, require_capture
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Connection, Source, session
 from jobs.postgres.errors import CannotCapture, MissingPrivilege, PostgresError
+from jobs.preparing import Chaining
 from storage.errors import Corrupt
 from storage.manifest import Gap, Manifest
 from storage.repository import Repository

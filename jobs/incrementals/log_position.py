@@ -3,8 +3,11 @@
 from dataclasses import dataclass, replace
 
 from jobs.postgres.capture import Capture, Slot, read_capture, read_slot
+from jobs.postgres.change_log import is_visible
 from jobs.postgres.connection import Connection
-from jobs.postgres.pgoutput import lsn_number
+from jobs.postgres.pgoutput import lsn_number, lsn_text
+from jobs.postgres.snapshot import Snapshot
+from storage import manifest as stored
 from storage.errors import Corrupt
 from storage.increments import Increment
 from storage.repository import Repository
@@ -55,3 +58,13 @@ async def newest_window(primary: Repository, slot: str) -> Increment | None:
             newest = await primary.backup(entry.id)
             return newest if isinstance(newest, Increment) and newest.slot == slot else None
     return None
+
+
+def described_for(position: LogPosition, snapshot: Snapshot) -> stored.Capture:
+    """In a manifest's words, from where on the log holds what the snapshot does not see."""
+    missing = [lsn for xid, lsn in position.unseen if not is_visible(xid, snapshot.xmax, snapshot.in_progress)]
+    return stored.Capture(
+        slot=position.capture.slot,
+        publication=position.capture.publication,
+        since=lsn_text(min([position.end, *missing])),
+    )

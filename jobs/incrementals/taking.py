@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from jobs.copying.table_copy import CopyOptions
 from jobs.describe import describe_encryption, describe_sequences, describe_source
-from jobs.full_backup import BackupOptions
 from jobs.incrementals.comparison import Stamps
 from jobs.incrementals.continuation import Look
 from jobs.places.leasing import leased
@@ -18,7 +17,7 @@ from jobs.places.sweep import discard
 from jobs.postgres.catalogue import Selection, read_relations, read_sequences
 from jobs.postgres.connection import Connection, Source
 from jobs.postgres.identifiers import TableName
-from jobs.preparing import Ready
+from jobs.preparing import BackupOptions, Ready
 from jobs.progress import OnProgress
 from jobs.results import PlaceOutcome
 from storage.errors import StorageError

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from jobs.full_backup import BackupOptions, full_backup
+from jobs.full_backup import full_backup
 from jobs.incremental import incremental_backup
 from jobs.postgres.catalogue import Selection
+from jobs.preparing import BackupOptions
 from tests.end_to_end.test_oracle import SECONDS as LOG_SECONDS
 from tests.end_to_end.test_oracle import SEED, WORKERS, any_copying, place_of_any_keys
 from tests.following import Follower, Lines, comparing, lines_of

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.full_backup import BackupOptions, full_backup
+from jobs.full_backup import full_backup
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
+from jobs.preparing import BackupOptions
 from storage.backends.factory import open_local, open_s3
 from storage.backends.memory import MemoryBackend
 from storage.backends.s3 import S3Options

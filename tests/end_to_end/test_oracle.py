@@ -18,12 +18,13 @@ import pytest
 from jobs.as_of import opened
 from jobs.chains.points import At, AtLsn
 from jobs.copying.table_copy import CopyOptions
-from jobs.full_backup import BackupOptions, full_backup
+from jobs.full_backup import full_backup
 from jobs.incremental import incremental_backup
 from jobs.places.catalogue import list_backups
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source
 from jobs.postgres.pgoutput import lsn_number
+from jobs.preparing import BackupOptions
 from jobs.restore import RestoreOptions, plan_restore, restore
 from jobs.scope import Scope
 from storage.backends.memory import MemoryBackend

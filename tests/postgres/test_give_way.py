@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from jobs.copying.table_copy import CopyOptions
-from jobs.full_backup import BackupOptions
 from jobs.postgres.errors import ConnectionLost, Contended, Unreachable
 from jobs.postgres.snapshot import LockLimits
+from jobs.preparing import BackupOptions
 from jobs.progress import Progress
 from storage.backends.memory import MemoryBackend
 from storage.backends.protocol import Upload
