@@ -4,10 +4,9 @@ The entry in the ledger comes first, so that whatever interrupts an erasure, `re
 rewritten under its own id with a higher revision, committed, and only then is what it was before removed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 
 from jobs.archive_exports import formats_of, store_exports
@@ -15,6 +14,7 @@ from jobs.as_of import AsOf
 from jobs.copying.table_copy import CopyOptions
 from jobs.erasing.holdings import Held, Holdings, Reading, Shapes, read_holdings
 from jobs.erasing.ledger import clean_entry, entry_of, marked_in
+from jobs.erasing.locks import StillLocked, still_locked
 from jobs.erasing.marks import Marked
 from jobs.erasing.plan import ErasePlan
 from jobs.erasing.rewrite import Rewriter, in_place, look_through, revised
@@ -28,7 +28,6 @@ from jobs.progress import OnProgress, Progress
 from jobs.results import PlaceOutcome, State
 from jobs.verify import require_as_written
 from storage.age import Recipients
-from storage.backends.protocol import Locked
 from storage.erasures import Erasure, read_erasures, share_erasures, write_erasure
 from storage.errors import Corrupt, NotFound, StorageError, Unavailable
 from storage.increments import AnyBackup
@@ -47,15 +46,6 @@ class Revision:
     revision: int
     before: str
     after: str
-
-
-@dataclass(frozen=True, slots=True)
-class StillLocked:
-    """What a place does not let go of: an object of an earlier revision, `until` then; None: until a hold is lifted."""
-
-    place: str
-    object: str
-    until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,11 +266,6 @@ async def _finish(work: _Work, repositories: Sequence[Repository], there: Sequen
     return EraseResult(erasure.id, state, erasure.subject, tuple(work.revisions), places, tuple(work.locked))
 
 
-def still_locked(repository: Repository, locked: Iterable[Locked]) -> list[StillLocked]:
-    """What a place did not let go of."""
-    return [StillLocked(repository.place, one.name, one.until) for one in locked]
-
-
 async def resume(
     repositories: Sequence[Repository], options: EraseOptions, on_progress: OnProgress
 ) -> list[EraseResult]:
@@ -359,7 +344,7 @@ def _remaining(holdings: Holdings, searched: Searched) -> list[Remaining]:
     return [one(held, reading) for held in holdings.held for reading in held.readings if searched.changed(reading)]
 
 
-def by_place(revisions: Sequence[Revision]) -> Mapping[str, int]:
+def rewritten(revisions: Sequence[Revision]) -> Mapping[str, int]:
     """How many backups were rewritten in each place."""
     counts: dict[str, int] = {}
     for one in revisions:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pydantic import JsonValue
 
 from jobs.erase import EraseResult
+from jobs.erasing.locks import StillLocked, by_place, last_until
 from jobs.erasing.subject import Predicate
 from jobs.export import ExportResult
 from jobs.exporting.plan import ExportPlan
@@ -143,8 +144,14 @@ def account_of_erasure(result: EraseResult) -> Account:
             }
             for one in result.revisions
         ],
+        "locked": {place: _until(locked) for place, locked in by_place(result.locked).items()},
     }
     return Account(result.state, None, details)
+
+
+def _until(locked: Sequence[StillLocked]) -> JsonValue:
+    until = last_until(locked)
+    return {"objects": len(locked), "until": until.isoformat(timespec="seconds") if until else "a hold is lifted"}
 
 
 def erasure_details(predicate: Predicate, children: str | None) -> dict[str, JsonValue]:

@@ -7,8 +7,9 @@ from typing import Any
 from rich.text import Text
 
 from daemon.output.console import as_bytes, err, out, places_text, print_json, print_table, styled, table
-from jobs.erase import EraseResult, Remaining, by_place
+from jobs.erase import EraseResult, Remaining, rewritten
 from jobs.erasing.counts import Mention, TablePlan
+from jobs.erasing.locks import StillLocked, by_place, last_until
 from jobs.erasing.plan import ErasePlan
 from storage.erasures import Erasure
 
@@ -27,11 +28,19 @@ def print_plan(plan: ErasePlan) -> None:
             f" are written anew ({as_bytes(place.bytes)})"
             + (f"; {place.kept:,} of them are kept, and erased from all the same" if place.kept else "")
         )
+    for name, locked in by_place(plan.locked).items():
+        err.print(Text(f"  in {name}: ") + Text(_locked_text(locked), style="yellow"))
     for mention in plan.mentions:
         err.print(
             Text("  stays: ", style="yellow")
             + Text(f"the same bytes in {mention.count:,} of {_where(mention)} ({mention.kind})")
         )
+
+
+def _locked_text(locked: Sequence[StillLocked]) -> str:
+    until = last_until(locked)
+    ends = f"until {until.isoformat(timespec='seconds')}" if until else "until a hold is lifted"
+    return f"{len(locked):,} of the objects are locked, the last {ends}: rowvault erase --resume removes them then"
 
 
 def _where(mention: Mention) -> str:
@@ -49,6 +58,7 @@ def plan_document(plan: ErasePlan) -> dict[str, Any]:
         "tables": [asdict(one) | {"table": str(one.table)} for one in plan.tables],
         "places": [asdict(one) for one in plan.places],
         "elsewhere": [asdict(one) for one in plan.mentions],
+        "locked": [asdict(one) for one in plan.locked],
         "dry_run": True,
     }
 
@@ -60,8 +70,8 @@ def show_results(results: Sequence[EraseResult], plan: ErasePlan | None, *, as_j
         print_json(documents if plan is None else plan_document(plan) | documents[0] | {"dry_run": False})
         return
     for result in results:
-        rewritten = ", ".join(f"{count} in {place}" for place, count in by_place(result.revisions).items())
-        out.print(Text(f"{result.id}: ") + styled(result.state) + Text(f"; backups rewritten: {rewritten or 'none'}"))
+        told = ", ".join(f"{count} in {place}" for place, count in rewritten(result.revisions).items())
+        out.print(Text(f"{result.id}: ") + styled(result.state) + Text(f"; backups rewritten: {told or 'none'}"))
         out.print(Text("  ") + places_text(result.places))
         for one in result.locked:
             until = f"until {one.until.isoformat()}" if one.until else "until its hold is lifted"

@@ -16,6 +16,7 @@ from jobs.erasing.counts import (
 )
 from jobs.erasing.foreign_keys import Declared, ForeignKey, declared, foreign_keys
 from jobs.erasing.holdings import Holdings, read_holdings
+from jobs.erasing.locks import StillLocked, locks_ahead
 from jobs.erasing.neutral import substitutes
 from jobs.erasing.search import Search, Searched
 from jobs.erasing.subject import Found, Predicate, merged, sought, subjects, table_found
@@ -39,7 +40,10 @@ LEAST_MENTIONED = 4
 
 @dataclass(frozen=True, slots=True)
 class ErasePlan:
-    """Everything that was found, as of the newest backup; nothing of it was changed yet."""
+    """Everything that was found, as of the newest backup; nothing of it was changed yet.
+
+    `locked` will still be there afterwards, until `resume`.
+    """
 
     predicate: Predicate
     children: Children | None
@@ -47,6 +51,7 @@ class ErasePlan:
     tables: tuple[TablePlan, ...]
     places: tuple[PlacePlan, ...]
     mentions: tuple[Mention, ...]
+    locked: tuple[StillLocked, ...]
     found: tuple[Found, ...] = field(repr=False)
     holdings: Holdings = field(repr=False)
     searched: Searched = field(repr=False)
@@ -328,6 +333,7 @@ async def plan_erasure(
         tables=tables,
         places=place_plans(repositories, holdings, search.searched),
         mentions=(*mentions(holdings, search.searched), *in_definitions(resolving.definitions)),
+        locked=await locks_ahead(holdings, search.searched),
         found=tuple(search.found.values()),
         holdings=holdings,
         searched=search.searched,
