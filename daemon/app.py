@@ -246,17 +246,22 @@ class App:
             on_progress,
         )
 
-    async def plan_erasure(
-        self, predicate: Predicate, children: Children | None, on_progress: OnProgress, *, drain: bool
-    ) -> ErasePlan:
-        """Find out what an erasure would do. To `drain` is to store first all that was committed until now."""
+    async def check_subject(self, predicate: Predicate, children: Children | None) -> None:
+        """Raise what stands in the way of an erasure, as far as it can be known without looking through backups."""
         there = await answering(self.repositories)
         await require_of(self.source, there)
         async with session(self.source, "erase") as connection:
             await check_subject(connection, there, predicate, children)
-        if drain:
-            taken = await self.incremental_backup(Request(reason="before an erasure"), on_progress)
-            until = await drained(self.source, await self.repositories[0].backup(taken.id))
+
+    async def plan_erasure(
+        self, predicate: Predicate, children: Children | None, taken: str | None, on_progress: OnProgress
+    ) -> ErasePlan:
+        """Find out what an erasure would do: up to a backup just `taken`, so that it reaches all that was committed
+        until now; None: up to the newest that there is.
+        """
+        there = await answering(self.repositories)
+        if taken is not None:
+            until = await drained(self.source, await self.backup_places[0].backup(taken))
         else:
             until = await newest(there)
         async with session(self.source, "erase") as connection:

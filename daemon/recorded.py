@@ -12,7 +12,8 @@ from daemon.recording import Recorder
 from daemon.runner import job_in_places, job_run
 from jobs.as_of import AsOf
 from jobs.erase import EraseResult
-from jobs.erasing.plan import ErasePlan
+from jobs.erasing.plan import Children, ErasePlan
+from jobs.erasing.subject import Predicate
 from jobs.export import ExportResult
 from jobs.export import export as write_files
 from jobs.exporting.plan import ExportOptions, ExportPlan
@@ -57,8 +58,11 @@ async def backup(app: App, recorder: Recorder, kind: Kind, request: Request, on_
         async with job_run(app.source, f"{kind} backup", app.time_limit):
             return await take(request, on_progress)
 
-    said: dict[str, JsonValue] = {"label": request.label, "reason": request.reason, "keep": request.keep}
-    return await recorder.carry_out("backup", taken(), account_of_backup, said)
+    return await recorder.carry_out("backup", taken(), account_of_backup, _said(request))
+
+
+def _said(request: Request) -> dict[str, JsonValue]:
+    return {"label": request.label, "reason": request.reason, "keep": request.keep}
 
 
 async def _archived(app: App, request: Request, on_progress: OnProgress) -> BackupResult:
@@ -110,6 +114,29 @@ async def drill(app: App, recorder: Recorder, on_progress: OnProgress) -> DrillR
     return await recorder.carry_out("drill", held(), account_of_drill)
 
 
+async def plan_erasure(
+    app: App,
+    recorder: Recorder,
+    predicate: Predicate,
+    children: Children | None,
+    on_progress: OnProgress,
+    *,
+    dry_run: bool,
+) -> ErasePlan:
+    """Find out what an erasure would do; unless it is only to be shown, what was committed until now is stored first.
+
+    The caller holds the job lock.
+    """
+    async with recorder.planning("erase", erasure_details(predicate, children), dry_run=dry_run):
+        await app.check_subject(predicate, children)
+        taken = None
+        if not dry_run:
+            request = Request(reason="before an erasure")
+            backup = app.incremental_backup(request, on_progress)
+            taken = (await recorder.carry_out("backup", backup, account_of_backup, _said(request))).id
+        return await app.plan_erasure(predicate, children, taken, on_progress)
+
+
 async def erase(app: App, recorder: Recorder, plan: ErasePlan, on_progress: OnProgress) -> EraseResult:
     """Carry out what was planned, under the job lock that was held when it was."""
     said = erasure_details(plan.predicate, plan.children)
@@ -118,7 +145,8 @@ async def erase(app: App, recorder: Recorder, plan: ErasePlan, on_progress: OnPr
 
 async def resume_erasures(app: App, recorder: Recorder, on_progress: OnProgress) -> list[EraseResult]:
     """Finish erasures; each that something was done of is remembered by itself."""
-    results = await app.resume_erasures(on_progress)
+    async with recorder.planning("erase", {"resumed": True}):
+        results = await app.resume_erasures(on_progress)
     for result in results:
         if result.revisions or result.state != "warning":
             await recorder.carry_out("erase", already(result), account_of_erasure, {"resumed": True})

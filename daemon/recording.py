@@ -4,7 +4,8 @@ import asyncio
 import getpass
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -77,6 +78,19 @@ class Recorder:
         if (account := account_of(result)) is not None:
             await self._remember(what, account, details or {}, self._log)
         return result
+
+    @asynccontextmanager
+    async def planning(self, what: str, details: dict[str, JsonValue], *, dry_run: bool = False) -> AsyncIterator[None]:
+        """Find out in the block what will be done, or in a dry run would be. What is refused then was never begun, and
+        is not remembered, but for an identity that is not there: that is a warning, as it is of what was begun.
+        """
+        began = datetime.now(UTC)
+        try:
+            yield
+        except NoIdentity as error:
+            if not dry_run:
+                await self._remember_failure(what, error, began, None, details)
+            raise
 
     async def _remember_failure(
         self, what: str, error: BaseException, began: datetime, backup: str | None, details: dict[str, JsonValue]

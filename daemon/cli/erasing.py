@@ -65,7 +65,9 @@ def erase(
             with progress(quiet=as_json) as on_progress:
                 if not dry_run:
                     await recorded.resume_erasures(app, recorder(app), on_progress)
-                plan = await app.plan_erasure(predicate, children, on_progress, drain=not dry_run)
+                plan = await recorded.plan_erasure(
+                    app, recorder(app), predicate, children, on_progress, dry_run=dry_run
+                )
             if not as_json:
                 erase_output.print_plan(plan)
             if dry_run:

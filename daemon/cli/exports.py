@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import JsonValue
 
 from daemon import recorded
 from daemon.app import App
@@ -89,11 +90,14 @@ def export(
         )
         options = app.export_options(replace=yes)
         refuse_unless_empty(out, replace=yes)
+        said: dict[str, JsonValue] = {"out": str(out), "formats": [format_.value], "tables": [*scope.tables]}
         async with AsyncExitStack() as stack:
             with progress(quiet=as_json) as on_progress:
-                opening = opened(app.repositories, backup_id or "latest", point, scope.tables, app.scratch, on_progress)
-                found = await stack.enter_async_context(opening)
-                plan = await plan_export(found.manifest, scope, options)
+                async with recorder(app).planning("export", said, dry_run=dry_run):
+                    wanted = backup_id or "latest"
+                    opening = opened(app.repositories, wanted, point, scope.tables, app.scratch, on_progress)
+                    found = await stack.enter_async_context(opening)
+                    plan = await plan_export(found.manifest, scope, options)
             if dry_run:
                 if not as_json:
                     print_plan(found, plan, out)

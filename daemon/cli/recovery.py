@@ -22,6 +22,7 @@ from daemon.targets import read_dsn
 from jobs.as_of import opened
 from jobs.diff_sides import LIVE
 from jobs.postgres.identifiers import parse_key
+from jobs.remember import scope_details
 from jobs.restore import plan_restore
 from jobs.scope import Mode, Scope
 
@@ -68,9 +69,11 @@ def restore(
             raise UsageError("name a BACKUP or a moment, not both")
         async with AsyncExitStack() as stack:
             with progress(quiet=as_json) as on_progress:
-                opening = opened(app.repositories, backup_id or "latest", point, scope.tables, app.scratch, on_progress)
-                found = await stack.enter_async_context(opening)
-                plan = await plan_restore(found.repositories, found.manifest, target, scope, options, on_progress)
+                async with recorder(app).planning("restore", scope_details(scope, target.where), dry_run=dry_run):
+                    wanted = backup_id or "latest"
+                    opening = opened(app.repositories, wanted, point, scope.tables, app.scratch, on_progress)
+                    found = await stack.enter_async_context(opening)
+                    plan = await plan_restore(found.repositories, found.manifest, target, scope, options, on_progress)
             if not as_json:
                 restore_output.print_plan(found, plan)
             if dry_run:

@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CreateDatabase, new_bucket
-from tests.faults.commands import DIFFERENCE, DONE, USAGE, Document, off_site, opened, refuse, settings_of, succeed
+from tests.faults.commands import (
+    DIFFERENCE,
+    DONE,
+    USAGE,
+    Document,
+    document,
+    off_site,
+    opened,
+    refuse,
+    settings_of,
+    succeed,
+)
 from tests.following import lines_of
 from tests.keys import new_key
 from tests.places import backups_alike, contents
@@ -108,6 +119,27 @@ async def test_a_drill_without_an_identity_is_a_warning_in_the_trail_and_no_repo
     assert {entry["outcome"] for entry in drills} == {"warning"}
     async with opened(vault.daemon) as app:
         assert not await contents(app.repositories[0].backend, "drills/")
+
+
+async def test_whatever_lacks_an_identity_is_a_warning_in_the_trail_and_no_success(
+    vault: Vault, create_database: CreateDatabase, tmp_path: Path
+) -> None:
+    commands = (
+        ("erase", "--where", "id=7", "--table", "items", "--yes"),
+        ("export", "--format", "csv", "--out", str(tmp_path / "export")),
+        ("restore", "--to", (await create_database()).dsn, "--yes"),
+    )
+    for command in commands:
+        done = await rowvault(*command, "--json", env=vault.daemon)
+        assert (done.returncode, "no identity was given" in document(done)["error"]["message"]) == (USAGE, True)
+        [*_, last] = (await succeed("trail", settings=vault.daemon))["entries"]
+        assert (last["what"], last["outcome"], last["details"]["error"]) == (command[0], "warning", "NoIdentity")
+    assert not (tmp_path / "export").exists()
+    number = last["number"]
+    for command in commands:
+        asked = (*(one for one in command if one != "--yes"), "--dry-run")
+        assert (await rowvault(*asked, env=vault.daemon)).returncode == USAGE
+    assert (await succeed("trail", settings=vault.daemon))["entries"][-1]["number"] == number
 
 
 async def test_a_drill_may_have_an_identity_of_its_own(vault: Vault) -> None:

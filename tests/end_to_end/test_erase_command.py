@@ -66,6 +66,8 @@ async def test_it_shows_first_what_it_would_erase_and_then_erases_that(settings:
 async def test_the_trail_remembers_it_without_the_value(settings: dict[str, str]) -> None:
     done = await succeed("erase", *WHERE, "--children", "null", "--yes", settings=settings)
     entries = (await succeed("trail", settings=settings))["entries"]
+    assert [entry["what"] for entry in entries] == ["backup", "backup", "erase"]
+    assert entries[1]["details"]["reason"] == "before an erasure"
     [details] = [entry["details"] for entry in entries if entry["what"] == "erase"]
     assert details["erasure"] == done["id"]
     assert [one["after"] for one in details["manifests"]] == [one["after"] for one in done["revisions"]]
