@@ -148,7 +148,7 @@ async def test_show_prints_one_backup(env: dict[str, str], backup: dict[str, Any
     assert f"  backup  {backup['id']} (full)" in shown
     assert f"   label  {LABEL}" in shown
     assert "  reason  migration 41" in shown
-    assert re.search(rf"^public\.{LONG} +0 ", shown, re.MULTILINE)
+    assert re.search(rf'^public\."{LONG}" +0 ', shown, re.MULTILINE)
     assert "definition only: view public.everybody" in shown
 
 
