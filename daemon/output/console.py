@@ -111,12 +111,23 @@ def print_table(shown: Table, console: Console = out) -> None:
     """A table, or a paragraph for each row on a terminal too narrow for it: ids and names are not to be cut."""
     *needed, last = (max(cell_len(_text(cell).plain) for cell in (one.header, *one.cells)) for one in shown.columns)
     if console.width >= sum(needed) + _GAP * len(needed) + min(last, _LEAST_LAST):
-        console.print(shown)
+        if console.is_terminal:
+            console.print(shown)
+        else:
+            _print_lines(shown, console)
         return
     console.print(Text(str(shown.title or ""), style="bold"))
     names = [str(column.header) for column in shown.columns]
     for cells in zip(*(column.cells for column in shown.columns), strict=True):
         _print_paragraph(names, [_text(cell) for cell in cells], console)
+
+
+def _print_lines(shown: Table, console: Console) -> None:
+    """A table for a file or a pipe: one long cell does not make every line as long with blanks."""
+    with console.capture() as captured:
+        console.print(shown)
+    for line in captured.get().splitlines():
+        console.print(Text(line.rstrip()))
 
 
 def _print_paragraph(names: Sequence[str], cells: Sequence[Text], console: Console) -> None:

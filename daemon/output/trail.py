@@ -90,6 +90,8 @@ def _short(value: object) -> str:
     if isinstance(value, dict):
         return f"({', '.join(f'{name} {_short(one)}' for name, one in value.items())})"
     if isinstance(value, list):
+        if any(isinstance(one, dict) for one in value):
+            return f"{len(value)}, see --json"  # the manifests of an erasure: hashes before and after
         more = [f"{len(value) - _MOST_LISTED} more"] if len(value) > _MOST_LISTED else []
         return f"({', '.join([*map(_short, value[:_MOST_LISTED]), *more])})"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

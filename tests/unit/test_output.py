@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from io import StringIO
 
 import pytest
+from pydantic import JsonValue
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,10 +17,12 @@ from daemon.output.backups import backup_document, print_backup, print_list, pri
 from daemon.output.console import as_bytes, print_error, print_json, print_table, table
 from daemon.output.manifest import print_manifest
 from daemon.output.progress import progress
+from daemon.output.trail import print_entries
 from jobs.checks.findings import Finding
 from jobs.places.catalogue import ListedBackup
 from jobs.progress import Progress
 from jobs.results import BackupResult, PlaceOutcome, Problem, RestoreResult, TableOutcome, TableTouched, VerifyResult
+from jobs.trail import TrailEntry
 from tests.manifests import made_up
 
 HOSTILE = "[red]a[/x] :warning: “ä”"
@@ -199,6 +202,20 @@ def test_on_a_narrow_terminal_no_id_is_cut() -> None:
     assert max(len(line.rstrip()) for line in lines) <= 60
     words = " ".join(" ".join(lines[2:4]).split())
     assert words == f"why needed by {ids[0]} {HOSTILE} · until 2026-01-08"
+
+
+def test_in_a_pipe_no_line_ends_in_blanks() -> None:
+    shown = table("", "name", "meaning")
+    shown.add_row("b1", "a long story")
+    shown.add_row("b2", "")
+    assert printed(shown) == ["name  meaning", "b1    a long story", "b2"]
+
+
+def test_an_entry_of_the_trail_leaves_lists_of_records_to_json(capsys: Captured) -> None:
+    manifests: list[JsonValue] = [{"place": "s3", "before": "a" * 64, "after": "b" * 64}] * 15
+    entry = TrailEntry(7, "hash", NOW, "me", "erase", "success", None, {"tables": ["t"], "manifests": manifests})
+    print_entries([entry])
+    assert capsys.readouterr().out.endswith("tables (t), manifests 15, see --json\n")
 
 
 def test_a_table_whose_last_column_alone_is_too_wide_folds_it() -> None:
