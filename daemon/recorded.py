@@ -99,7 +99,7 @@ async def export(
 ) -> ExportResult:
     """Write what was planned into a folder."""
     exported = write_files(found, plan, out, options, on_progress)
-    said = export_details(plan, str(out)) | {"as_of": found.manifest.created_at.isoformat()}
+    said = export_details(plan, out) | {"as_of": found.manifest.created_at.isoformat()}
     return await recorder.carry_out("export", exported, account_of_export, said, found.manifest.id)
 
 

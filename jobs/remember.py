@@ -6,6 +6,7 @@ Pure functions but for `remember`, which writes both. No entry holds a secret or
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -86,11 +87,11 @@ def account_of_export(result: ExportResult) -> Account:
     return Account("success", result.id, details)
 
 
-def export_details(plan: ExportPlan, out: str) -> dict[str, JsonValue]:
+def export_details(plan: ExportPlan, out: Path) -> dict[str, JsonValue]:
     """What was to be exported: which columns were left out or masked and how, never what is in them."""
     tables = {str(one.name): one for one in plan.tables}
     return {
-        "out": out,
+        "out": str(out.resolve()),
         "formats": [*plan.scope.formats],
         "tables": [*tables],
         "omitted": {name: [*one.omitted] for name, one in tables.items() if one.omitted},

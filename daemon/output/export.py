@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon.output.console import as_bytes, err, out, print_table, print_warnings, table
+from daemon.output.console import as_bytes, out, print_table, print_warnings, table
 from jobs.as_of import AsOf
 from jobs.export import ExportResult
 from jobs.exporting.plan import ExportPlan, PlannedFile
@@ -24,9 +24,8 @@ def print_plan(found: AsOf, plan: ExportPlan, folder: Path) -> None:
             *(Text(one["file"]), f"{one['rows']:,}", as_bytes(one["bytes_raw"])),
             *(Text(", ".join(one["omitted"])), Text(masked)),
         )
-    print_table(shown, err)
-    for warning in (*found.warnings, *plan.warnings):
-        err.print(Text("  note: ", style="yellow") + Text(warning))
+    print_table(shown)
+    print_warnings((*found.warnings, *plan.warnings))
 
 
 def _planned(file: PlannedFile, plan: ExportPlan) -> dict[str, Any]:

@@ -25,6 +25,8 @@ SHOP = """
     INSERT INTO orders SELECT n, n, 'first' FROM generate_series(1, 30) n;
     CREATE TABLE keyless (note text);
 """
+UP_TO_THE_ROOT = "../" * 30 + "."
+"""From whatever folder a command runs in."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ async def test_masks_hide_values_by_the_key_and_the_trail_says_which_columns(sho
     settings = shop.settings | {"ROWVAULT_EXPORT__MASK_KEY_FILE": str(key)}
     out = tmp_path / "out"
     await succeed(
-        *("export", "--format", "json", "--out", str(out), "--omit", "orders.customer"),
+        *("export", "--format", "json", "--out", UP_TO_THE_ROOT + str(out), "--omit", "orders.customer"),
         *("--mask", "customers.email=hash", "--mask", "orders.note=fixed:a secret text"),
         settings=settings,
     )
@@ -115,6 +117,7 @@ async def test_masks_hide_values_by_the_key_and_the_trail_says_which_columns(sho
     entry = next(one for one in entries["entries"] if one["what"] == "export" and one["details"]["masked"])
     assert entry["details"]["masked"] == {"public.customers": {"email": "hash"}, "public.orders": {"note": "fixed"}}
     assert entry["details"]["omitted"] == {"public.orders": ["customer"]}
+    assert entry["details"]["out"] == str(out)
     assert entry["details"]["tables"] == ["public.customers", "public.keyless", "public.orders"]
     assert "a secret text" not in json.dumps(entries)
     assert KEY not in json.dumps(entries)
@@ -126,7 +129,7 @@ async def test_a_dry_run_shows_the_files_and_writes_nothing(shop: Shop, tmp_path
     assert {file["file"]: file["rows"] for file in plan["files"]}["public/orders.parquet"] == 5
     answer = await rowvault(*arguments, env=shop.settings)
     assert answer.returncode == DONE
-    assert "public/orders.parquet" in answer.stderr
+    assert "public/orders.parquet" in answer.stdout
     assert files(tmp_path) == set()
 
 
