@@ -69,7 +69,7 @@ def erase(
                     app, recorder(app), predicate, children, on_progress, dry_run=dry_run
                 )
             if not as_json:
-                erase_output.print_plan(plan)
+                erase_output.print_plan(plan, as_result=dry_run)
             if dry_run:
                 say(as_json, erase_output.plan_document(plan), "dry run: nothing was erased")
                 return DONE

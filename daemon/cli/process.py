@@ -14,7 +14,7 @@ from daemon.command import finish, with_app
 from daemon.logs import configure_logs
 from daemon.outcomes import DONE, FAILED, REFUSED
 from daemon.output.advice import print_findings, print_settings
-from daemon.output.console import err, print_json
+from daemon.output.console import err, out, print_json
 from daemon.settings.load import describe_settings, read_keyring
 from jobs.teardown import what_is_there
 
@@ -126,7 +126,7 @@ def teardown(
         there = await what_is_there(app.source)
         if not as_json:
             for one in there:
-                err.print(f"  {one}", markup=False, highlight=False)
+                (out if dry_run else err).print(f"  {one}")
         if dry_run or not there:
             say(as_json, {"removed": [], "there": list(there)}, "nothing was removed")
             return DONE

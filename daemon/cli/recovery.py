@@ -75,7 +75,7 @@ def restore(
                     found = await stack.enter_async_context(opening)
                     plan = await plan_restore(found.repositories, found.manifest, target, scope, options, on_progress)
             if not as_json:
-                restore_output.print_plan(found, plan)
+                restore_output.print_plan(found, plan, as_result=dry_run)
             if dry_run:
                 say(as_json, restore_output.plan_document(found, plan), "dry run: nothing was done")
                 return DONE

@@ -14,16 +14,20 @@ from jobs.erasing.plan import ErasePlan
 from storage.erasures import Erasure
 
 
-def print_plan(plan: ErasePlan) -> None:
-    """What an erasure is about to do: a table a line, then a place a line, then what stays."""
+def print_plan(plan: ErasePlan, *, as_result: bool) -> None:
+    """What an erasure is about to do: a table a line, then a place a line, then what stays.
+
+    It is the result of a dry run, else what a person is asked about.
+    """
+    to = out if as_result else err
     shown = table("erase from the backups", "table", "what becomes of them", ">keys", ">rows", ">changes", ">unlinked")
     for one in plan.tables:
         shown.add_row(
             Text(str(one.table)), one.how, f"{one.keys:,}", _rows(one), f"{one.changes:,}", f"{one.unlinked:,}"
         )
-    print_table(shown, err)
+    print_table(shown, to)
     for place in plan.places:
-        err.print(
+        to.print(
             f"  in {place.place}: {place.objects:,} objects of {place.backups:,} backups"
             f" are written anew ({as_bytes(place.bytes)})"
             + (f"; {place.kept:,} of them are kept, and erased from all the same" if place.kept else "")
@@ -31,7 +35,7 @@ def print_plan(plan: ErasePlan) -> None:
     for name, locked in by_place(plan.locked).items():
         err.print(Text(f"  in {name}: ") + Text(_locked_text(locked), style="yellow"))
     for mention in plan.mentions:
-        err.print(
+        to.print(
             Text("  stays: ", style="yellow")
             + Text(f"the same bytes in {mention.count:,} of {_where(mention)} ({mention.kind})")
         )

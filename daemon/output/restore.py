@@ -13,8 +13,9 @@ from jobs.restoring.plan import SAYS, ChangePlan
 from jobs.results import DrillResult, RestoreResult
 
 
-def print_plan(found: AsOf, plan: RestorePlan) -> None:
-    """What a restore is about to do, a table a line."""
+def print_plan(found: AsOf, plan: RestorePlan, *, as_result: bool) -> None:
+    """What a restore is about to do, a table a line: the result of a dry run, else what a person is asked about."""
+    to = out if as_result else err
     shown = table(
         f"restore {plan.manifest.id} ({plan.manifest.created_at:%Y-%m-%d %H:%M:%S} UTC) into {plan.target.where}",
         "table", ">rows now", ">rows in the backup", ">COPY text", "what is done",
@@ -23,10 +24,10 @@ def print_plan(found: AsOf, plan: RestorePlan) -> None:
         shown.add_row(
             Text(one["table"]), _known(one["rows_now"]), f"{one['rows']:,}", as_bytes(one["bytes_raw"]), one["does"]
         )
-    print_table(shown, err)
-    err.print(f"  it will take about {_estimate(plan)}")
+    print_table(shown, to)
+    to.print(f"  it will take about {_estimate(plan)}")
     for warning in (*found.warnings, *plan.warnings):
-        err.print(Text("  note: ", style="yellow") + Text(warning))
+        to.print(Text("  note: ", style="yellow") + Text(warning))
 
 
 def _known(number: int | None) -> str:

@@ -158,9 +158,10 @@ def _has(table: Table, column: str) -> bool:
 
 def _check_column(found: Found, predicate: Predicate) -> None:
     if not any(_has(table, predicate.column) for table in found.tables):
+        there = sorted({one.name for table in found.tables for one in table.columns if not one.generated})
         raise BadName(
             f"{found.table} has no column {readable(predicate.column)} in any backup, or a generated one",
-            "rowvault show BACKUP lists the columns",
+            f"it has: {', '.join(map(readable, there))}",
         )
     kind = found.types[predicate.column]
     if predicate.path and kind not in JSON:

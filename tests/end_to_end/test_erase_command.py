@@ -47,7 +47,8 @@ async def settings(database: Database, tmp_path: Path) -> dict[str, str]:
 
 async def test_it_shows_first_what_it_would_erase_and_then_erases_that(settings: dict[str, str]) -> None:
     shown = await succeed("erase", *WHERE, "--children", "cascade", "--dry-run", settings=settings)
-    await succeed("list", settings=settings)
+    planned = await rowvault("erase", *WHERE, "--children", "cascade", "--dry-run", env=settings)
+    assert "public.people" in planned.stdout
     done = await succeed("erase", *WHERE, "--children", "cascade", "--yes", settings=settings)
     [people, parcels] = done["tables"]
     assert (people["table"], people["keys"], people["rows"]) == ("public.people", 1, {"full": 1})
@@ -85,6 +86,7 @@ async def test_what_cannot_be_meant_is_refused(settings: dict[str, str]) -> None
         (("nothing=x",), USAGE, "no table of any backup has a column nothing"),
         (("mail=x", "--table", "nowhere"), NOT_FOUND, "no backup has a table nowhere"),
         (("mail=x", "--table", "parcels"), USAGE, "public.parcels has no column mail"),
+        (("mial=x", "--table", "people"), USAGE, "it has: "),
         (("mail=x", "--table", "people"), NOT_FOUND, "no backup has a row of public.people where mail is that"),
         (("mail=x", "--table", "people", "--json-path", "a"), USAGE, "column mail of public.people is text"),
         (("body=x", "--json-path", "no.such"), NOT_FOUND, "where body at no.such is that"),

@@ -6,6 +6,7 @@ import pytest
 
 from tests.conftest import CreateDatabase
 from tests.faults.commands import FAILED, NOT_FOUND, REFUSED, USAGE, refuse, settings_of, succeed
+from tests.programs import rowvault
 from tests.servers import DEFAULT_MAJOR, Database, Servers
 
 SHOP = """
@@ -94,6 +95,7 @@ async def test_a_dry_run_shows_a_table_a_line_and_changes_nothing(settings: dict
     assert document["dry_run"]
     shown = {one["table"]: (one["how"], one["rows_now"], one["rows"], one["children"]) for one in document["tables"]}
     assert shown == {"public.orders": ("change", 90, 100, ["public.notes"]), "public.log": ("replace", 0, 0, [])}
+    assert "\npublic.orders " in (await rowvault(*arguments, env=settings)).stdout
     assert await is_damaged(target)
 
 
