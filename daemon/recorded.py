@@ -36,6 +36,7 @@ from jobs.remember import (
     export_details,
     scope_details,
 )
+from jobs.removal import remove as remove_named
 from jobs.restore import RestoreOptions, RestorePlan
 from jobs.restore import restore as carry_out
 from jobs.results import BackupResult, DrillResult, RestoreResult, VerifyResult
@@ -178,6 +179,16 @@ async def prune(app: App, recorder: Recorder, on_progress: OnProgress) -> PruneR
             return await remove_unwanted(app.repositories, on_progress=on_progress)
 
     return await recorder.carry_out("prune", pruned(), account_of_prune)
+
+
+async def remove(app: App, recorder: Recorder, wanted: Sequence[str], on_progress: OnProgress) -> PruneResult:
+    """Remove backups that a person named, under the job lock."""
+
+    async def removed() -> PruneResult:
+        async with job_in_places(app.source_if_any, app.impatient_places, "prune", app.time_limit):
+            return await remove_named(app.repositories, wanted, on_progress)
+
+    return await recorder.carry_out("prune", removed(), account_of_prune, {"named": [*wanted]})
 
 
 async def keep(app: App, recorder: Recorder, backup_id: str, reason: str) -> None:

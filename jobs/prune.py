@@ -12,6 +12,7 @@ from itertools import count
 from typing import Literal
 
 from jobs.concurrency import task_group
+from jobs.places.catalogue import Asked
 from jobs.places.one_database import bindings
 from jobs.places.standing import Standing, standing
 from jobs.places.sweep import discard, purge_or_hide
@@ -81,11 +82,17 @@ async def prune(
     """
     await bindings(repositories)
     stands = await standing(repositories, now)
-    planned = await _plan(repositories, stands)
+    return await carry_out(repositories, stands.asked, await _plan(repositories, stands), on_progress)
+
+
+async def carry_out(
+    repositories: Sequence[Repository], asked: Asked, planned: PruneResult, on_progress: OnProgress
+) -> PruneResult:
+    """Remove what was planned from the places that were asked; what a store does not let go of is held back."""
     pruning = [
         _Pruning(repository, catalogue, on_progress)
         for repository in repositories
-        if (catalogue := stands.asked.catalogues[repository.place]) is not None
+        if (catalogue := asked.catalogues[repository.place]) is not None
     ]
     await asyncio.gather(*(one.remove(planned.doing("remove")) for one in pruning))
     failed = tuple(PlaceOutcome(one.place, "failed", one.error) for one in pruning if one.error is not None)
@@ -97,15 +104,15 @@ async def prune(
 
 
 async def _plan(repositories: Sequence[Repository], stands: Standing) -> PruneResult:
-    used = await _in_use(repositories, stands.asked.catalogues)
+    used = await being_read(repositories, stands.asked.catalogues)
     places = {repository.place: repository for repository in repositories}
     last = {one.place: _last(one, stands) for one in repositories}
-    rows = [await _unless_locked(places[row.place], row) for row in _rows(stands, used, last)]
+    rows = [await unless_locked(places[row.place], row) for row in _rows(stands, used, last)]
     waits = stands.asked.unreachable or any(row.action == "hold back" for row in rows)
     return PruneResult(True, "warning" if waits else "success", tuple(rows), stands.asked.unreachable)
 
 
-async def _unless_locked(repository: Repository, row: PruneRow) -> PruneRow:
+async def unless_locked(repository: Repository, row: PruneRow) -> PruneRow:
     """An archive that the store does not let go of is left whole: hidden, nobody would remove it later."""
     if row.action != "remove" or row.kind != "archive":
         return row
@@ -144,7 +151,7 @@ def _rows(
             if entries is None or backup_id not in entries:
                 continue
             decision, entry = stands.wanted.of(place, backup_id), entries[backup_id]
-            row = _row(entry, place)
+            row = row_of(entry, place)
             if decision is None or decision.stays:
                 tiers, reasons = (decision.tiers, decision.reasons) if decision else ((), ())
                 until = decision.until if decision else None
@@ -158,7 +165,8 @@ def _rows(
                 yield row
 
 
-def _row(entry: Entry, place: str) -> PruneRow:
+def row_of(entry: Entry, place: str) -> PruneRow:
+    """A copy that goes."""
     return PruneRow(
         id=entry.id,
         place=place,
@@ -192,7 +200,7 @@ def _held_by(
     return None
 
 
-async def _in_use(
+async def being_read(
     repositories: Sequence[Repository], catalogues: Mapping[str, Catalogue | None]
 ) -> dict[str, frozenset[str]]:
     """By place the backups under a live lease. Who reads a full one may read the windows that go with it.

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from rich.console import Console
 from rich.text import Text
 
 from daemon.output.backups import until_text
@@ -28,7 +29,7 @@ def print_prune(result: PruneResult) -> None:
         err.print(Text(f"{place.name}: ") + styled("failed") + Text(f": {place.error}"))
     rows = result.backups if result.dry_run else result.doing("removed", "hold back", "remove")
     if rows:
-        _print_rows(rows)
+        print_rows(rows)
     word = "would be removed" if result.dry_run else "removed"
     gone = result.doing("remove" if result.dry_run else "removed")
     held = len(result.doing("hold back"))
@@ -38,10 +39,11 @@ def print_prune(result: PruneResult) -> None:
     )
 
 
-def _print_rows(rows: Iterable[PruneRow]) -> None:
+def print_rows(rows: Iterable[PruneRow], console: Console = out) -> None:
+    """A copy a line."""
     shown = table("", "id", "place", "decision", "tier", "why", "until")
     for row in rows:
         why = row.held_by or ", ".join(reason for reason in row.reasons if reason not in row.tiers)
         until = until_text(row.until, row.reasons) if row.action == "keep" else Text("")
         shown.add_row(row.id, row.place, styled(row.action), ", ".join(row.tiers), Text(why), until)
-    print_table(shown)
+    print_table(shown, console)

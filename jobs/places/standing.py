@@ -57,10 +57,10 @@ class Deciding:
         retention = Retention(held, policy, now)
         going = {one.id for one in retention.decisions() if not one.stays}
         windows = [one for one in held if one.kind == "incremental" and one.id in going]
-        retention.keep_windows(await self._needs(sorted(retention.bases), windows))
+        retention.keep_windows(await self.needs(sorted(retention.bases), windows))
         return {one.id: one for one in retention.decisions()}
 
-    async def _needs(self, bases: Sequence[str], going: Sequence[Held]) -> dict[str, list[str]]:
+    async def needs(self, bases: Sequence[str], going: Sequence[Held]) -> dict[str, list[str]]:
         """Which of the windows that would go bases need, both oldest first.
 
         What a base does not need, no later one does: the log goes on.

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from tests.conftest import Bucket, CreateDatabase, new_bucket, s3_clients
 from tests.end_to_end.test_erase_command import BUILD, WHERE
 from tests.erasing import objects_with, require_verified
-from tests.faults.commands import DONE, off_site, opened, settings_of, succeed
+from tests.faults.commands import DONE, REFUSED, off_site, opened, settings_of, succeed
 from tests.programs import rowvault
 from tests.seaweed import S3Server
 from tests.servers import Database
@@ -120,7 +120,7 @@ async def test_what_is_locked_is_said_before_and_after_and_goes_when_it_may(
     settings |= {"ROWVAULT_ARCHIVE__EXPORTS": "csv"}
     settings |= {"ROWVAULT_ARCHIVE__LOCK_MODE": mode, "ROWVAULT_ARCHIVE__LOCK_DAYS": "1"} if mode else {}
     await succeed("backup", "incremental", settings=settings)
-    await succeed("backup", "archive", settings=settings)
+    archive = (await succeed("backup", "archive", settings=settings))["id"]
     await lock(store)
     await database.execute("DELETE FROM people WHERE id = 7")
 
@@ -152,6 +152,8 @@ async def test_what_is_locked_is_said_before_and_after_and_goes_when_it_may(
     assert len(await store.versions_of(done["locked"])) == len(held)
     await unlock(store)
     if not ends:
+        refused = await rowvault("prune", archive, "--yes", env=settings)
+        assert (refused.returncode, "it is locked until" in refused.stderr.replace("\n", " ")) == (REFUSED, True)
         return
     while (await succeed("erase", "--resume", settings=settings))[0]["state"] != "success":
         pass  # a moment of governance is left
