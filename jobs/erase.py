@@ -49,8 +49,18 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True)
+class StillDamaged:
+    """A backup in one place of which nothing could be erased, for it is not whole there, and why."""
+
+    place: str
+    backup: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class EraseResult:
-    """What an erasure came to, or its going on. `places` that could not be reached, and what is `locked`, are to come.
+    """What an erasure came to, or its going on. `places` that could not be reached, and what is `locked` or `damaged`,
+    are to come. `notes` say which archives lost exports that could not be made again.
 
     `subject` proves what was asked for to whoever knows it: the SHA-256 of the ledger's salt and the predicate.
     """
@@ -61,6 +71,8 @@ class EraseResult:
     revisions: tuple[Revision, ...]
     places: tuple[PlaceOutcome, ...]
     locked: tuple[StillLocked, ...] = ()
+    damaged: tuple[StillDamaged, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,8 @@ class _Work:
     clean: list[Held] = field(default_factory=list)
     copies: dict[str, tuple[Repository, AnyBackup]] = field(default_factory=dict)
     locked: list[StillLocked] = field(default_factory=list)
+    damaged: list[StillDamaged] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     async def go_through_all(self, places: Sequence[Repository], holdings: Holdings) -> list[Repository]:
         """Every backup in every place; the places that went on answering. Raises what the first raised if none did."""
@@ -109,8 +123,12 @@ class _Work:
         """Every backup of one place, oldest first."""
         for number, one in enumerate(held):
             self.on_progress(Progress(f"erasing in {repository.place}", number, len(held), one.manifest.id))
-            if not self.erasure.clears(one.manifest):
+            if self.erasure.clears(one.manifest):
+                continue
+            try:
                 await self._erase(repository, one, self._rows_before(one, held))
+            except (Corrupt, NotFound) as error:  # others can do without it
+                self.damaged.append(StillDamaged(repository.place, one.manifest.id, error.message))
 
     async def _erase(self, repository: Repository, held: Held, before: dict[int, int]) -> None:
         manifest = held.manifest
@@ -151,17 +169,21 @@ class _Work:
     async def _with_exports(
         self, repository: Repository, before: Manifest, made: Manifest, recipients: Recipients | None
     ) -> Manifest:
-        """An archive whose exports are made again, of what stays."""
-        exports, left_out = await store_exports(
-            revision_prefix(made.id, made.revision),
-            AsOf((repository,), made, (), made.created_at),
-            repository.backend,
-            formats_of(before.exports),
-            self.options.exports,
-            recipients,
-            self.options.scratch,
-            self.on_progress,
-        )
+        """An archive whose exports are made again, of what stays; the old ones go, whether that can be done or not."""
+        try:
+            exports, left_out = await store_exports(
+                revision_prefix(made.id, made.revision),
+                AsOf((repository,), made, (), made.created_at),
+                repository.backend,
+                formats_of(before.exports),
+                self.options.exports,
+                recipients,
+                self.options.scratch,
+                self.on_progress,
+            )
+        except (Corrupt, NotFound) as error:  # another table of it is damaged
+            exports, left_out = (), (f"its exports could not be made again: {error.message}",)
+        self.notes += [f"{made.id} in {repository.place}: {one}" for one in left_out]
         return made.model_copy(update={"exports": exports, "warnings": (*made.warnings, *left_out)})
 
     async def _copied(self, repository: Repository, manifest: AnyBackup) -> AnyBackup | None:
@@ -249,7 +271,7 @@ async def _finish(work: _Work, repositories: Sequence[Repository], there: Sequen
     more = {one.manifest.id: clean_entry(one) for one in work.clean}
     erasure = work.erasure.model_copy(
         update={
-            "state": "begun" if pending or work.locked else "done",
+            "state": "begun" if pending or work.locked or work.damaged else "done",
             "pending": pending,
             "clean": (*work.erasure.clean, *(one for one in more.values() if (one.id, one.revision) not in known)),
         }
@@ -262,8 +284,17 @@ async def _finish(work: _Work, repositories: Sequence[Repository], there: Sequen
         else PlaceOutcome(repository.place, "unreachable", "what it holds is still to be erased")
         for repository in repositories
     )
-    state: State = "warning" if pending or work.locked else "success"
-    return EraseResult(erasure.id, state, erasure.subject, tuple(work.revisions), places, tuple(work.locked))
+    state: State = "success" if erasure.state == "done" else "warning"
+    return EraseResult(
+        erasure.id,
+        state,
+        erasure.subject,
+        tuple(work.revisions),
+        places,
+        tuple(work.locked),
+        tuple(work.damaged),
+        tuple(work.notes),
+    )
 
 
 async def resume(

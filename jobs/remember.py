@@ -145,6 +145,7 @@ def account_of_erasure(result: EraseResult) -> Account:
             }
             for one in result.revisions
         ],
+        "damaged": [*(f"{one.backup} in {one.place}" for one in result.damaged)],
         "locked": {place: _until(locked) for place, locked in by_place(result.locked).items()},
     }
     return Account(result.state, None, details)

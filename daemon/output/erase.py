@@ -6,7 +6,17 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon.output.console import as_bytes, err, out, places_text, print_json, print_table, styled, table
+from daemon.output.console import (
+    as_bytes,
+    err,
+    out,
+    places_text,
+    print_json,
+    print_table,
+    print_warnings,
+    styled,
+    table,
+)
 from jobs.erase import EraseResult, Remaining, rewritten
 from jobs.erasing.counts import Mention, TablePlan
 from jobs.erasing.locks import StillLocked, by_place, last_until
@@ -40,6 +50,9 @@ def print_plan(plan: ErasePlan, *, as_result: bool) -> None:
             + Text(f"the same bytes in {mention.count:,} of {_where(mention)} ({mention.kind})")
         )
 
+    for said in plan.not_looked_through:
+        err.print(Text("  not looked through for the same bytes: ", style="yellow") + Text(said))
+
 
 def _locked_text(locked: Sequence[StillLocked]) -> str:
     until = last_until(locked)
@@ -62,6 +75,7 @@ def plan_document(plan: ErasePlan) -> dict[str, Any]:
         "tables": [asdict(one) | {"table": str(one.table)} for one in plan.tables],
         "places": [asdict(one) for one in plan.places],
         "elsewhere": [asdict(one) for one in plan.mentions],
+        "not_looked_through": [*plan.not_looked_through],
         "locked": [asdict(one) for one in plan.locked],
         "dry_run": True,
     }
@@ -80,6 +94,12 @@ def show_results(results: Sequence[EraseResult], plan: ErasePlan | None, *, as_j
         for one in result.locked:
             until = f"until {one.until.isoformat()}" if one.until else "until its hold is lifted"
             out.print(Text(f"  {one.place}: {one.object} is locked {until}", style="yellow"))
+        for damaged in result.damaged:
+            out.print(Text(f"  {damaged.place}: {damaged.backup} is not whole: {damaged.error}", style="yellow"))
+        if result.damaged:
+            lost = " ".join(dict.fromkeys(damaged.backup for damaged in result.damaged))
+            out.print(f"  make them good by rowvault sync --check read, or let them go: rowvault prune {lost}")
+        print_warnings(result.notes)
         if result.state == "warning":
             out.print("  what could not be reached or removed is still to come: rowvault erase --resume")
     if not results:

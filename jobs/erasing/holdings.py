@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from jobs.erasing.damage import Damage, in_the_way
 from jobs.postgres.identifiers import TableName
 from storage.errors import Corrupt
 from storage.increments import AnyBackup, Increment, Log
@@ -67,6 +68,10 @@ class Holdings:
     readings: Mapping[Key, Reading]
     shapes: "Shapes"
 
+    def having(self, key: Key) -> Iterator[tuple[str, Reading]]:
+        """Every backup that has a content, in every place, and the content as it lies there."""
+        return ((held.manifest.id, one) for held in self.held for one in held.readings if one.key == key)
+
     @property
     def fulls(self) -> tuple[Manifest, ...]:
         """The full backups, each once, oldest first."""
@@ -77,17 +82,25 @@ class Holdings:
 async def read_holdings(repositories: Sequence[Repository], until: datetime) -> Holdings:
     """Read the manifests of all backups up to a moment.
 
-    Raises `Corrupt` if one cannot be read: what it has can neither be searched nor erased.
+    Raises `Corrupt`, naming them, if some cannot be read: what they have can neither be searched nor erased.
     """
     stored: list[tuple[Repository, AnyBackup, str]] = []
-    kept = set[str]()
+    kept, damaged = set[str](), dict[str, Corrupt]()
     for repository in repositories:
         entries = (await repository.catalogue()).entries
         kept |= {entry.id for entry in entries if entry.kept}
         ids = [entry.id for entry in reversed(entries) if entry.created_at <= until]
         for begin in range(0, len(ids), AT_ONCE):
-            read = await asyncio.gather(*(repository.stored(one) for one in ids[begin : begin + AT_ONCE]))
-            stored += [(repository, manifest, sha256) for manifest, sha256 in read]
+            some = ids[begin : begin + AT_ONCE]
+            answers = await asyncio.gather(*(_stored(repository, one) for one in some))
+            for backup_id, read in zip(some, answers, strict=True):
+                if isinstance(read, Corrupt):
+                    damaged[backup_id] = read
+                else:
+                    stored.append((repository, *read))
+    if damaged:
+        whole = {manifest.id for _, manifest, _ in stored}
+        raise in_the_way(Damage(backup_id, error, backup_id in whole) for backup_id, error in damaged.items())
     shapes = Shapes([manifest for _, manifest, _ in stored if isinstance(manifest, Manifest)])
     held = [
         Held(repository, manifest, sha256, manifest.id in kept, tuple(_readings(repository, manifest, shapes)))
@@ -98,6 +111,13 @@ async def read_holdings(repositories: Sequence[Repository], until: datetime) -> 
         for reading in one.readings:
             readings.setdefault(reading.key, reading)
     return Holdings(tuple(held), readings, shapes)
+
+
+async def _stored(repository: Repository, backup_id: str) -> tuple[AnyBackup, str] | Corrupt:
+    try:
+        return await repository.stored(backup_id)
+    except Corrupt as error:
+        return error
 
 
 class Shapes:
@@ -113,7 +133,7 @@ class Shapes:
         if found is None:
             raise Corrupt(
                 f"{backup.id} has rows of a table that no full backup describes: its base {backup.base} is gone",
-                "without its base it cannot be restored either: remove it, then erase again",
+                f"without its base it cannot be restored either: rowvault prune {backup.id}, then erase again",
             )
         return found
 

@@ -42,7 +42,8 @@ LEAST_MENTIONED = 4
 class ErasePlan:
     """Everything that was found, as of the newest backup; nothing of it was changed yet.
 
-    `locked` will still be there afterwards, until `resume`.
+    `locked` will still be there afterwards, until `resume`. Where something is damaged that is of other tables, it is
+    `not_looked_through` for mentions.
     """
 
     predicate: Predicate
@@ -51,6 +52,7 @@ class ErasePlan:
     tables: tuple[TablePlan, ...]
     places: tuple[PlacePlan, ...]
     mentions: tuple[Mention, ...]
+    not_looked_through: tuple[str, ...]
     locked: tuple[StillLocked, ...]
     found: tuple[Found, ...] = field(repr=False)
     holdings: Holdings = field(repr=False)
@@ -78,6 +80,7 @@ class Resolving:
         self._declared: dict[TableName, Declared] = {}
         self._mentioned = predicate.value if len(mentioned) >= LEAST_MENTIONED else ""
         self.definitions = 0
+        self.not_looked_through: tuple[str, ...] = ()
 
     async def begin(self) -> None:
         """Find out which tables are meant, and that no row is still alive there. Raises what `plan_erasure` raises."""
@@ -103,7 +106,7 @@ class Resolving:
             )
         self._check_children()
         await self._check_alive()
-        await self._search.look_at_the_rest()
+        self.not_looked_through = await self._search.look_at_the_rest()
         return self._search
 
     def _said(self) -> str:
@@ -305,7 +308,7 @@ async def _refuse_later(repositories: Sequence[Repository], until: Until) -> Non
             if entry.created_at > until.moment:
                 raise UnsafeTarget(
                     f"{entry.id} in {repository.place} is dated in the future, so that what it holds cannot be erased",
-                    f"set the clock right; then remove that backup by hand, its manifest first: {entry.manifest}",
+                    f"set the clock right; then remove that backup: rowvault prune {entry.id}",
                 )
 
 
@@ -333,6 +336,7 @@ async def plan_erasure(
         tables=tables,
         places=place_plans(repositories, holdings, search.searched),
         mentions=(*mentions(holdings, search.searched), *in_definitions(resolving.definitions)),
+        not_looked_through=resolving.not_looked_through,
         locked=await locks_ahead(holdings, search.searched),
         found=tuple(search.found.values()),
         holdings=holdings,

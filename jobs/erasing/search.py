@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from jobs.concurrency import task_group
 from jobs.copying.part_reading import read_part
+from jobs.erasing.damage import Damage, in_the_way
 from jobs.erasing.holdings import Holdings, Key, Reading
 from jobs.erasing.marks import Fields, Judge, Marked
 from jobs.erasing.subject import Found
@@ -12,14 +13,10 @@ from jobs.erasing.text import Count, TextFilter
 from jobs.erasing.window import WindowCount, WindowFilter
 from jobs.postgres.identifiers import TableName
 from jobs.progress import OnProgress, Progress
-from storage.errors import Corrupt
+from storage.errors import Corrupt, NotFound, StorageError
 from storage.increments import Log
 
 STREAMS = 2
-_DAMAGED = (
-    "nothing was erased: make it good from the other place first, rowvault sync --check read; what is whole in no place"
-    " is in the way until it is gone: rowvault prune --dry-run says when"
-)
 
 
 @dataclass(slots=True)
@@ -46,17 +43,37 @@ class Search:
         self._mentioned = mentioned
         self._on_progress = on_progress
         self._seen: dict[Key, int] = {}
+        self._damaged: dict[Key, StorageError] = {}
 
     async def settle(self) -> None:
-        """Go on until every content was looked at with all that is known."""
+        """Go on until every content was looked at with all that is known.
+
+        Raises `Corrupt`, naming all backups that stand in the way, if some cannot be looked through.
+        """
         while todo := [one for one in self._in_order() if self._seen.get(one.key) != self._version(one)]:
             await self._look_at([one for one in todo if self._version(one)])
             self._seen |= {one.key: 0 for one in todo if not self._version(one)}
+        if self._damaged:
+            raise in_the_way([one for key in self._damaged for one in await self._damages(key)])
 
-    async def look_at_the_rest(self) -> None:
-        """Count the mentions in whatever was not looked at yet."""
+    async def look_at_the_rest(self) -> tuple[str, ...]:
+        """Count the mentions in whatever was not looked at yet; what is wrong with contents that hold none that can be
+        counted. They are of other tables, and not in the way.
+        """
         if self._mentioned:
             await self._look_at([one for one in self._in_order() if not self._seen.get(one.key)])
+        return tuple(error.message for error in self._damaged.values())
+
+    async def _damages(self, key: Key) -> list[Damage]:
+        """The backups that have a damaged content, or as well the same one whole, each in every place."""
+        troubles: dict[str, list[StorageError | None]] = {}
+        for backup, reading in self._holdings.having(key):
+            troubles.setdefault(backup, []).append(await _trouble(reading))
+        return [
+            Damage(backup, error, None in found)
+            for backup, found in troubles.items()
+            if (error := next(filter(None, found), None)) is not None
+        ]
 
     def _in_order(self) -> list[Reading]:
         """Windows first, which are small and tell of keys, then the newest backups."""
@@ -89,10 +106,12 @@ class Search:
                 group.create_task(stream())
 
     async def _look(self, reading: Reading) -> None:
+        if reading.key in self._damaged:
+            return
         try:
             await self._read(reading)
-        except Corrupt as error:
-            raise Corrupt(error.message, _DAMAGED) from error
+        except (Corrupt, NotFound) as error:
+            self._damaged[reading.key] = error
 
     async def _read(self, reading: Reading) -> None:
         if isinstance(reading.part, Log):
@@ -121,6 +140,15 @@ class Search:
 
     def _take(self, marked: Marked, judge: Judge, fields: Fields) -> None:
         self.found[marked.table].take(judge, fields)
+
+
+async def _trouble(reading: Reading) -> StorageError | None:
+    """What is wrong with a content as it lies in one place."""
+    try:
+        await read_part(reading.repository, reading.part, lambda chunks: sum(map(len, chunks)))
+    except (Corrupt, NotFound) as error:
+        return error
+    return None
 
 
 _NOTHING = Found(TableName("", ""), (), frozenset()).marked()
