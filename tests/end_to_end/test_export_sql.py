@@ -54,7 +54,7 @@ async def test_the_hard_schema_is_loaded_equal(
     assert [file.file for file in result.files] == ["export.sql"]
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[*HealthCheck])
+@settings(max_examples=3, suppress_health_check=[*HealthCheck])
 @given(sql=hostile.databases())
 async def test_any_hostile_database_is_loaded_equal_and_exported_as_anything_else(
     server: Server, create_database: CreateDatabase, tmp_path: Path, sql: str

@@ -41,9 +41,7 @@ async def test_the_hard_schema_comes_back_equal(any_server: Server, create_datab
     assert await differences(source, target, ignore_schemas=OURS) == []
 
 
-@settings(
-    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(sql=hostile.databases())
 async def test_any_hostile_database_comes_back_equal(
     any_server: Server, create_database: CreateDatabase, sql: str

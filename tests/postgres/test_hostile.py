@@ -33,9 +33,7 @@ async def test_the_hard_schema_survives_dump_and_restore(any_server: Server, cre
     assert await differences(source, target) == []
 
 
-@settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(sql=hostile.databases())
 async def test_any_hostile_database_survives_dump_and_restore(
     server: Server, create_database: CreateDatabase, sql: str

@@ -73,7 +73,7 @@ async def shown(backend: Backend, prefix: str) -> object:
     return objects, await folders(backend, folder), await unfinished(backend)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(STEPS, max_size=15), st.lists(PREFIXES, max_size=4))
 async def test_local_and_memory_agree_whatever_is_done(steps: list[Step], prefixes: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,7 @@ from itertools import islice
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.cron import CronError, CronLine, parse_cron
@@ -190,7 +190,6 @@ def fires_by_brute_force(line: CronLine, start: datetime, end: datetime, zone: Z
     return found
 
 
-@settings(deadline=None)
 @given(line=crontab_lines, moment=near_a_change, zone=st.sampled_from(ZONES))
 def test_fires_are_those_of_a_cron_that_looks_at_every_minute(line: CronLine, moment: datetime, zone: ZoneInfo) -> None:
     end = moment + timedelta(days=1)
@@ -203,7 +202,6 @@ def test_fires_are_those_of_a_cron_that_looks_at_every_minute(line: CronLine, mo
     assert found == expected
 
 
-@settings(deadline=None)
 @given(line=crontab_lines, moment=near_a_change, zone=st.sampled_from(ZONES))
 def test_before_is_the_mirror_of_after(line: CronLine, moment: datetime, zone: ZoneInfo) -> None:
     following = line.next_after(moment, zone)

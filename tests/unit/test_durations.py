@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.settings.durations import format_duration, parse_duration, parse_size
@@ -20,7 +20,6 @@ def test_anything_else_is_refused_without_repeating_it(text: str) -> None:
         parse_duration(text)
 
 
-@settings(deadline=None)
 @given(st.integers(min_value=1, max_value=999_999))
 def test_a_written_duration_reads_back_the_same(seconds: int) -> None:
     duration = timedelta(seconds=seconds)

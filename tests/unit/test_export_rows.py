@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobs.errors import BadExport
@@ -92,7 +92,6 @@ def test_json_keeps_every_value(table: tuple[list[str], list[Row]], lines: bool)
     assert found == [dict(zip(names, row, strict=True)) for row in rows]
 
 
-@settings(deadline=None)  # pyarrow is loaded by the first one
 @example(HARD)
 @given(tables())
 def test_parquet_keeps_every_value(table: tuple[list[str], list[Row]]) -> None:

@@ -32,7 +32,7 @@ KNOWN = [
 ]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(table=NAMES, column=identifiers())
 async def test_the_server_takes_a_quoted_name_for_exactly_that_name(
     database: Database, table: TableName, column: str

@@ -117,7 +117,7 @@ def one_change(draw: st.DataObject, rows: Rows) -> Change:
     return updated(after, (UNCHANGED if untouched else new[0], new[1]), key if kind == "K" else None)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(base=st.dictionaries(KEYS, ROWS, max_size=6), count=st.integers(0, 14), draw=st.data(),
        size=st.integers(1, 60), parts=st.integers(1, 3), few=st.sampled_from([0, 10]))  # fmt: skip
 def test_any_changes_of_any_base_make_the_rows_that_they_made(

@@ -43,7 +43,7 @@ def differences(
     return {kind: counts[kind] for kind in keys}, {kind: sorted(some) for kind, some in keys.items()}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(backup=TABLES, other=TABLES, cut=st.integers(1, 40))
 def test_rows_with_keys_are_missing_changed_or_extra(backup: Table, other: Table, cut: int) -> None:
     expected = {
@@ -58,7 +58,7 @@ def test_rows_with_keys_are_missing_changed_or_extra(backup: Table, other: Table
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(backup=LINES, other=LINES)
 def test_rows_without_a_key_are_a_bag_of_lines(backup: list[bytes], other: list[bytes]) -> None:
     counts, _ = differences(backup, other, Layout(None, ()))
@@ -66,7 +66,7 @@ def test_rows_without_a_key_are_a_bag_of_lines(backup: list[bytes], other: list[
     assert counts == {"missing": missing.total(), "changed": 0, "extra": extra.total()}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(backup=TABLES)
 def test_columns_that_only_one_side_has_are_left_out(backup: Table) -> None:
     ours, theirs = Layout.of("kxlv", "klv", "lk"), Layout.of("klv", "klv", "lk")
@@ -134,7 +134,7 @@ def part(number: int, content: str) -> Part:
     return Part(number=number, first_page=None, end_page=None, rows=1, bytes=1, sha256=content, objects=())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(mine=st.lists(st.sampled_from("abc")), others=st.lists(st.sampled_from("abc")))
 def test_parts_that_both_sides_have_are_left_out_as_often_as_both_have_them(mine: list[str], others: list[str]) -> None:
     left, right = without_shared(list(map(part, range(9999), mine)), list(map(part, range(9999), others)))
