@@ -14,7 +14,7 @@ from jobs.as_of import AsOf
 from jobs.copying.table_copy import CopyOptions
 from jobs.erasing.holdings import Held, Holdings, Reading, Shapes, read_holdings
 from jobs.erasing.ledger import clean_entry, entry_of, marked_in
-from jobs.erasing.locks import StillLocked, still_locked
+from jobs.erasing.locks import StillLocked, Superseded, still_locked, still_there
 from jobs.erasing.marks import Marked
 from jobs.erasing.plan import ErasePlan
 from jobs.erasing.rewrite import Rewriter, in_place, look_through, revised
@@ -355,6 +355,11 @@ class Remaining:
     backup: str
     object: str
     count: int
+
+
+async def superseded(repositories: Sequence[Repository], erasure: Erasure) -> tuple[Superseded, ...]:
+    """Objects of earlier revisions that an erasure which is not done could not remove from places that answer."""
+    return () if erasure.state == "done" else await still_there(await answering(repositories))
 
 
 async def check(repositories: Sequence[Repository], erasure: Erasure, on_progress: OnProgress) -> tuple[Remaining, ...]:

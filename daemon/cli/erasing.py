@@ -12,7 +12,7 @@ from daemon.outcomes import DIFFERENCE, DONE, REFUSED, UsageError
 from daemon.output import erase as erase_output
 from daemon.output.progress import progress
 from daemon.runner import job_in_places
-from jobs.erase import check, the_erasure
+from jobs.erase import check, superseded, the_erasure
 from jobs.erasing.plan import Children
 from jobs.erasing.subject import Predicate
 from jobs.postgres.identifiers import parse_key
@@ -95,8 +95,9 @@ async def _check(app: App, erasure_id: str, *, as_json: bool) -> int:
     erasure = await the_erasure(app.repositories, erasure_id)
     with progress(quiet=as_json) as on_progress:
         remaining = await check(app.repositories, erasure, on_progress)
-    erase_output.show_check(erasure, remaining, as_json=as_json)
-    return DIFFERENCE if remaining else DONE
+        earlier = await superseded(app.repositories, erasure)
+    erase_output.show_check(erasure, remaining, earlier, as_json=as_json)
+    return DIFFERENCE if remaining or earlier else DONE
 
 
 def _path(text: str) -> tuple[str, ...]:

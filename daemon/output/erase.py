@@ -1,5 +1,6 @@
 """How an erasure looks: what it would do before, what it came to after. No value of any row is shown."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -19,7 +20,7 @@ from daemon.output.console import (
 )
 from jobs.erase import EraseResult, Remaining, rewritten
 from jobs.erasing.counts import Mention, TablePlan
-from jobs.erasing.locks import StillLocked, by_place, last_until
+from jobs.erasing.locks import StillLocked, Superseded, by_place, last_until
 from jobs.erasing.plan import ErasePlan
 from storage.erasures import Erasure
 
@@ -43,7 +44,7 @@ def print_plan(plan: ErasePlan, *, as_result: bool) -> None:
             + (f"; {place.kept:,} of them are kept, and erased from all the same" if place.kept else "")
         )
     for name, locked in by_place(plan.locked).items():
-        err.print(Text(f"  in {name}: ") + Text(_locked_text(locked), style="yellow"))
+        to.print(Text(f"  in {name}: ") + Text(_locked_text(locked), style="yellow"))
     for mention in plan.mentions:
         to.print(
             Text("  stays: ", style="yellow")
@@ -51,13 +52,25 @@ def print_plan(plan: ErasePlan, *, as_result: bool) -> None:
         )
 
     for said in plan.not_looked_through:
-        err.print(Text("  not looked through for the same bytes: ", style="yellow") + Text(said))
+        to.print(Text("  not looked through for the same bytes: ", style="yellow") + Text(said))
 
 
 def _locked_text(locked: Sequence[StillLocked]) -> str:
-    until = last_until(locked)
-    ends = f"until {until.isoformat(timespec='seconds')}" if until else "until a hold is lifted"
+    ends = _ends(locked)
     return f"{len(locked):,} of the objects are locked, the last {ends}: rowvault erase --resume removes them then"
+
+
+def _ends(locked: Sequence[StillLocked]) -> str:
+    until = last_until(locked)
+    return f"until {until.isoformat(timespec='seconds')}" if until else "until a hold is lifted"
+
+
+def _by_backup(locked: Sequence[StillLocked]) -> dict[tuple[str, str], list[StillLocked]]:
+    """By place and backup: there may be thousands; each is in the JSON."""
+    found: dict[tuple[str, str], list[StillLocked]] = {}
+    for one in locked:
+        found.setdefault((one.place, one.object.split("/")[1]), []).append(one)
+    return found
 
 
 def _where(mention: Mention) -> str:
@@ -91,9 +104,9 @@ def show_results(results: Sequence[EraseResult], plan: ErasePlan | None, *, as_j
         told = ", ".join(f"{count} in {place}" for place, count in rewritten(result.revisions).items())
         out.print(Text(f"{result.id}: ") + styled(result.state) + Text(f"; backups rewritten: {told or 'none'}"))
         out.print(Text("  ") + places_text(result.places))
-        for one in result.locked:
-            until = f"until {one.until.isoformat()}" if one.until else "until its hold is lifted"
-            out.print(Text(f"  {one.place}: {one.object} is locked {until}", style="yellow"))
+        for (place, backup_id), locked in _by_backup(result.locked).items():
+            told = f"{place}: {len(locked):,} objects of {backup_id} are locked, the last {_ends(locked)}"
+            out.print(Text(f"  {told}", style="yellow"))
         for damaged in result.damaged:
             out.print(Text(f"  {damaged.place}: {damaged.backup} is not whole: {damaged.error}", style="yellow"))
         if result.damaged:
@@ -106,11 +119,29 @@ def show_results(results: Sequence[EraseResult], plan: ErasePlan | None, *, as_j
         out.print("there is nothing to finish")
 
 
-def show_check(erasure: Erasure, remaining: Sequence[Remaining], *, as_json: bool) -> None:
-    """What is left of an erasure."""
+def show_check(
+    erasure: Erasure, remaining: Sequence[Remaining], earlier: Sequence[Superseded], *, as_json: bool
+) -> None:
+    """What is left of an erasure: in backups, and in objects of earlier revisions that could not be removed yet."""
     if as_json:
-        print_json({"id": erasure.id, "state": erasure.state, "remaining": [asdict(one) for one in remaining]})
+        print_json(
+            {
+                "id": erasure.id,
+                "state": erasure.state,
+                "remaining": [asdict(one) for one in remaining],
+                "earlier_revisions": [
+                    {"place": one.place, "object": one.object, "locked": one.lock is not None}
+                    | {"until": one.lock.until if one.lock else None}
+                    for one in earlier
+                ],
+            }
+        )
         return
     for one in remaining:
         out.print(Text(f"{one.place}: {one.object}: {one.count} of {one.backup}", style="red"))
-    out.print(f"{erasure.id}: " + ("something is left: rowvault erase --resume" if remaining else "nothing is left"))
+    for place, count in Counter(one.place for one in earlier).items():
+        locked = [StillLocked(place, one.object, one.lock.until) for one in earlier if one.place == place and one.lock]
+        why = f", {len(locked):,} of them locked, the last {_ends(locked)}" if locked else ""
+        out.print(Text(f"{place}: {count:,} objects of earlier revisions are still there{why}", style="red"))
+    left = "something is left: rowvault erase --resume" if remaining or earlier else "nothing is left"
+    out.print(f"{erasure.id}: {left}")

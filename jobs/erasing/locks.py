@@ -8,6 +8,7 @@ from datetime import datetime
 
 from jobs.erasing.holdings import Held, Holdings
 from jobs.erasing.search import Searched
+from jobs.places.sweep import earlier_revisions
 from storage.backends.protocol import Locked
 from storage.errors import NotFound
 from storage.manifest import Manifest
@@ -42,6 +43,26 @@ def last_until(locked: Sequence[StillLocked]) -> datetime | None:
     """When the last lock ends; None if that is open."""
     untils = [one.until for one in locked]
     return None if None in untils else max(one for one in untils if one is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """An object of an earlier revision that is still in a place, and so are the rows in it; `lock` is what keeps it."""
+
+    place: str
+    object: str
+    lock: Locked | None
+
+
+async def still_there(repositories: Sequence[Repository]) -> tuple[Superseded, ...]:
+    """What erasures put something else in the place of, and could not remove yet."""
+    wanted = [(place, name) for place in repositories for name in await earlier_revisions(place)]
+    found = list[Superseded]()
+    for begin in range(0, len(wanted), AT_ONCE):
+        asked = wanted[begin : begin + AT_ONCE]
+        answers = await asyncio.gather(*(_lock(*one) for one in asked))
+        found += (Superseded(place.place, name, lock) for (place, name), lock in zip(asked, answers, strict=True))
+    return tuple(found)
 
 
 async def locks_ahead(holdings: Holdings, searched: Searched) -> tuple[StillLocked, ...]:

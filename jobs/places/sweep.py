@@ -100,8 +100,7 @@ async def supersede(repository: Repository, backup_id: str) -> Superseded:
     """
     *earlier, _ = await repository.manifests(backup_id)
     await repository.backend.delete(earlier)
-    listed = {stored.name for stored in (await repository.backup(backup_id)).objects()}
-    names = [one.name async for one in repository.objects(backup_id) if one.name not in listed]
+    names = await _unlisted(repository, backup_id)
     locked = await repository.backend.purge(names)
     return Superseded(len(names) - len({one.name for one in locked}), locked)
 
@@ -111,6 +110,22 @@ async def sweep_revisions(repository: Repository) -> tuple[Locked, ...]:
 
     To be called while no erasure is at work.
     """
+    return tuple([locked for one in await _revised(repository) for locked in (await supersede(repository, one)).locked])
+
+
+async def earlier_revisions(repository: Repository) -> list[str]:
+    """Names of the objects that `sweep_revisions` would remove; changes nothing."""
+    return [name for one in await _revised(repository) for name in await _unlisted(repository, one)]
+
+
+async def _unlisted(repository: Repository, backup_id: str) -> list[str]:
+    """The objects of a backup that its newest revision does not list."""
+    listed = {stored.name for stored in (await repository.backup(backup_id)).objects()}
+    return [one.name async for one in repository.objects(backup_id) if one.name not in listed]
+
+
+async def _revised(repository: Repository) -> list[str]:
+    """Ids of committed backups that have, or an interrupted erasure began, a later revision than the first."""
     entries = {entry.id: entry for entry in (await repository.catalogue()).entries}
     revised = {entry.id for entry in entries.values() if entry.revision}
     for prefix in (BACKUPS, ARCHIVES):
@@ -118,7 +133,7 @@ async def sweep_revisions(repository: Repository) -> tuple[Locked, ...]:
             backup_id, _, rest = stored.name.removeprefix(prefix).partition("/")
             if backup_id in entries and re.match(r"r\d+/", rest):
                 revised.add(backup_id)
-    return tuple([locked for one in sorted(revised) for locked in (await supersede(repository, one)).locked])
+    return sorted(revised)
 
 
 async def discard(repository: Repository, backup_id: str, but: str | None = None) -> int:

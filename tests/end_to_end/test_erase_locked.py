@@ -1,5 +1,6 @@
 """Erasing from archives that a store has locked: what stays is said beforehand and afterwards, and goes in the end."""
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from botocore.exceptions import ClientError
 from tests.conftest import Bucket, CreateDatabase, new_bucket, s3_clients
 from tests.end_to_end.test_erase_command import BUILD, WHERE
 from tests.erasing import objects_with, require_verified
-from tests.faults.commands import DONE, REFUSED, off_site, opened, settings_of, succeed
+from tests.faults.commands import DIFFERENCE, DONE, REFUSED, off_site, opened, settings_of, succeed
 from tests.programs import rowvault
 from tests.seaweed import S3Server
 from tests.servers import Database
@@ -126,7 +127,7 @@ async def test_what_is_locked_is_said_before_and_after_and_goes_when_it_may(
 
     plan = await succeed(*ERASE, "--dry-run", settings=settings)
     people = await rowvault(*ERASE, "--dry-run", env=settings)
-    assert f"of the objects are locked, the last until {'20' if mode else 'a hold'}" in people.stderr.replace("\n", " ")
+    assert f"of the objects are locked, the last until {'20' if mode else 'a hold'}" in people.stdout.replace("\n", " ")
     done = await succeed(*ERASE, "--yes", settings=settings)
     assert done["state"] == "warning"
     assert sorted(map(str, done["locked"])) == sorted(map(str, plan["locked"]))
@@ -148,7 +149,15 @@ async def test_what_is_locked_is_said_before_and_after_and_goes_when_it_may(
     assert "erase --resume" in (await rowvault("doctor", env=settings)).stdout
 
     again = await rowvault("erase", "--resume", env=settings)
-    assert (again.returncode, again.stdout.count("is locked until")) == (DONE, len(held))
+    assert (again.returncode, again.stdout.count("objects of")) == (DONE, 1)
+    assert f"archive: {len(held)} objects of" in again.stdout
+    check = ("erase", "--check", done["id"])
+    checked = await rowvault(*check, "--json", env=settings)
+    assert {one["object"] for one in json.loads(checked.stdout)["earlier_revisions"] if one["locked"]} == {
+        one["object"] for one in done["locked"]
+    }
+    assert (await rowvault(*check, env=settings)).stdout.count("something is left") == 1
+    assert checked.returncode == DIFFERENCE
     assert len(await store.versions_of(done["locked"])) == len(held)
     await unlock(store)
     if not ends:
@@ -157,6 +166,7 @@ async def test_what_is_locked_is_said_before_and_after_and_goes_when_it_may(
         return
     while (await succeed("erase", "--resume", settings=settings))[0]["state"] != "success":
         pass  # a moment of governance is left
+    assert (await succeed(*check, settings=settings))["earlier_revisions"] == []
     async with opened(settings) as app:
         assert not await objects_with(app.repositories, NOTE)
     assert not await store.versions_of(done["locked"])
