@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 
+from jobs.places.ledger import read_ledgers
 from jobs.postgres.connection import Source
 from jobs.prune import PruneResult, PruneRow, plan_prune
 from jobs.results import PlaceOutcome
@@ -53,7 +54,9 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class PolicyReport:
-    """`backups` are all copies, newest first; `entries` is what the audit trail tells since `since`, oldest first."""
+    """`backups` are all copies, newest first; `entries` is what the audit trail tells since `since`, oldest first;
+    `notes` what a person should look into.
+    """
 
     created_at: datetime
     since: datetime | None
@@ -64,6 +67,7 @@ class PolicyReport:
     gaps: tuple[Gap, ...]
     entries: tuple[TrailEntry, ...]
     trail: TrailReport
+    notes: tuple[str, ...] = ()
 
     @property
     def overdue(self) -> tuple[PruneRow, ...]:
@@ -82,26 +86,42 @@ async def policy_report(
     planned = await plan_prune(repositories, now)
     trail = await verify_trail(repositories, log)
     entries = tuple(one for one in trail.entries if since is None or one.at >= since)
+    away = {one.name for one in planned.unreachable}
+    there = [one for one in repositories if one.place not in away]
+    database, unsaid = await _identity(there)
     return PolicyReport(
         created_at=now,
         since=since,
-        database=await _identity(repositories),
+        database=database,
         places=tuple(_place(repository, planned) for repository in repositories),
         backups=planned.backups,
         activities=activities(entries),
         gaps=gaps(_good_days(planned.backups, entries, zone), since, now, zone),
         entries=entries,
         trail=trail,
+        notes=(*unsaid, *await _erasures(there)),
     )
 
 
-async def _identity(repositories: Sequence[Repository]) -> Identity | None:
+async def _identity(repositories: Sequence[Repository]) -> tuple[Identity | None, list[str]]:
+    """Whose backups they are, and what is wrong where a place cannot say."""
+    bound, wrong = list[Identity](), list[str]()
     for repository in repositories:
         try:
-            return await repository.identity()
-        except (Corrupt, StorageError):
-            continue
-    return None
+            if (identity := await repository.identity()) is not None:
+                bound.append(identity)
+        except StorageError as error:
+            wrong.append(f"{error.message}: {error.hint}")
+    return next(iter(bound), None), wrong
+
+
+async def _erasures(repositories: Sequence[Repository]) -> list[str]:
+    """Erasures that are not through."""
+    try:
+        ledger = await read_ledgers(repositories)
+    except Corrupt as error:
+        return [f"{error.message}: {error.hint}"]
+    return [f"erasure {one.id} is not finished: rowvault erase --resume" for one in ledger.unfinished]
 
 
 def _place(repository: Repository, planned: PruneResult) -> ReportedPlace:

@@ -107,7 +107,7 @@ class Repository:
         except (ValueError, KeyError, TypeError) as error:
             raise Corrupt(
                 f"{REPOSITORY} in {self.place} cannot be read: {error!r}",
-                "restore it from the other place, or bind the repository anew with --adopt",
+                "rowvault sync binds it as another place is; without one, rowvault backup --adopt binds it anew",
             ) from error
 
     async def bind(self, system_identifier: str, database: str, *, adopt: bool = False) -> Identity:

@@ -6,7 +6,7 @@ from typing import Any
 from rich.text import Text
 
 from daemon.output.backups import until_text
-from daemon.output.console import as_bytes, out, print_table, shallow, styled, table
+from daemon.output.console import as_bytes, out, print_table, print_warnings, shallow, styled, table
 from daemon.output.trail import print_entries, proof_document
 from jobs.report import Activity, PolicyReport, ReportedPlace
 from storage.retention import Policy
@@ -39,6 +39,7 @@ def print_report(report: PolicyReport) -> None:
     out.print(Text(f"Report on the backups{of}, {report.created_at:%Y-%m-%d %H:%M:%S} UTC", style="bold"))
     out.print(f"What was done since {report.since:%Y-%m-%d %H:%M:%S %Z}\n" if report.since else "")
     _print_places(report.places)
+    print_warnings(report.notes)
     _print_backups(report)
     _print_activities(report.activities)
     told = [one for one in report.entries if one.what in TOLD or one.outcome in {"failed", "refused"}]

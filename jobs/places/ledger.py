@@ -28,6 +28,11 @@ class Ledger:
             for one in self.silent
         )
 
+    @property
+    def unfinished(self) -> tuple[Erasure, ...]:
+        """Those that did not go through all places yet, or not to the end."""
+        return tuple(one for one in self.erasures if one.state == "begun")
+
     def not_in(self, backups: Sequence[AnyBackup]) -> tuple[Erasure, ...]:
         """The erasures whose rows some of these may still hold: one was interrupted, or did not reach this copy."""
         return tuple(one for one in self.erasures if not all(map(one.clears, backups)))

@@ -146,6 +146,7 @@ async def test_what_is_locked_is_said_before_and_after_and_goes_when_it_may(
     assert entry["details"]["locked"]["archive"]["objects"] == len(held)
     report = await rowvault("report", env=settings)
     assert f"objects {len(held)}" in report.stdout.replace("\n", " ")
+    assert f"erasure {done['id']} is not finished" in report.stdout.replace("\n", " ")
     assert "erase --resume" in (await rowvault("doctor", env=settings)).stdout
 
     again = await rowvault("erase", "--resume", env=settings)

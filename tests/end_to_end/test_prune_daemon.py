@@ -1,13 +1,18 @@
 """The daemon lets old backups go by itself, and remembers it; what a command shows of retention."""
 
 import json
+from datetime import UTC
 from pathlib import Path
 
+from jobs.report import policy_report
 from storage.backends.local import LocalBackend
+from storage.backends.memory import MemoryBackend
+from storage.names import REPOSITORY
 from storage.repository import Repository
 from tests.conftest import CreateDatabase
 from tests.daemons import environment, listed, running_daemon, settings_for
 from tests.manifests import SYSTEM, made_up_full
+from tests.places import Planter
 from tests.programs import rowvault
 
 DAY = 86_400
@@ -98,6 +103,19 @@ async def test_the_report_shows_what_is_kept_and_what_was_done(tmp_path: Path) -
     assert document["trail"]["state"] == "warning"  # no source was asked for the heads that it remembers
     since = json.loads((await rowvault("report", "--since", "2099-01-01", "--json", env=settings)).stdout)
     assert (since["activities"], since["entries"]) == ([], [])
+
+
+async def test_a_report_tells_of_a_place_that_cannot_say_whose_backups_it_holds() -> None:
+    places = Repository("local", MemoryBackend()), Repository("s3", MemoryBackend())
+    for place in places:
+        await place.bind("1", "shop")
+    await Planter(places[0].backend).truncate(REPOSITORY)
+    report = await policy_report(places, None, UTC)
+    assert report.database is not None
+    assert report.database.database == "shop"
+    [note] = report.notes
+    assert note.startswith("repository.json in local cannot be read")
+    assert "rowvault sync" in note
 
 
 async def test_a_report_on_an_altered_trail_says_so(tmp_path: Path) -> None:
