@@ -5,7 +5,7 @@ API: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice
 from os.path import commonprefix
 from typing import Any
@@ -18,6 +18,7 @@ from storage.backends.s3_errors import explain
 from storage.errors import NotFound
 
 DELETE_BATCH = 1000
+_JUST_ENDED = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +80,18 @@ async def _locked(client: S3Client, version: _Version, error: dict[str, Any]) ->
         head = await client.head(version.name, VersionId=version.id) if not version.marker else {}
     except NotFound:
         head = {}
-    if (locked := lock_of(version.name, head)) is not None:
+    # When the store said no is a moment ago, by a clock of its own: the lock may just have ended.
+    if (locked := lock_of(version.name, head, datetime.now(UTC) - _JUST_ENDED)) is not None:
         return replace(locked, version=version.id)
     doing = f"delete version {version.id} of {version.name}"
     raise explain(ClientError({"Error": error}, "DeleteObjects"), doing, client.options.place)
 
 
-def lock_of(name: str, head: Mapping[str, Any]) -> Locked | None:
-    """What a store's answer about one version says of locks."""
+def lock_of(name: str, head: Mapping[str, Any], at: datetime | None = None) -> Locked | None:
+    """What a store's answer about one version says of locks, now or as of a moment."""
     version, until = str(head.get("VersionId", "")), head.get("ObjectLockRetainUntilDate")
     if head.get("ObjectLockLegalHoldStatus") == "ON":
         return Locked(name, version, None)
-    if until is not None and until > datetime.now(UTC):
+    if until is not None and until > (at or datetime.now(UTC)):
         return Locked(name, version, until.astimezone(UTC))
     return None

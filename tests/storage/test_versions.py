@@ -131,6 +131,19 @@ async def test_a_version_that_may_not_be_deleted_though_nothing_locks_it_is_an_e
         await meddled.purge(["object"])
 
 
+async def test_a_lock_that_ended_while_it_was_asked_is_a_lock(meddled: S3Backend, meddler: Meddler) -> None:
+    """Between the store's no and its answer why, or by a clock that is not ours."""
+    await store(meddled, "object", b"bytes")
+    key, ended = meddled._client.key("object"), datetime.now(UTC) - timedelta(seconds=1)
+    said = f"<Error><Key>{key}</Key><VersionId>null</VersionId><Code>AccessDenied</Code><Message>no</Message></Error>"
+    no = Reply(200, f"<DeleteResult>{said}</DeleteResult>")
+    until = {"x-amz-object-lock-mode": "GOVERNANCE", "x-amz-object-lock-retain-until-date": ended.isoformat()}
+    meddler.rule = lambda request: (
+        no if request.query == "delete" else Reply(200, "", until) if request.method == "HEAD" else None
+    )
+    assert await meddled.purge(["object"]) == (Locked("object", "null", ended),)
+
+
 async def test_where_versions_are_not_known_purging_is_deleting(meddled: S3Backend, meddler: Meddler) -> None:
     await store(meddled, "object", b"bytes")
     meddler.rule = lambda request: error(501, "NotImplemented") if "versions" in request.query else None
