@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from jobs.checks.findings import Finding, checked, judge_clock, size
+from jobs.places.wanted import Wanted, wanted
 from jobs.postgres.lineage import Lineage
 from storage.erasures import read_erasures
 from storage.errors import StorageError, Unavailable
@@ -196,16 +197,18 @@ def judge_space(place: str, free_bytes: int | None, table_bytes: int | None) -> 
 def judge_step(exams: Sequence[PlaceExam]) -> list[Finding]:
     """Whether the places hold the same backups; the first is the primary one."""
     primary, *others = exams
+    policies = {exam.place: exam.repository.policy for exam in exams}
+    decided = wanted({exam.place: exam.catalogue for exam in exams}, policies, datetime.now(UTC))
     return [
-        _compare(primary.place, primary.catalogue, other.place, other.catalogue)
+        _compare(primary.place, primary.catalogue, other.place, other.catalogue, decided)
         for other in others
         if primary.catalogue is not None and other.catalogue is not None
     ]
 
 
-def _compare(primary: str, here: Catalogue, other: str, there: Catalogue) -> Finding:
+def _compare(primary: str, here: Catalogue, other: str, there: Catalogue, decided: Wanted) -> Finding:
     ids = {entry.id for entry in there.entries}
-    missing = sum(entry.id not in ids for entry in here.entries)
+    missing = sum(entry.id not in ids and decided.by(other, entry.id) for entry in here.entries)
     if ids and not here.entries:
         message = f"{primary} is empty beside {len(ids)} {_backups(len(ids))} in {other}: most likely a volume that is"
         hint = (
@@ -213,9 +216,9 @@ def _compare(primary: str, here: Catalogue, other: str, there: Catalogue) -> Fin
         )
         return Finding("places", "problem", f"{message} not mounted", hint, primary)
     if missing:
-        message = f"{missing} {_backups(missing)} in {primary} are not in {other} yet"
+        message = f"{other} lacks {missing} {_backups(missing)} of {primary}"
         return Finding("places", "warning", message, f"the daemon makes up for it: see that {other} takes them", other)
-    return Finding("places", "ok", f"{other} holds every backup of {primary}", place=other)
+    return Finding("places", "ok", f"{other} holds every backup of {primary} that it is to hold", place=other)
 
 
 def _backups(count: int) -> str:

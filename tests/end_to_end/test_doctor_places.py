@@ -14,6 +14,7 @@ from storage.backends.memory import MemoryBackend
 from storage.backends.s3 import S3Options
 from storage.objects import put
 from storage.repository import Repository
+from storage.retention import Policy
 from tests.conftest import Bucket, CreateDatabase
 from tests.examining import look, only, problems, s3_options
 from tests.programs import free_port
@@ -93,6 +94,13 @@ async def test_backups_that_are_not_off_site_are_a_warning(database: Database, l
     await full_backup(Source(database.dsn), Selection(), [local], BackupOptions())
     finding = only(await look(database, local, Repository("s3", MemoryBackend())), "places")
     assert (finding.state, finding.place) == ("warning", "s3")
+
+
+async def test_a_place_lacks_nothing_that_it_is_not_to_hold(database: Database, local: Repository) -> None:
+    """As where archives have a bucket of their own."""
+    await full_backup(Source(database.dsn), Selection(), [local], BackupOptions())
+    archive = Repository("archive", MemoryBackend(), policy=Policy(kinds=frozenset({"archive"})))
+    assert only(await look(database, local, archive), "places").state == "ok"
 
 
 async def test_what_an_interrupted_run_left_is_a_warning(database: Database, local: Repository) -> None:
