@@ -86,7 +86,7 @@ class S3Client:
         """
         silence = self.options.silence_seconds
         loop = asyncio.get_running_loop()
-        with self.explained(doing):
+        with self.explained(doing, locking="ObjectLockMode" in parameters):
             async with asyncio.timeout(silence) as limit:
                 if blocks is not None:
                     parameters["Body"] = _Body(blocks, lambda: limit.reschedule(loop.time() + silence))
@@ -151,12 +151,12 @@ class S3Client:
                 raise explain(ClientError({"Error": error}, "DeleteObjects"), doing, self.options.place)
 
     @contextmanager
-    def explained(self, doing: str) -> Iterator[None]:
+    def explained(self, doing: str, *, locking: bool = False) -> Iterator[None]:
         """Raise what goes wrong inside as a storage error that says what could not be done."""
         try:
             yield
         except FAULTS as error:
-            raise explain(error, doing, self.options.place) from error
+            raise explain(error, doing, self.options.place, locking=locking) from error
 
     async def _require_bucket(self) -> None:
         try:

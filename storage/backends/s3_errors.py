@@ -97,12 +97,15 @@ _BY_STATUS: dict[int, _Fault] = {
 
 _BROKEN = (HTTPClientError, NoConnectionError, IncompleteReadError)
 _TLS = "Set ROWVAULT_S3__CA_FILE to the authority's certificate, or correct ROWVAULT_S3__ENDPOINT_URL (http, https)."
+_LOCK = "Make a bucket with object lock (it cannot be had later everywhere), or unset ROWVAULT_ARCHIVE__LOCK_MODE."
 _AWAY = "Check ROWVAULT_S3__ENDPOINT_URL, the network, and whether the store is up."
 
 
-def explain(error: BaseException, doing: str, place: str) -> StorageError:
-    """The storage error that says: cannot `doing` in `place`, why, and what to do."""
+def explain(error: BaseException, doing: str, place: str, *, locking: bool = False) -> StorageError:
+    """The storage error that says: cannot `doing` in `place`, why, and what to do. `locking`: a lock was asked for."""
     kind, reason, hint = _answered(error) if isinstance(error, ClientError) else _unanswered(error)
+    if locking and kind is Unsupported:
+        reason, hint = f"the bucket takes no object lock, it seems ({reason})", _LOCK
     return kind(f"cannot {doing} in {place}: {reason}", hint)
 
 

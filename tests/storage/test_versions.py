@@ -75,8 +75,9 @@ async def test_a_bucket_that_knows_no_locks_takes_nothing_that_is_to_be_locked(s
     keeping = Keeping(lambda _: True, lock_mode="governance", lock_days=1)
     backend = under_prefix(s3._client, replace(s3._client.options, keepings=(keeping,)))
     for size in (1000, 9 * MIB):
-        with pytest.raises(Refused, match=r"cannot (write|begin) object"):
+        with pytest.raises(Refused, match=r"cannot (write|begin) object .* takes no object lock") as raised:
             await store(backend, "object", payload(size))
+        assert "ROWVAULT_ARCHIVE__LOCK_MODE" in raised.value.hint
     assert await names(s3) == []
 
 
