@@ -74,13 +74,13 @@ class S3Settings(_Group):
     session_token: SecretStr | None = Field(None, description="Session token, with temporary credentials.")
     addressing_style: Literal["auto", "path", "virtual"] = Field(
         "auto",
-        description="Bucket in the path, in the host name (virtual), or as the endpoint suggests (auto).",
+        description="Bucket in the path (path), in the host name (virtual), or as the endpoint suggests (auto).",
     )
     ca_file: Path | None = Field(
         None, description="PEM file of the certificate authority that signed the server's certificate."
     )
     sse: Literal["AES256", "aws:kms"] | None = Field(
-        None, description="Encryption at rest to ask the store for. Unset: the bucket's own."
+        None, description="Encryption at rest to ask the store for, AES256 or aws:kms. Unset: the bucket's own."
     )
     sse_kms_key_id: str | None = Field(None, description="Key to encrypt with, for aws:kms. Unset: the account's own.")
     storage_class: StorageClass | None = Field(
@@ -130,7 +130,7 @@ class ArchiveSettings(_Group):
     )
     lock_mode: Literal["governance", "compliance"] | None = Field(
         None,
-        description="Object lock on all objects of archives, so that nobody removes them; the bucket must allow it.",
+        description="Object lock on all objects of archives: governance or compliance; the bucket must be made for it.",
     )
     lock_days: Annotated[int, whole(1, 36_500)] | None = Field(None, description="Days for which they are locked.")
     exports: ExportFormats = Field(

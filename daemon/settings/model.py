@@ -109,9 +109,11 @@ class Settings(BaseSettings):
     pg_bin: Path | None = Field(
         None, description="Folder of PostgreSQL's programs. Unset: those found on this machine; for a dump, the newest."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged: debug, info, warning or error."
+    )
     log_format: Literal["json", "console"] | None = Field(
-        None, description="How logs are written. Unset: console on a terminal, else json."
+        None, description="How logs are written, json or console. Unset: console on a terminal, else json."
     )
 
     @classmethod

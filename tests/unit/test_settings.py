@@ -1,11 +1,13 @@
 """Settings: what is read from where, and how mistakes are told."""
 
+from collections.abc import Iterator
 from datetime import UTC, timedelta
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 from zoneinfo import ZoneInfo
 
 import pytest
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from daemon.cron import parse_cron
 from daemon.settings.errors import SettingsError
@@ -27,6 +29,23 @@ def problems(**values: str) -> tuple[str, ...]:
     with pytest.raises(SettingsError) as caught:
         load(**values)
     return caught.value.problems
+
+
+def test_what_a_setting_may_be_is_said_where_it_is_described() -> None:
+    for name, choices in choices_of(Settings):
+        described = next(one.meaning for one in describe_settings() if one.name == name)
+        assert [choice for choice in choices if choice not in described] == [], name
+
+
+def choices_of(model: type[BaseModel], above: str = "ROWVAULT_") -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Settings that are one of a few words, and these."""
+    for name, field in model.model_fields.items():
+        kinds = [field.annotation, *get_args(field.annotation)]
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from choices_of(kind, f"{above}{name.upper()}__")
+            elif get_origin(kind) is Literal:
+                yield above + name.upper(), get_args(kind)
 
 
 def test_nothing_set_gives_the_contract_defaults() -> None:
