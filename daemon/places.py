@@ -77,6 +77,7 @@ def _archive_options(settings: Settings) -> S3Options:
         endpoint_url=archive.endpoint_url or shared.endpoint_url,
         region=archive.region or shared.region,
         keepings=(_of_archives(settings),),
+        given_by={full_name("s3", name): full_name("archive", name) for name in _own(settings)},
     )
     if archive.access_key_id is None:
         return options
@@ -86,6 +87,11 @@ def _archive_options(settings: Settings) -> S3Options:
         secret_access_key=_reveal(archive.secret_access_key),
         session_token=None,
     )
+
+
+def _own(settings: Settings) -> set[str]:
+    """What the bucket for archives has of its own, of what both have."""
+    return (settings.archive.model_fields_set & type(settings.s3).model_fields.keys()) | {"bucket"}
 
 
 def _of_archives(settings: Settings) -> Keeping:

@@ -148,7 +148,7 @@ class S3Client:
         for error in reply.get("Errors", []):
             if error.get("Code") != "NoSuchKey":
                 doing = f"delete {self.name(error.get('Key', ''))}"
-                raise explain(ClientError({"Error": error}, "DeleteObjects"), doing, self.options.place)
+                raise explain(ClientError({"Error": error}, "DeleteObjects"), doing, self.options)
 
     @contextmanager
     def explained(self, doing: str, *, locking: bool = False) -> Iterator[None]:
@@ -156,14 +156,14 @@ class S3Client:
         try:
             yield
         except FAULTS as error:
-            raise explain(error, doing, self.options.place, locking=locking) from error
+            raise explain(error, doing, self.options, locking=locking) from error
 
     async def _require_bucket(self) -> None:
         try:
             await self.call("find the bucket", "head_bucket")
         except NotFound as error:
             hint = "Create it, or correct ROWVAULT_S3__BUCKET and ROWVAULT_S3__ENDPOINT_URL."
-            raise Refused(f"{self.options.place} does not exist", hint) from error
+            raise Refused(f"{self.options.place} does not exist", self.options.named(hint)) from error
 
 
 class _Body(Payload):

@@ -23,6 +23,7 @@ from botocore.exceptions import (
     ConnectionError as NoConnectionError,
 )
 
+from storage.backends.s3_options import S3Options
 from storage.errors import AlreadyExists, NotFound, OutOfSpace, Refused, StorageError, Unavailable
 
 QUOTED_CHARACTERS = 200
@@ -101,12 +102,12 @@ _LOCK = "Make a bucket with object lock (it cannot be had later everywhere), or 
 _AWAY = "Check ROWVAULT_S3__ENDPOINT_URL, the network, and whether the store is up."
 
 
-def explain(error: BaseException, doing: str, place: str, *, locking: bool = False) -> StorageError:
-    """The storage error that says: cannot `doing` in `place`, why, and what to do. `locking`: a lock was asked for."""
+def explain(error: BaseException, doing: str, options: S3Options, *, locking: bool = False) -> StorageError:
+    """The storage error that says: cannot `doing` there, why, and what to do. `locking`: with a lock."""
     kind, reason, hint = _answered(error) if isinstance(error, ClientError) else _unanswered(error)
     if locking and kind is Unsupported:
         reason, hint = f"the bucket takes no object lock, it seems ({reason})", _LOCK
-    return kind(f"cannot {doing} in {place}: {reason}", hint)
+    return kind(f"cannot {doing} in {options.place}: {reason}", options.named(hint))
 
 
 def _answered(error: ClientError) -> _Fault:

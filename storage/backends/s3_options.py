@@ -1,6 +1,6 @@
 """Where a bucket is and how to reach it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,6 +38,7 @@ class S3Options:
     `endpoint_url` None means AWS. `ca_file` is a PEM file to trust instead of the usual authorities. `silence_seconds`
     is how long a request may go on without a byte moving. `sse` asks the store to encrypt what it is given. Of
     `keepings` the first that applies to an object counts. `copy_bytes` is the most that one request is to copy.
+    `given_by` says which settings the bucket has in the place of ROWVAULT_S3__…, for whoever is to correct one.
     """
 
     bucket: str
@@ -56,6 +57,7 @@ class S3Options:
     sse_kms_key_id: str | None = None
     keepings: tuple[Keeping, ...] = ()
     copy_bytes: int = 1 << 30
+    given_by: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
@@ -67,6 +69,12 @@ class S3Options:
         """What comes before every object's name: empty, or ending in `/`."""
         stripped = self.prefix.strip("/")
         return f"{stripped}/" if stripped else ""
+
+    def named(self, hint: str) -> str:
+        """A hint with the settings that this bucket is given by."""
+        for shared, own in self.given_by.items():
+            hint = hint.replace(shared, own)
+        return hint
 
     def writing(self, name: str) -> dict[str, Any]:
         """Parameters of every request by which an object of that name begins to be."""

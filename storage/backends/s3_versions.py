@@ -84,7 +84,7 @@ async def _locked(client: S3Client, version: _Version, error: dict[str, Any]) ->
     if (locked := lock_of(version.name, head, datetime.now(UTC) - _JUST_ENDED)) is not None:
         return replace(locked, version=version.id)
     doing = f"delete version {version.id} of {version.name}"
-    raise explain(ClientError({"Error": error}, "DeleteObjects"), doing, client.options.place)
+    raise explain(ClientError({"Error": error}, "DeleteObjects"), doing, client.options)
 
 
 def lock_of(name: str, head: Mapping[str, Any], at: datetime | None = None) -> Locked | None:

@@ -418,6 +418,15 @@ async def test_the_bucket_of_its_own_may_not_be_the_off_site_place(shop: Databas
     assert "ROWVAULT_ARCHIVE__BUCKET" in document["error"]["message"]
 
 
+async def test_what_is_wrong_with_the_bucket_of_its_own_is_told_by_the_settings_of_that(
+    shop: Database, tmp_path: Path, bucket: Bucket
+) -> None:
+    env = environment(settings_for(shop, tmp_path, bucket)) | {"ROWVAULT_ARCHIVE__BUCKET": "there-is-none"}
+    findings = (await run("doctor", env=env, code=1))["findings"]
+    hints = {one["hint"] for one in findings if one["place"] == "archive" and one["state"] == "problem"}
+    assert hints == {"Create it, or correct ROWVAULT_ARCHIVE__BUCKET and ROWVAULT_S3__ENDPOINT_URL."}
+
+
 async def test_the_daemon_catches_up_a_missed_archive_once(shop: Database, tmp_path: Path) -> None:
     settings = settings_for(shop, tmp_path) | {"SCHEDULE__ARCHIVE": "0 3 * * 0"}
     async with running_daemon(settings) as daemon:
