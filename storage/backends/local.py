@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import stat
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ class LocalBackend:
 
     def __init__(self, root: Path) -> None:
         self._tree = Tree(root)
+        self._storing = threading.Lock()
 
     async def begin(self, name: str, *, sha256: str | None = None) -> Upload:
         """See `Backend.begin`."""
@@ -143,12 +145,15 @@ class LocalBackend:
     def _store(self, objects: Mapping[str, bytes]) -> None:
         files: list[TemporaryFile] = []
         try:
-            for name, data in objects.items():
-                files.append(TemporaryFile(self._tree, name))
-                files[-1].write(data)
+            # One after the other: at each of a thousand small calls threads would wait for each other's lock.
+            with self._storing:
+                for name, data in objects.items():
+                    files.append(TemporaryFile(self._tree, name))
+                    files[-1].write(data)
             side_by_side(TemporaryFile.sync, files)
             for file in files:
                 file.publish()
+            self._tree.settle()
         finally:
             for file in files:
                 file.discard()

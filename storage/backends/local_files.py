@@ -92,14 +92,18 @@ class Tree:
         """Make a folder and those above it, durable once `settle` returns."""
         # Locked, for who finds a folder that another has just made must find it noted for `settle` too.
         with self._making:
-            missing = []
-            while not os.path.isdir(folder):
-                missing.append(folder)
-                folder = os.path.dirname(folder)
-            for new in reversed(missing):
-                with suppress(FileExistsError):
-                    os.mkdir(new, mode=0o700)
-                self.named(new)
+            self._make(folder)
+
+    def _make(self, folder: str) -> None:
+        # To try is one call of the system, where to look first would be two or three.
+        try:
+            os.mkdir(folder, mode=0o700)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            self._make(os.path.dirname(folder))
+            os.mkdir(folder, mode=0o700)
+        self.named(folder)
 
     def in_its_folder(self, path: str, make: Callable[[], T]) -> T:
         """What `make` returns, which makes a file of that path: in a folder that is there."""
