@@ -14,7 +14,7 @@ from importlib.metadata import version
 
 from jobs.concurrency import alongside, task_group
 from jobs.copying.giving_way import giving_way
-from jobs.copying.schema_copy import copy_schema, store_dump
+from jobs.copying.schema_copy import SchemaFiles, copy_schema, store_dump
 from jobs.copying.table_copy import copy_tables, parts_by_table
 from jobs.describe import (
     describe_encryption,
@@ -177,11 +177,9 @@ async def _commit(primary: Repository, manifest: Manifest) -> None:
 
 async def _copy(taking: _Taking, session: SnapshotSession, backup_id: str, mirrors: list[Mirror]) -> Manifest:
     """Copy everything; on failure remove what was written, since a full disk should not stay full."""
-    scope = await read_scope(session)
-    settings_sql = await read_role_settings(session.connection)
     try:
         async with alongside(session.watch()):
-            manifest = await _store_everything(taking, session, scope, settings_sql, backup_id, mirrors)
+            manifest = await _store_everything(taking, session, backup_id, mirrors)
             await session.make_durable()
             await session.confirm()
             return manifest
@@ -192,42 +190,40 @@ async def _copy(taking: _Taking, session: SnapshotSession, backup_id: str, mirro
 
 
 async def _store_everything(
-    taking: _Taking,
-    session: SnapshotSession,
-    scope: Scope,
-    settings_sql: str,
-    backup_id: str,
-    mirrors: list[Mirror],
+    taking: _Taking, session: SnapshotSession, backup_id: str, mirrors: list[Mirror]
 ) -> Manifest:
-    """Store schema and rows side by side, then what is made of both. Mirrors are offered each object that is there."""
-    backend, lock_timeout = taking.primary.backend, taking.options.locks.lock_timeout
+    """Store rows and schema side by side, then what is made of both. Mirrors are offered each object that is there."""
     snapshot, chosen = session.snapshot, session.chosen
-    recipients = taking.options.copying.recipients
     async with task_group() as group:
-        schema = group.create_task(
-            copy_schema(
-                taking.tools,
-                taking.source,
-                snapshot.id,
-                scope,
-                settings_sql,
-                backup_id,
-                backend,
-                lock_timeout,
-                recipients,
-            )
-        )
         shapes = await read_chosen_shapes(session)
-        reading = group.create_task(read_inventory(session, scope, shapes))
+        rows = group.create_task(_store_rows(taking, snapshot, chosen, shapes, backup_id, mirrors))
         keys = group.create_task(_store_keys(taking, snapshot, chosen, shapes, backup_id, mirrors))
-        parts = await _store_rows(taking, snapshot, chosen, shapes, backup_id, mirrors)
-    inventory = reading.result()
-    tables = describe_tables(inventory, parts_by_table(parts), keys.result(), taking.logged)
+        scope = await read_scope(session)
+        schema = group.create_task(_store_schema(taking, session, scope, backup_id))
+        inventory = await read_inventory(session, scope, shapes)
+    tables = describe_tables(inventory, parts_by_table(rows.result()), keys.result(), taking.logged)
     sequences = describe_sequences(inventory.sequences)
+    backend, recipients = taking.primary.backend, taking.options.copying.recipients
     dump = await store_dump(backend, backup_id, taking.tools, inventory, schema.result(), tables, sequences, recipients)
     for mirror in mirrors:
         mirror.offer(dump.files())
     return _manifest(taking, snapshot, inventory, backup_id, tables, sequences, dump)
+
+
+async def _store_schema(taking: _Taking, session: SnapshotSession, scope: Scope, backup_id: str) -> SchemaFiles:
+    async with session.alone() as connection:
+        settings_sql = await read_role_settings(connection)
+    return await copy_schema(
+        taking.tools,
+        taking.source,
+        session.snapshot.id,
+        scope,
+        settings_sql,
+        backup_id,
+        taking.primary.backend,
+        taking.options.locks.lock_timeout,
+        taking.options.copying.recipients,
+    )
 
 
 async def _store_rows(

@@ -1,7 +1,7 @@
 """Copies parts of tables into storage: COPY stream → hash, compress, encrypt, hash (in a thread) → backend."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 
 from jobs.concurrency import Handoff, Worker, task_group
@@ -57,7 +57,7 @@ class _Copied:
 _Stream = Handoff[_Copied | list[_Copied] | None]
 SMALL_BYTES = 1024 * 1024
 # To write files takes the interpreter's lock from who copies, again and again: better many at once.
-SMALL_PARTS = 500
+SMALL_PARTS = 1000
 
 
 async def copy_tables(
@@ -69,15 +69,18 @@ async def copy_tables(
     options: CopyOptions,
     on_part: OnPart,
 ) -> None:
-    """Copy all parts, each stream taking the next. `on_part` hears of each once all its objects are stored.
+    """Copy all parts, the small ones first, each stream taking the next. `on_part` hears of each once it is stored.
 
-    A stream goes on copying while what it handed over is being stored.
+    A stream goes on copying while what it handed over is being stored. Streams of large parts have a thread each, for
+    to compress and hash needs no interpreter. Those of small parts share one: threads would take the interpreter from
+    each other after every few lines, and need twice as long.
     """
-    waiting = iter(batches(parts))
 
-    async def stream(number: int) -> None:
+    async def stream(number: int, worker: Worker, waiting: Iterator[list[PartPlan]]) -> None:
+        joining = join_snapshot(source, snapshot_id, f"copy {number}")
+        connection = await worker.open(joining, Connection.terminate)
         handoff: _Stream = Handoff()
-        async with _snapshot_worker(source, snapshot_id, number) as (worker, connection), task_group() as group:
+        async with task_group() as group:
             group.create_task(worker.run(_encode_all(connection, waiting, options, handoff)))
             while (copied := await handoff.get()) is not None:
                 if isinstance(copied, list):
@@ -87,15 +90,18 @@ async def copy_tables(
                 for plan, part in stored:
                     on_part(plan, part)
 
-    async with task_group() as group:
-        for number in range(min(options.streams, len(parts))):
-            group.create_task(stream(number))
+    async def copy(together: list[list[PartPlan]], threads: int) -> None:
+        waiting = iter(together)
+        async with AsyncExitStack() as stack:
+            workers = [await stack.enter_async_context(Worker(f"copy-{number}")) for number in range(threads)]
+            async with task_group() as group:
+                for number in range(min(options.streams, len(together))):
+                    group.create_task(stream(number, workers[number % threads], waiting))
 
-
-@asynccontextmanager
-async def _snapshot_worker(source: Source, snapshot_id: str, number: int) -> AsyncIterator[tuple[Worker, Connection]]:
-    async with Worker(f"copy-{number}") as worker:
-        yield worker, await worker.open(join_snapshot(source, snapshot_id, f"copy {number}"), Connection.terminate)
+    small = batches([part for part in parts if part.is_small])
+    large = batches([part for part in parts if not part.is_small])
+    await copy(small, min(1, len(small)))
+    await copy(large, min(options.streams, len(large)))
 
 
 async def _encode_all(

@@ -15,6 +15,7 @@ from jobs.postgres.errors import ConnectionLost, translated
 from jobs.postgres.identifiers import TableName, column_list, qualified
 
 PAGES_PER_PART = 6_144  # 48 MiB of heap: small enough that the streams end at about the same time
+SMALL_BYTES = 256 * 1024
 
 Sink = Callable[[bytes], Awaitable[None]]
 Form = Literal["text", "binary"]
@@ -39,6 +40,11 @@ class PartPlan:
             return query
         query += f" WHERE ctid >= '({self.first_page},0)'"
         return query if self.end_page is None else f"{query} AND ctid < '({self.end_page},0)'"
+
+    @property
+    def is_small(self) -> bool:
+        """Whether there is little in it to compress and hash, so that copying it is mostly asking for it."""
+        return self.weight < SMALL_BYTES
 
     def __str__(self) -> str:
         return f"{self.table} part {self.number}"

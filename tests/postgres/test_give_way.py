@@ -23,9 +23,11 @@ from tests.servers import Database, own_server
 from tests.sessions import end_session, holding, sessions, until, waiting_for_a_lock
 
 ROWS = 100_000
+COUNTS = {"public.big": ROWS, "public.small": 1, "public.last": ROWS // 20}
 TABLES = f"""
     CREATE TABLE big AS SELECT n, repeat('x', 200) AS filler FROM generate_series(1, {ROWS}) n;
     CREATE TABLE small AS SELECT 1 AS n;
+    CREATE TABLE last AS SELECT n, repeat('x', 200) AS filler FROM generate_series(1, {ROWS // 20}) n;
 """
 # So slow that copying lasts until something is done about it.
 SLOW = CopyOptions(streams=2, pages_per_part=1500, rate_limit=4_000_000, lost_after=3)
@@ -66,7 +68,7 @@ async def test_a_statement_that_waits_on_us_gets_through_and_the_backup_is_taken
         await tables.execute("ALTER TABLE big ADD later int DEFAULT 7")
     taken: Taken = await taking
     assert len([one for one in progress if "beginning again" in one.phase]) == 1
-    assert taken.rows == {"public.big": ROWS, "public.small": 1}
+    assert taken.rows == COUNTS
     assert "later" in {column.name for column in taken.manifest.tables[0].columns}
 
 
@@ -95,9 +97,9 @@ async def test_workers_never_queue_behind_a_schema_change(tables: Database, plac
     taking = asyncio.create_task(back_up(tables, options=options, repository=place))
     await copying(tables)
     async with tables.connect() as attacker:
-        attack = asyncio.create_task(attacker.execute("TRUNCATE small"))
-        # The worker comes to the small table last, when somebody waits to truncate it.
-        with pytest.raises(Contended, match=r"locking public\.small: could not obtain lock"):
+        attack = asyncio.create_task(attacker.execute("TRUNCATE last"))
+        # The worker comes to that table last, when somebody waits to truncate it.
+        with pytest.raises(Contended, match=r"locking public\.last: could not obtain lock"):
             await taking
         await attack
 
@@ -172,7 +174,7 @@ async def test_a_server_that_stops_while_copying_is_an_error_and_the_next_run_su
             assert await nothing_committed(place)
             await server.embedded.start()
         taken = await back_up(tables, repository=place)
-        assert taken.rows == {"public.big": ROWS, "public.small": 1}
+        assert taken.rows == COUNTS
 
 
 @pytest.mark.parametrize("fault", ["reset", "cut", "stall", "refuse"])
