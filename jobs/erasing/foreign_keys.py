@@ -52,6 +52,11 @@ class Declared:
     unique: frozenset[str] = frozenset()
     checks: tuple[str, ...] = ()
 
+    def and_also(self, other: "Declared") -> "Declared":
+        """What both declare, of one table in two backups, or of two partitions."""
+        checks = tuple(dict.fromkeys((*self.checks, *other.checks)))
+        return Declared(self.not_null | other.not_null, self.unique | other.unique, checks)
+
     def checked(self, column: str) -> bool:
         """Whether a check may be about a column."""
         return any(re.search(rf"\b{re.escape(column)}\b", check) for check in self.checks)

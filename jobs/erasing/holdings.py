@@ -129,13 +129,20 @@ class Shapes:
 
     def table(self, backup: AnyBackup, oid: int) -> Table:
         """The table as the base of a backup has it; raises `Corrupt` if no full backup knows it."""
-        found = self._by_base.get((backup.base or backup.id, oid)) or self._newest.get(oid)
+        found = self._known(backup, oid)
         if found is None:
             raise Corrupt(
                 f"{backup.id} has rows of a table that no full backup describes: its base {backup.base} is gone",
                 f"without its base it cannot be restored either: rowvault prune {backup.id}, then erase again",
             )
         return found
+
+    def knows(self, backup: AnyBackup, oid: int) -> bool:
+        """Whether a full backup describes the table."""
+        return self._known(backup, oid) is not None
+
+    def _known(self, backup: AnyBackup, oid: int) -> Table | None:
+        return self._by_base.get((backup.base or backup.id, oid)) or self._newest.get(oid)
 
 
 def _readings(repository: Repository, manifest: AnyBackup, shapes: Shapes) -> Iterator[Reading]:

@@ -12,6 +12,7 @@ from jobs.postgres.copy_text import escaped, unescaped
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.pgoutput import NULL, UNCHANGED
 from storage.errors import Corrupt
+from storage.manifest import Table
 
 Columns = tuple[str, ...]
 Fields = list[bytes]
@@ -138,6 +139,11 @@ class Marked:
     links: tuple[Columns, ...] = ()
     substitutes: tuple[Substitute, ...] = ()
     salt: bytes = b""
+
+    def is_of(self, table: Table) -> bool:
+        """Whether a table is that one: one that had its name before may be in copies that were out of reach."""
+        name = TableName(table.schema_name, table.name)
+        return table.oid in self.oids or name in {self.table, *self.names} or table.partition_of == str(self.table)
 
 
 class Judge:

@@ -56,9 +56,13 @@ def substitutes(found: Found, declaration: Declared, stays: Collection[str]) -> 
     Raises `UnsafeTarget`, naming the column, where nothing neutral is known of its type, or a check may be against it.
     """
     made = []
-    for column, kind in found.types.items():
+    for column in found.types:
         if column not in stays:
-            made.append(_substitute(found, declaration, column, kind))
+            kinds = found.types_of(column)
+            first, *others = {_substitute(found, declaration, column, kind) for kind in kinds}
+            if others:
+                raise _refused(found, column, f"its type was {kinds[0]}, and is {kinds[-1]}")
+            made.append(first)
     return tuple(made)
 
 

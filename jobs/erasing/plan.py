@@ -1,8 +1,9 @@
 """What an erasure would do: who is meant, every row and change of theirs in every backup, and what points to them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import reduce
 from typing import Literal
 
 from jobs.erasing.counts import (
@@ -19,12 +20,12 @@ from jobs.erasing.holdings import Holdings, read_holdings
 from jobs.erasing.locks import StillLocked, locks_ahead
 from jobs.erasing.neutral import substitutes
 from jobs.erasing.search import Search, Searched
-from jobs.erasing.subject import Found, Predicate, merged, sought, subjects, table_found
+from jobs.erasing.subject import Found, Predicate, sought, subjects, table_found
 from jobs.errors import NotThere, UnsafeTarget
 from jobs.postgres.connection import Connection, Source, session
 from jobs.postgres.copy_text import escaped, unescaped
 from jobs.postgres.errors import translated
-from jobs.postgres.identifiers import TableName, readable
+from jobs.postgres.identifiers import BadName, TableName, readable
 from jobs.postgres.live_rows import count_live, count_live_documents
 from jobs.progress import OnProgress, no_progress
 from jobs.restoring.key import written
@@ -36,6 +37,8 @@ from storage.repository import Repository
 Children = Literal["cascade", "null", "anonymise"]
 LEAST_MENTIONED = 4
 """Bytes of a value of which mentions elsewhere are counted: what is shorter is everywhere."""
+_MOST_PLACES = 5
+_NOT_EXACT = "name the rows by another column, such as their key: rowvault diff latest --keys tells it of deleted ones"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class Resolving:
         self._children = children
         mentioned = escaped(predicate.value)
         self._search = Search(holdings, mentioned if len(mentioned) >= LEAST_MENTIONED else b"", on_progress)
-        self._keys: list[tuple[ForeignKey, frozenset[TableName]]] = []
+        self._keys: list[tuple[ForeignKey, frozenset[int]]] = []
         self._declared: dict[TableName, Declared] = {}
         self._mentioned = predicate.value if len(mentioned) >= LEAST_MENTIONED else ""
         self.definitions = 0
@@ -87,7 +90,7 @@ class Resolving:
         for held in self._holdings.held:
             held.repository.require_identity(held.manifest)
         await self._read_definitions()
-        for one in merged(subjects(self._holdings.fulls, self._predicate)).values():
+        for one in subjects(self._holdings.fulls, self._predicate):
             await self._begin_with(one)
             self._add(one)
         await self._check_alive()
@@ -100,9 +103,12 @@ class Resolving:
         while self._follow():
             await self._search.settle()
         if not any(self._counted(one) for one in self._search.found.values()):
+            await self._search.look_at_the_rest()
+            places = {f"{one.table}.{one.column}" for one in mentions(self._holdings, self._search.searched)}
+            elsewhere = f"; the same bytes are in {', '.join(sorted(places)[:_MOST_PLACES])}" if places else ""
             raise NotThere(
                 f"no backup has a row of {tables} where {self._said()} is that",
-                "nothing was erased; a value is compared as the database writes it",
+                f"nothing was erased; a value is compared as the database writes it{elsewhere}",
             )
         self._check_children()
         await self._check_alive()
@@ -114,35 +120,51 @@ class Resolving:
         return readable(self._predicate.column) + path
 
     async def _read_definitions(self) -> None:
-        """What each full backup declares; its leaves stand for a partitioned table."""
-        read: set[str] = set()
-        known: set[tuple[ForeignKey, frozenset[TableName]]] = set()
+        """What each full backup declares: foreign keys with the oids of their parents, which may be called otherwise in
+        the next, and what columns must be in any of them.
+        """
+        read: dict[str, tuple[ForeignKey, ...]] = {}
+        known: set[tuple[ForeignKey, frozenset[int]]] = set()
         for held in self._holdings.held:
             manifest = held.manifest
-            if not isinstance(manifest, Manifest) or manifest.dump.sql.sha256 in read:
+            if not isinstance(manifest, Manifest):
                 continue
-            read.add(manifest.dump.sql.sha256)
-            sql = (await held.repository.file(manifest.dump.sql)).decode(errors="replace")
+            if (stored := manifest.dump.sql).sha256 not in read:
+                sql = (await held.repository.file(stored)).decode(errors="replace")
+                read[stored.sha256] = foreign_keys(sql)
+                self._declare(declared(sql))
+                if self._mentioned and self._mentioned in sql:
+                    self.definitions += 1
             leaves = tables_by_name(manifest)
-            for key in foreign_keys(sql):
-                parents = {TableName(one.schema_name, one.name) for one in leaves.get(key.parent, ())}
-                known.add((key, frozenset(parents)))
-            self._declared |= declared(sql)
-            if self._mentioned and self._mentioned in sql:
-                self.definitions += 1
+            for key in read[stored.sha256]:
+                known.add((key, frozenset(one.oid for one in leaves.get(key.parent, ()))))
         self._keys = sorted(known, key=lambda one: one[0].name)
 
+    def _declare(self, more: Mapping[TableName, Declared]) -> None:
+        for name, one in more.items():
+            self._declared[name] = self._declared.get(name, Declared()).and_also(one)
+
     async def _begin_with(self, found: Found) -> None:
+        """Seek the value as it is written in the column's type, and in those that it had before."""
         predicate = self._predicate
-        value = predicate.value
-        if not predicate.path:
-            kind = found.types[predicate.column]
-            value = await written(self._connection, predicate.column, kind, predicate.value, "--where")
-        sought(found, predicate, value)
+        if predicate.path:
+            sought(found, predicate, predicate.value)
+            return
+        *earlier, kind = found.types_of(predicate.column)
+        sought(found, predicate, await self._written(kind))
+        for kind in earlier:
+            try:
+                sought(found, predicate, await self._written(kind))
+            except BadName:  # it is none of that type, or the type is no more
+                sought(found, predicate, predicate.value)
+
+    async def _written(self, kind: str) -> str:
+        column, value = self._predicate.column, self._predicate.value
+        return await written(self._connection, column, kind, value, "--where", _NOT_EXACT)
 
     def _add(self, found: Found) -> None:
         for key, parents in self._keys:
-            if parents & found.names:
+            if parents & found.oids:
                 found.noted.add(key.references)
                 if self._children == "anonymise":
                     found.how = "anonymise"
@@ -155,7 +177,7 @@ class Resolving:
         stays = {column for table in found.tables for column in table.primary_key}
         stays |= {column for columns in found.noted for column in columns}
         for key, _ in self._keys:
-            if key.child == found.table or key.child in found.names:
+            if key.child in found.named:
                 stays |= set(key.columns)
         if self._predicate.column in stays and not self._predicate.path:
             raise UnsafeTarget(
@@ -169,7 +191,7 @@ class Resolving:
         learned = 0
         for key, parents in self._keys:
             for parent in list(self._search.found.values()):
-                if parent.is_sought and parent.how == "drop" and parents & parent.names:
+                if parent.is_sought and parent.how == "drop" and parents & parent.oids:
                     learned += self._point(key, parent)
         return learned > 0
 
@@ -223,14 +245,9 @@ class Resolving:
                     )
 
     def _declaration(self, found: Found) -> Declared:
-        """What a table's partitions declare together."""
-        names = {found.table, *found.names}
-        every = [self._declared[name] for name in names if name in self._declared]
-        return Declared(
-            frozenset[str]().union(*(one.not_null for one in every)),
-            frozenset[str]().union(*(one.unique for one in every)),
-            tuple(check for one in every for check in one.checks),
-        )
+        """What a table, and its partitions, declared together under all their names."""
+        every = [self._declared[name] for name in found.named if name in self._declared]
+        return reduce(Declared.and_also, every, Declared())
 
     async def _check_alive(self) -> None:
         """Rows that are still in the database would be in the next backup again."""

@@ -95,7 +95,7 @@ class Rewriter:
         return manifest if beside is manifest.beside else manifest.model_copy(update={"beside": beside})
 
     async def _table(self, manifest: Manifest, table: Table) -> Table:
-        marked = self._marked(table.oid)
+        marked = self._marked(table)
         if marked is None:
             return table
         async with task_group() as group:
@@ -113,10 +113,13 @@ class Rewriter:
         return beside if tables == beside.tables else beside.model_copy(update={"tables": tables})
 
     async def _difference(self, manifest: AnyBackup, one: TableDifference, before: dict[int, int]) -> TableDifference:
-        marked = self._marked(one.oid)
-        if marked is None:
+        stored = (one.removed, one.added, one.keys, *one.parts)
+        if not self.shapes.knows(manifest, one.oid) and not any(part.objects for part in stored if part is not None):
             return one
         table, gone = self.shapes.table(manifest, one.oid), set[bytes]()
+        marked = self._marked(table)
+        if marked is None:
+            return one
         removed = await self._listed(manifest.kind, table, one.removed, marked, gone, "keys")
         added = await self._listed(manifest.kind, table, one.added, marked, gone, "rows")
         keys = await self._listed(manifest.kind, table, one.keys, marked, set(), "keys")
@@ -199,8 +202,8 @@ class Rewriter:
             await look_through(reading, self.marked, self.searched)
         return self.searched.changed(reading) > 0
 
-    def _marked(self, oid: int) -> Marked | None:
-        return next((one for one in self.marked if oid in one.oids), None)
+    def _marked(self, table: Table) -> Marked | None:
+        return next((one for one in self.marked if one.is_of(table)), None)
 
 
 async def look_through(reading: Reading, marked: Sequence[Marked], searched: Searched) -> None:
@@ -211,7 +214,7 @@ async def look_through(reading: Reading, marked: Sequence[Marked], searched: Sea
         searched.windows[reading.key] = window.count
         return
     assert reading.table is not None
-    one = next((one for one in marked if reading.table.oid in one.oids), None)
+    one = next((one for one in marked if one.is_of(reading.table)), None)
     count = searched.rows[reading.key] = Count()
     if one is not None:
         text = TextFilter(Judge(one, reading.columns), reading.columns, count)

@@ -1,6 +1,6 @@
 """Whom an erasure is about: the tables that have the column, and rows of theirs, more as they are found."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jobs.erasing.holdings import root_of
@@ -50,9 +50,19 @@ class Found:
         return frozenset(table.oid for table in self.tables)
 
     @property
+    def named(self) -> frozenset[TableName]:
+        """All names that it, and its partitions, ever had."""
+        return self.names | {self.table, *(TableName(table.schema_name, table.name) for table in self.tables)}
+
+    @property
     def types(self) -> Mapping[str, str]:
         """The types of its columns, as they were last."""
         return {column.name: column.type for table in self.tables for column in table.columns}
+
+    def types_of(self, name: str) -> tuple[str, ...]:
+        """The types that a column had, each once, the newest last."""
+        found = [column.type for table in self.tables for column in table.columns if column.name == name]
+        return tuple(dict.fromkeys(reversed(found)))[::-1]
 
     @property
     def keys(self) -> tuple[Columns, ...]:
@@ -103,7 +113,7 @@ def subjects(fulls: Sequence[Manifest], predicate: Predicate) -> list[Found]:
     """
     if not fulls:
         raise NotThere("there is no full backup yet", "there is nothing to erase")
-    named = [_named(fulls, text) for text in predicate.tables] or _having(fulls, predicate.column)
+    named = _distinct(fulls, [_named(fulls, text) for text in predicate.tables]) or _having(fulls, predicate.column)
     for one in named:
         _check_column(one, predicate)
         if predicate.path:
@@ -140,16 +150,27 @@ def _named(fulls: Sequence[Manifest], text: str) -> Found:
 
 def _having(fulls: Sequence[Manifest], column: str) -> list[Found]:
     roots = {root_of(full, table) for full in fulls for table in full.tables if _has(table, column)}
-    if not roots:
+    found = _distinct(fulls, [table_found(fulls, one) for one in roots])
+    if not found:
         raise BadName(
             f"no table of any backup has a column {readable(column)}", "rowvault show BACKUP --json lists them"
         )
-    if len(roots) > 1:
-        names = ", ".join(map(str, sorted(roots)))
+    if len(found) > 1:
+        names = ", ".join(map(str, sorted(one.table for one in found)))
         raise BadName(
             f"several tables have a column {readable(column)}: {names}", "say which are meant: --table, once for each"
         )
-    return [table_found(fulls, one) for one in roots]
+    return found
+
+
+def _distinct(fulls: Sequence[Manifest], found: Sequence[Found]) -> list[Found]:
+    """Of several names of the same tables the one of now; of a table and some of its partitions the table."""
+    now = tables_by_name(fulls[-1])
+    kept = list[Found]()
+    for one in sorted(found, key=lambda one: (len(one.oids), one.table in now), reverse=True):
+        if not any(one.oids <= other.oids for other in kept):
+            kept.append(one)
+    return kept
 
 
 def _has(table: Table, column: str) -> bool:
@@ -166,9 +187,3 @@ def _check_column(found: Found, predicate: Predicate) -> None:
     kind = found.types[predicate.column]
     if predicate.path and kind not in JSON:
         raise BadName(f"--json-path: column {readable(predicate.column)} of {found.table} is {kind}", "it takes JSON")
-
-
-def merged(found: Iterable[Found]) -> dict[TableName, Found]:
-    """By name; a partition that was named beside its whole table is no table of its own."""
-    every = {one.table: one for one in found}
-    return {name: one for name, one in every.items() if not any(one.oids < other.oids for other in every.values())}

@@ -99,6 +99,9 @@ _WRITTEN = """
 """
 
 
+_OTHERWISE = "restore the table to look at with --into-schema, and take the row from there"
+
+
 async def can_be_named(connection: Connection, table: Table) -> bool:
     """Whether single rows of a table can be named by its primary key."""
     types = {column.name: column.type for column in table.columns}
@@ -111,10 +114,12 @@ async def _is_exact(connection: Connection, kind: str) -> bool:
     return exact
 
 
-async def written(connection: Connection, column: str, kind: str, value: str, option: str = "--key") -> str:
+async def written(
+    connection: Connection, column: str, kind: str, value: str, option: str = "--key", otherwise: str = _OTHERWISE
+) -> str:
     """A column's value as the database writes it; raises `BadName` for what is none, naming the option it was given by.
 
-    Raises `UnsafeTarget` if equal values of the type may be written in several ways.
+    Raises `UnsafeTarget` if equal values of the type may be written in several ways, and says what to do `otherwise`.
     """
     try:
         exact = await _is_exact(connection, kind)
@@ -125,7 +130,7 @@ async def written(connection: Connection, column: str, kind: str, value: str, op
     if not exact:
         raise UnsafeTarget(
             f"equal values of type {kind} (column {column}) can look different, so a row cannot be found by one",
-            "restore the table to look at with --into-schema, and take the row from there",
+            otherwise,
         )
     if not fits:
         raise BadName(f"{option} {column}: the value does not fit its type", f"it is of type {kind}")
