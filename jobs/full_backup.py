@@ -70,8 +70,8 @@ async def full_backup(
     async with task_group() as group:
         at_hand = group.create_task(asyncio.to_thread(tools_at_hand, options.pg_bin))
         lineage = await identify(source)
-        ready = await make_ready(lineage, repositories, adopt=options.adopt)
     tools = newest_for(lineage.major, at_hand.result())
+    ready = await make_ready(lineage, repositories, adopt=options.adopt)
     taking = await _taking(source, selection, ready, tools, options, on_progress)
     manifest, committed = await giving_way(lambda: _attempt(taking), options.attempts, on_progress)
     outcomes = [*committed, *ready.pending]
