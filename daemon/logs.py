@@ -64,12 +64,19 @@ def configure_logs(level: str = "info", form: Format | None = None, stream: Text
     logging.captureWarnings(capture=True)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+    logging.getLogger("asyncio").addFilter(_worth_saying)
     structlog.configure(
         processors=[*_before_rendering(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Not that asyncpg stumbled over the last bytes of a COPY that was given up: why it was is said by whoever did."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, AttributeError) and "asyncpg.protocol" in record.getMessage())
 
 
 def mask_secrets(text: str) -> str:

@@ -80,4 +80,5 @@ async def _holder(connection: Connection, key: tuple[int, int]) -> str:
     if row is None:
         return "it ended just now"
     where = row["address"] or "a local socket"
-    return f"{row['application_name']} (server pid {row['pid']}, from {where}, since {row['since']})"
+    holder = row["application_name"].removeprefix("rowvault: ").removesuffix(" lock")
+    return f"{holder} (server pid {row['pid']}, from {where}, since {row['since']})"

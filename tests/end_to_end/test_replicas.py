@@ -60,7 +60,7 @@ async def test_a_replica_held_up_says_by_whom_and_takes_over_when_that_one_is_ki
         await first.logged("backup begins")
         async with running_daemon(settings) as second:
             line = await second.logged("backup has to wait for another process")
-            assert line["error"].startswith("another job is running: rowvault: daily-full on ")
+            assert line["error"].startswith("another job is running: daily-full on ")
             assert f"pid {first.process.pid}" in line["error"]
             assert await listed(settings) == ()
             first.process.kill()
@@ -80,7 +80,7 @@ async def test_a_backup_by_hand_while_the_daemon_takes_one_is_refused_naming_the
         refused = await rowvault("backup", "--json", env=environment(settings))
         assert refused.returncode == 5
         error = json.loads(refused.stdout)["error"]
-        assert error["message"].startswith("another job is running: rowvault: daily-full on ")
+        assert error["message"].startswith("another job is running: daily-full on ")
         assert f"pid {daemon.process.pid}" in error["message"]
         assert error["hint"] == "wait until it has ended; two jobs never run at once"
         daemon.process.kill()

@@ -160,7 +160,7 @@ async def test_another_job_is_running(shop: Database, folder: Path) -> None:
         error = await refuse("backup", settings=settings_of(shop, folder), code=REFUSED)
     finally:
         await lock.release()
-    assert "another job is running: rowvault: daily-full on app-7 pid 1" in error["message"]
+    assert "another job is running: daily-full on app-7 pid 1" in error["message"]
     assert is_absent(folder)
 
 
@@ -170,7 +170,7 @@ async def test_another_job_is_running(shop: Database, folder: Path) -> None:
 async def test_a_pattern_that_matches_no_table(shop: Database, folder: Path) -> None:
     settings = settings_of(shop, folder, TABLES="public.orders,public.Orders")
     error = await refuse("backup", settings=settings, code=NOT_FOUND)
-    assert "the pattern public.Orders in TABLES matches no table" in error["message"]
+    assert "the pattern public.Orders in ROWVAULT_TABLES matches no table" in error["message"]
     assert files(folder) <= {REPOSITORY}
 
 

@@ -16,7 +16,7 @@ from tests.sessions import end_session, sessions
 async def test_a_second_job_is_refused_and_told_who_has_the_lock(database: Database) -> None:
     lock = await JobLock.take(Source(database.dsn), "daily-full")
     [pid] = await sessions(database, "daily-full lock")
-    with pytest.raises(Held, match=rf"rowvault: daily-full lock \(server pid {pid}, from 127\.0\.0\.1.*, since 20"):
+    with pytest.raises(Held, match=rf"daily-full \(server pid {pid}, from 127\.0\.0\.1.*, since 20"):
         await JobLock.take(Source(database.dsn), "other")
     await lock.release()
 

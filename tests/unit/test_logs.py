@@ -51,6 +51,15 @@ def test_a_line_is_json_with_timestamp_level_and_event_first() -> None:
     assert (line["level"], line["event"], line["rows"]) == ("info", "backup committed", 5)
 
 
+def test_that_a_copy_was_given_up_is_not_said_by_asyncio() -> None:
+    log = Log()
+    asyncio_says = logging.getLogger("asyncio").error
+    stumbled = AttributeError("'NoneType' object has no attribute 'cancelled'")
+    asyncio_says("Fatal error on transport\nprotocol: <asyncpg.protocol.protocol.Protocol>", exc_info=stumbled)
+    asyncio_says("Fatal error on transport\nprotocol: <asyncpg.protocol.protocol.Protocol>", exc_info=OSError("gone"))
+    assert [line["error"] for line in log.lines] == ["OSError: gone"]
+
+
 def test_what_is_bound_to_the_context_is_in_every_line_of_others_too() -> None:
     log = Log()
     with structlog.contextvars.bound_contextvars(job="daily-full", backup="b1", table="public.a", part=3):
