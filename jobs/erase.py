@@ -22,13 +22,14 @@ from jobs.erasing.search import Searched
 from jobs.errors import NotThere
 from jobs.exporting.plan import ExportOptions
 from jobs.places.leasing import leased
+from jobs.places.ledger import read_ledgers
 from jobs.places.one_database import bindings
 from jobs.places.sweep import supersede, sweep_revisions
 from jobs.progress import OnProgress, Progress
 from jobs.results import PlaceOutcome, State
 from jobs.verify import require_as_written
 from storage.age import Recipients
-from storage.erasures import Erasure, read_erasures, share_erasures, write_erasure
+from storage.erasures import Erasure, share_erasures, write_erasure
 from storage.errors import Corrupt, NotFound, StorageError, Unavailable
 from storage.increments import AnyBackup
 from storage.manifest import Manifest
@@ -340,10 +341,9 @@ async def answering(repositories: Sequence[Repository]) -> list[Repository]:
 
 async def the_erasure(repositories: Sequence[Repository], erasure_id: str) -> Erasure:
     """An entry of the ledger; raises `NotThere`."""
-    for repository in await answering(repositories):
-        for one in await read_erasures(repository):
-            if one.id == erasure_id:
-                return one
+    for one in (await read_ledgers(await answering(repositories))).erasures:
+        if one.id == erasure_id:
+            return one
     raise NotThere(f"there is no erasure {erasure_id}", "rowvault trail shows the erasures")
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal, Protocol
 
+from jobs.errors import UnsafeTarget
 from jobs.postgres.copy_text import escaped, unescaped
 from jobs.postgres.identifiers import TableName
 from jobs.postgres.pgoutput import NULL, UNCHANGED
-from storage.errors import Corrupt
 from storage.manifest import Table
 
 Columns = tuple[str, ...]
@@ -97,8 +97,12 @@ class Document:
             return None
         try:
             found = json.loads(unescaped(field), parse_int=str, parse_float=str)
-        except (ValueError, RecursionError) as error:
-            raise Corrupt(f"column {self.column} holds a document that cannot be read: {error}") from error
+        except ValueError:
+            return None  # of a backup from before the column was JSON
+        except RecursionError as error:
+            raise UnsafeTarget(
+                f"column {self.column} holds a document that is nested too deeply", "name the rows by another column"
+            ) from error
         for step in self.path:
             if isinstance(found, dict):
                 found = found.get(step)

@@ -114,3 +114,15 @@ async def test_a_copy_that_has_older_tables_of_that_name_is_gone_through(create_
     [finished] = await resume(places, EraseOptions(), no_progress)
     assert finished.state == "success"
     assert await objects_with(places, MAIL) == []
+
+
+async def test_what_was_text_before_it_was_json_is_no_document(follower: Follower) -> None:
+    await follower.change("UPDATE people SET code = 'not json: \"p7@example.org\"' WHERE id = 8")
+    await follower.change('UPDATE people SET code = \'{"mail": "p7@example.org"}\' WHERE id = 7')
+    await follower.full()
+    await follower.database.execute("UPDATE people SET code = '{}' WHERE id <> 7")
+    await follower.database.execute("ALTER TABLE people ALTER code TYPE jsonb USING code::jsonb")
+    await follower.full()
+    await follower.database.execute("DELETE FROM people WHERE id = 7")
+    await erased(follower, "code", "p7@example.org", "people", path="mail")
+    assert await objects_with(follower.places, b"7\tp7@example.org") == []
