@@ -16,16 +16,16 @@ from jobs.archive import ArchiveOptions, archive
 from jobs.copying.table_copy import CopyOptions
 from jobs.diff import DiffOptions
 from jobs.drill import DrillOptions, drill, objectives
-from jobs.erase import EraseOptions, EraseResult, answering, erase, resume
-from jobs.erasing.plan import Children, ErasePlan, check_subject, drained, newest, plan_erasure
-from jobs.erasing.subject import Predicate
+from jobs.erase import EraseOptions, EraseResult, erase, resume
+from jobs.erasing.plan import ErasePlan, check_subject, drained, newest, plan_erasure
+from jobs.erasing.subject import Children, Predicate
 from jobs.exporting.plan import ExportOptions
 from jobs.full_backup import full_backup
 from jobs.incremental import incremental_backup
 from jobs.incrementals.begin_chain import begin_capture
 from jobs.incrementals.comparison import Stamps
 from jobs.incrementals.taking import CaptureOptions
-from jobs.places.one_database import require_of
+from jobs.places.one_database import answering, require_of
 from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source, session
 from jobs.postgres.identifiers import parse_pattern

@@ -12,8 +12,8 @@ from daemon.recording import Recorder
 from daemon.runner import job_in_places, job_run
 from jobs.as_of import AsOf
 from jobs.erase import EraseResult
-from jobs.erasing.plan import Children, ErasePlan
-from jobs.erasing.subject import Predicate
+from jobs.erasing.plan import ErasePlan
+from jobs.erasing.subject import Children, Predicate
 from jobs.export import ExportResult
 from jobs.export import export as write_files
 from jobs.exporting.plan import ExportOptions, ExportPlan

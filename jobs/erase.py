@@ -12,18 +12,16 @@ from pathlib import Path
 from jobs.archive_exports import formats_of, store_exports
 from jobs.as_of import AsOf
 from jobs.copying.table_copy import CopyOptions
-from jobs.erasing.holdings import Held, Holdings, Reading, Shapes, read_holdings
+from jobs.erasing.holdings import Held, Holdings, Shapes, read_holdings
 from jobs.erasing.ledger import clean_entry, entry_of, marked_in
-from jobs.erasing.locks import StillLocked, Superseded, still_locked, still_there
+from jobs.erasing.locks import StillLocked, still_locked
 from jobs.erasing.marks import Marked
 from jobs.erasing.plan import ErasePlan
-from jobs.erasing.rewrite import Rewriter, in_place, look_through, revised
+from jobs.erasing.rewrite import Rewriter, in_place, revised
 from jobs.erasing.search import Searched
-from jobs.errors import NotThere
 from jobs.exporting.plan import ExportOptions
 from jobs.places.leasing import leased
-from jobs.places.ledger import read_ledgers
-from jobs.places.one_database import bindings
+from jobs.places.one_database import answering
 from jobs.places.sweep import supersede, sweep_revisions
 from jobs.progress import OnProgress, Progress
 from jobs.results import PlaceOutcome, State
@@ -319,65 +317,6 @@ async def resume(
         through = await work.go_through_all(there, holdings)
         results.append(await _finish(work, repositories, through))
     return results
-
-
-async def answering(repositories: Sequence[Repository]) -> list[Repository]:
-    """The places that answer now; raises what the first of them raised if none does, and `OtherSource` if they belong
-    to different databases.
-    """
-    there, failures = list[Repository](), list[StorageError]()
-    for repository in repositories:
-        try:
-            await repository.catalogue()
-        except StorageError as error:
-            failures.append(error)
-        else:
-            there.append(repository)
-    if not there:
-        raise failures[0]
-    await bindings(there)
-    return there
-
-
-async def the_erasure(repositories: Sequence[Repository], erasure_id: str) -> Erasure:
-    """An entry of the ledger; raises `NotThere`."""
-    for one in (await read_ledgers(await answering(repositories))).erasures:
-        if one.id == erasure_id:
-            return one
-    raise NotThere(f"there is no erasure {erasure_id}", "rowvault trail shows the erasures")
-
-
-@dataclass(frozen=True, slots=True)
-class Remaining:
-    """Something of an erasure that a place still holds: which object, and how many rows, keys or changes in it."""
-
-    place: str
-    backup: str
-    object: str
-    count: int
-
-
-async def superseded(repositories: Sequence[Repository], erasure: Erasure) -> tuple[Superseded, ...]:
-    """Objects of earlier revisions that an erasure which is not done could not remove from places that answer."""
-    return () if erasure.state == "done" else await still_there(await answering(repositories))
-
-
-async def check(repositories: Sequence[Repository], erasure: Erasure, on_progress: OnProgress) -> tuple[Remaining, ...]:
-    """Look through every backup of an erasure's time again; what of it is still there."""
-    holdings: Holdings = await read_holdings(repositories, erasure.moment)
-    marked, searched = marked_in(erasure, repositories), Searched()
-    for number, reading in enumerate(holdings.readings.values()):
-        on_progress(Progress("checking", number, len(holdings.readings)))
-        await look_through(reading, marked, searched)
-    return tuple(_remaining(holdings, searched))
-
-
-def _remaining(holdings: Holdings, searched: Searched) -> list[Remaining]:
-    def one(held: Held, reading: Reading) -> Remaining:
-        name = reading.part.objects[0].name
-        return Remaining(held.repository.place, held.manifest.id, name, searched.changed(reading))
-
-    return [one(held, reading) for held in holdings.held for reading in held.readings if searched.changed(reading)]
 
 
 def rewritten(revisions: Sequence[Revision]) -> Mapping[str, int]:

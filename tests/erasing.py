@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from jobs.erase import EraseOptions, EraseResult, answering, erase
-from jobs.erasing.plan import Children, ErasePlan, drained, plan_erasure
-from jobs.erasing.subject import Predicate
+from jobs.erase import EraseOptions, EraseResult, erase
+from jobs.erasing.plan import ErasePlan, drained, plan_erasure
+from jobs.erasing.subject import Children, Predicate
+from jobs.places.one_database import answering
 from jobs.postgres.connection import session
 from jobs.progress import no_progress
 from jobs.verify import verify_backup

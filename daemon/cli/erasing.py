@@ -12,9 +12,8 @@ from daemon.outcomes import DIFFERENCE, DONE, REFUSED, UsageError
 from daemon.output import erase as erase_output
 from daemon.output.progress import progress
 from daemon.runner import job_in_places
-from jobs.erase import check, superseded, the_erasure
-from jobs.erasing.plan import Children
-from jobs.erasing.subject import Predicate
+from jobs.erasing.checking import check, superseded, the_erasure
+from jobs.erasing.subject import Children, Predicate
 from jobs.postgres.identifiers import parse_key
 
 

@@ -18,7 +18,8 @@ from daemon.output.console import (
     styled,
     table,
 )
-from jobs.erase import EraseResult, Remaining, rewritten
+from jobs.erase import EraseResult, rewritten
+from jobs.erasing.checking import Remaining
 from jobs.erasing.counts import Mention, TablePlan
 from jobs.erasing.locks import StillLocked, Superseded, by_place, last_until
 from jobs.erasing.plan import ErasePlan

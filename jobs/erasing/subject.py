@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from jobs.erasing.holdings import root_of
 from jobs.erasing.marks import Columns, Document, Fields, How, Judge, Marked, Substitute, Values
@@ -11,6 +12,8 @@ from jobs.postgres.identifiers import BadName, TableName, parse_table, readable
 from jobs.scope import tables_by_name
 from storage.manifest import Manifest, Table
 
+Children = Literal["cascade", "null", "anonymise"]
+"""What becomes of rows that point to erased ones: they go, lose the reference, or keep a row of nothing but keys."""
 JSON = ("json", "jsonb")
 
 

@@ -55,3 +55,21 @@ async def require_of(source: Source, repositories: Sequence[Repository]) -> None
                 "choose another ROWVAULT_LOCAL_PATH or ROWVAULT_S3__PREFIX; or, if this database took the other's "
                 "place, let the next backup --adopt it",
             )
+
+
+async def answering(repositories: Sequence[Repository]) -> list[Repository]:
+    """The places that answer now; raises what the first of them raised if none does, and `OtherSource` if they belong
+    to different databases.
+    """
+    there, failures = list[Repository](), list[StorageError]()
+    for repository in repositories:
+        try:
+            await repository.catalogue()
+        except StorageError as error:
+            failures.append(error)
+        else:
+            there.append(repository)
+    if not there:
+        raise failures[0]
+    await bindings(there)
+    return there

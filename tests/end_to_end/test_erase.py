@@ -10,8 +10,7 @@ from jobs.archive import ArchiveOptions, archive
 from jobs.as_of import opened
 from jobs.chains.points import At
 from jobs.erase import EraseOptions, erase, resume
-from jobs.erasing.plan import Children
-from jobs.erasing.subject import Predicate
+from jobs.erasing.subject import Children, Predicate
 from jobs.errors import NotThere, UnsafeTarget
 from jobs.history import history
 from jobs.progress import no_progress
