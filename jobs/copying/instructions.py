@@ -127,8 +127,9 @@ The manifest of the backup, manifests/{id}~….json, lists every object with its
   5.  pg_restore --section=post-data -d restored schema.dump
 
 Connect to the server itself, not through a pooler. Should a step fail, drop the database and begin again.
-Step 3 says that schema "public" exists already: that is as it should be. Materialized views are empty until they are
-refreshed; foreign keys to tables outside this backup cannot be made where those tables are missing.
+Step 3 says that schema "public" exists already, and an older server than pg_restore that it does not know
+transaction_timeout: that is as it should be. Materialized views are empty until they are refreshed; foreign keys to
+tables outside this backup cannot be made where those tables are missing.
 Where the server lacks a tablespace, add --no-tablespaces to steps 3 and 5.
 
 One table alone (the columns and files are in {folder}load.sh):
