@@ -121,7 +121,9 @@ class _Work:
     async def _go_through(self, repository: Repository, held: Sequence[Held]) -> None:
         """Every backup of one place, oldest first."""
         for number, one in enumerate(held):
-            self.on_progress(Progress(f"erasing in {repository.place}", number, len(held), one.manifest.id))
+            self.on_progress(
+                Progress(f"erasing in {repository.place}", number, len(held), one.manifest.id, counted=True)
+            )
             if self.erasure.clears(one.manifest):
                 continue
             try:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """So much of so much is done, in bytes (0 of 0 where there is no measure), and on which backup, table and part."""
+    """So much of so much is done (0 of 0 where there is no measure), and on which backup, table and part.
+
+    In bytes; if `counted`, in backups, tables or the like.
+    """
 
     phase: str
     done: int = 0
@@ -14,6 +17,7 @@ class Progress:
     backup: str | None = None
     table: str | None = None
     part: int | None = None
+    counted: bool = False
 
 
 OnProgress = Callable[[Progress], None]

@@ -286,7 +286,9 @@ class _Pruning:
         async def stream() -> None:
             for backup_id in waiting:
                 await discard(self._repository, backup_id)
-                self._on_progress(Progress(f"pruning {self.place}", next(done), len(self.unlisted), backup_id))
+                self._on_progress(
+                    Progress(f"pruning {self.place}", next(done), len(self.unlisted), backup_id, counted=True)
+                )
 
         async with task_group() as group:
             for _ in range(STREAMS):

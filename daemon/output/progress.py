@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
@@ -20,9 +20,19 @@ def progress(*, quiet: bool) -> Iterator[OnProgress]:
     if quiet or not err.is_terminal:
         yield _lines(quiet=quiet)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), _Measure(), TimeRemainingColumn())
     with Bars(*columns, console=err, transient=True) as bars:
         yield _bars(bars)
+
+
+class _Measure(DownloadColumn):
+    """So much of so much, as bytes or as a number."""
+
+    def render(self, task: Task) -> Text:
+        """See `ProgressColumn.render`."""
+        if task.fields["counted"]:
+            return Text(f"{int(task.completed):,}/{int(task.total or 0):,}", style="progress.download")
+        return super().render(task)
 
 
 def _bars(bars: Bars) -> OnProgress:
@@ -32,7 +42,7 @@ def _bars(bars: Bars) -> OnProgress:
         if now.phase not in tasks:
             for task in tasks.values():
                 bars.update(task, visible=False)
-            tasks[now.phase] = bars.add_task(now.phase, total=now.total or None)
+            tasks[now.phase] = bars.add_task(now.phase, total=now.total or None, counted=now.counted)
         description = f"{now.phase} {now.table}" if now.table else now.phase
         bars.update(tasks[now.phase], completed=now.done, description=description)
 

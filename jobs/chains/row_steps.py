@@ -184,7 +184,7 @@ class RowReading:
                     known = whole.left
                     yield whole
             since = max(since, lsn_number(window.end))
-            self._on_progress(Progress("reading the change log", done, len(windows), window.id))
+            self._on_progress(Progress("reading the change log", done, len(windows), window.id, counted=True))
 
     def _follow(
         self, row: Followed, mentions: Mentions, window: Increment, since: int, chunks: Iterator[bytes]

@@ -44,7 +44,7 @@ async def check(repositories: Sequence[Repository], erasure: Erasure, on_progres
     holdings: Holdings = await read_holdings(repositories, erasure.moment)
     marked, searched = marked_in(erasure, repositories), Searched()
     for number, reading in enumerate(holdings.readings.values()):
-        on_progress(Progress("checking", number, len(holdings.readings)))
+        on_progress(Progress("checking", number, len(holdings.readings), counted=True))
         await look_through(reading, marked, searched)
     return tuple(_remaining(holdings, searched))
 

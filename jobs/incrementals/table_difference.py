@@ -65,7 +65,7 @@ async def store_differences(
         await stream.worker.run(lock_nowait(stream.connection, names, options.lost_after))
         for table in chosen:
             name = f"{table.schema_name}.{table.name}"
-            on_progress(Progress("comparing", len(found), len(tables), backup_id, name))
+            on_progress(Progress("comparing", len(found), len(tables), backup_id, name, counted=True))
             how, known = tables[table.oid], previous.known(table)
             one = _OneTable(stream, repository, backup_id, table, how, known, previous)
             found.append(await one.difference())

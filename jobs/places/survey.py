@@ -124,7 +124,7 @@ async def survey(places: Sequence[Place], check: Check, on_progress: OnProgress)
     ids = sorted({backup_id for place in places for backup_id in place.entries})
     listings = {place.name: _Listings(place) for place in places}
     for number, backup_id in enumerate(ids):
-        on_progress(Progress("comparing places", number, len(ids), backup_id))
+        on_progress(Progress("comparing places", number, len(ids), backup_id, counted=True))
         found = [await listings[place.name].of(backup_id) for place in places]
         if check == "size" and _alike(places, backup_id, found):
             yield Surveyed(

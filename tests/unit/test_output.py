@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from daemon.output import progress as progress_output
 from daemon.output import restore as restore_output
 from daemon.output.advice import print_findings
 from daemon.output.backups import backup_document, print_backup, print_list, print_verification
@@ -172,6 +173,16 @@ def test_without_a_terminal_progress_is_a_line_for_each_phase_on_stderr(capsys: 
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == f"copied 0 %\nrestoring {HOSTILE}\n"
+
+
+@pytest.mark.parametrize(("counted", "said"), [(True, "3/1,100 "), (False, "0.0/1.1 kB ")])
+def test_what_is_counted_is_not_told_as_bytes(counted: bool, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Console(file=StringIO(), force_terminal=True, width=120, color_system=None)
+    monkeypatch.setattr(progress_output, "err", terminal)
+    with progress(quiet=False) as on_progress:
+        on_progress(Progress("comparing places", 3, 1_100, counted=counted))
+    assert isinstance(terminal.file, StringIO)
+    assert said in terminal.file.getvalue()
 
 
 def test_quiet_progress_says_nothing(capsys: Captured) -> None:
