@@ -7,7 +7,7 @@ from rich.text import Text
 
 from daemon.output.backups import until_text
 from daemon.output.console import as_bytes, out, print_table, print_warnings, shallow, styled, table
-from daemon.output.trail import print_entries, proof_document
+from daemon.output.trail import MOST_SHOWN, print_entries, proof_document
 from jobs.report import Activity, PolicyReport, ReportedPlace
 from storage.retention import Policy
 
@@ -102,8 +102,10 @@ def _print_trail(report: PolicyReport) -> None:
     trail = report.trail
     for warning in trail.warnings:
         out.print(Text("  note: ", style="yellow") + Text(warning))
-    for problem in trail.problems:
+    for problem in trail.problems[:MOST_SHOWN]:
         out.print(Text(f"{problem.kind}: ", style="red") + Text(f"{problem.place}: {problem.message}"))
+    if len(trail.problems) > MOST_SHOWN:
+        out.print(f"and {len(trail.problems) - MOST_SHOWN} more problems: rowvault trail --verify --json")
     state = "broken" if trail.problems else "unbroken" if trail.all_answered else "not proved: a place does not answer"
     heads = f"{len(trail.entries)} entries, {trail.recorded_heads} heads remembered elsewhere"
     out.print(f"audit trail: {state} ({heads})")

@@ -81,7 +81,7 @@ def print_entries(entries: Sequence[TrailEntry]) -> None:
     print_table(shown)
 
 
-_MOST_SHOWN = 20
+MOST_SHOWN = 20
 _MOST_LISTED = 10
 _EMPTY: tuple[object, ...] = (None, "", [], {}, False)
 
@@ -100,7 +100,7 @@ def _short(value: object) -> str:
 def _print_proof(report: TrailReport) -> None:
     for warning in report.warnings:
         warn(warning)
-    for problem in report.problems[:_MOST_SHOWN]:
+    for problem in report.problems[:MOST_SHOWN]:
         out.print(Text(f"{problem.kind}: ", style="red") + Text(f"{problem.place}: {problem.message}"))
     if report.problems:
         print_error({"message": f"the trail is broken at entry {report.problems[0].entry}", "hint": _HINT})
