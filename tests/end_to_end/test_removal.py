@@ -99,6 +99,19 @@ async def test_a_chain_goes_on_with_a_full_backup_after_its_newest_window_was_re
     await follower.require_latest()
 
 
+async def test_a_chain_goes_on_after_its_newest_base_was_removed(create_database: CreateDatabase) -> None:
+    follower = following(await create_database(key="removal", build=BUILD))
+    await follower.begin()
+    await follower.change("INSERT INTO t VALUES (2)")
+    second = await follower.full()
+    await follower.change("INSERT INTO t VALUES (3)")
+    await remove(follower.places, [second.id])
+    for number in (4, 5):
+        await follower.database.execute(f"INSERT INTO t VALUES ({number})")
+        await follower.take()
+        await follower.require_latest()
+
+
 async def test_the_command_shows_what_would_go_asks_and_is_remembered(
     create_database: CreateDatabase, tmp_path: Path
 ) -> None:
