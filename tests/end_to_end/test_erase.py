@@ -606,3 +606,23 @@ async def test_what_turns_out_to_be_damaged_does_not_keep_the_rest_from_being_er
     [last] = await resume(follower.places, EraseOptions(), no_progress)
     assert (last.state, last.damaged) == ("success", ())
     assert await objects_with(follower.places, b"p7@example.org") == []
+
+
+@pytest.mark.parametrize("mended", [False, True])
+async def test_a_damaged_copy_gets_the_revision_of_the_place_that_has_it_whole(
+    create_database: CreateDatabase, mended: bool
+) -> None:
+    places = Repository("local", MemoryBackend()), Repository("s3", MemoryBackend())
+    follower = following(await create_database(key="erase", build=BUILD), *places)
+    base = await follower.begin()
+    await follower.change("DELETE FROM people WHERE id = 7")
+    made = await plan(follower, Predicate("mail", "p7@example.org", ("people",)), "null")
+    await Planter(places[0].backend).flip(await people_of(places[0], base.id))
+    result = await erase(made, places, EraseOptions(), no_progress)
+    assert (result.state, [(one.place, one.backup) for one in result.damaged]) == ("warning", [("local", base.id)])
+    if mended:
+        await sync(places, SyncOptions("read"))
+    [last] = await resume(places, EraseOptions(), no_progress)
+    assert (last.state, last.damaged) == ("success", ())
+    assert await objects_with(places, b"p7@example.org") == []
+    await require_whole(places)
