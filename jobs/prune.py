@@ -107,12 +107,12 @@ async def _plan(repositories: Sequence[Repository], stands: Standing) -> PruneRe
     used = await being_read(repositories, stands.asked.catalogues)
     places = {repository.place: repository for repository in repositories}
     last = {one.place: _last(one, stands) for one in repositories}
-    rows = [await unless_locked(places[row.place], row) for row in _rows(stands, used, last)]
+    rows = [await _unless_locked(places[row.place], row) for row in _rows(stands, used, last)]
     waits = stands.asked.unreachable or any(row.action == "hold back" for row in rows)
     return PruneResult(True, "warning" if waits else "success", tuple(rows), stands.asked.unreachable)
 
 
-async def unless_locked(repository: Repository, row: PruneRow) -> PruneRow:
+async def _unless_locked(repository: Repository, row: PruneRow) -> PruneRow:
     """An archive that the store does not let go of is left whole: hidden, nobody would remove it later."""
     if row.action != "remove" or row.kind != "archive":
         return row
@@ -122,10 +122,11 @@ async def unless_locked(repository: Repository, row: PruneRow) -> PruneRow:
         return row
     if locked is None:
         return row
-    return replace(row, action="hold back", held_by=_lock(locked))
+    return replace(row, action="hold back", held_by=lock_text(locked))
 
 
-def _lock(locked: Locked) -> str:
+def lock_text(locked: Locked) -> str:
+    """Until when something is locked, as a sentence."""
     until = f"until {locked.until.isoformat(timespec='seconds')}" if locked.until else "until its hold is lifted"
     return f"it is locked {until}"
 
@@ -273,7 +274,7 @@ class _Pruning:
         if row.id in self.unlisted:
             return replace(row, action="removed")
         if row.id in self.locked:
-            return replace(row, action="hold back", held_by=_lock(self.locked[row.id]))
+            return replace(row, action="hold back", held_by=lock_text(self.locked[row.id]))
         return row
 
     async def _discard(self) -> None:

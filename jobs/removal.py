@@ -12,7 +12,7 @@ from jobs.places.one_database import bindings
 from jobs.places.standing import Deciding
 from jobs.places.wanted import all_held
 from jobs.progress import OnProgress, no_progress
-from jobs.prune import PruneResult, being_read, carry_out, row_of, unless_locked
+from jobs.prune import PruneResult, being_read, carry_out, lock_text, row_of
 from storage.errors import Unavailable
 from storage.repository import Repository
 from storage.retention import Held
@@ -55,10 +55,10 @@ async def _plan(repositories: Sequence[Repository], wanted: Sequence[str]) -> tu
         for entry in found.entries
         if entry.id in going
     ]
-    rows = [await unless_locked(repository, row_of(entry, repository.place)) for repository, entry in copies]
-    for row in rows:
-        if row.held_by:  # sync would bring it back from there
-            raise UnsafeTarget(f"{row.id} in {row.place} cannot go: {row.held_by}", "remove it after that")
+    for repository, entry in copies:
+        if locked := await repository.backend.lock_of(entry.manifest):  # sync would bring it back from there
+            raise UnsafeTarget(f"{entry.id} in {repository.place}: {lock_text(locked)}", "remove it after that")
+    rows = [row_of(entry, repository.place) for repository, entry in copies]
     return asked, PruneResult(True, "success", tuple(sorted(rows, key=lambda row: row.id, reverse=True)))
 
 

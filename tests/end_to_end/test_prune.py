@@ -48,6 +48,9 @@ class Fallible(MemoryBackend):
         self.deleted.append(wanted)
         await super().delete(wanted)
 
+    async def lock_of(self, name: str) -> Locked | None:
+        return Locked(name, "1", self.locked_until) if self.locked_until and name.startswith(MANIFESTS) else None
+
     async def purge(self, names: Iterable[str]) -> tuple[Locked, ...]:
         if self.keeps_versions:
             raise Refused("you may not delete versions")

@@ -9,7 +9,7 @@ from jobs.places.leasing import leased_for_reading
 from jobs.removal import plan_removal, remove
 from storage.errors import Unavailable
 from tests.conftest import CreateDatabase
-from tests.end_to_end.test_prune import DAY, FOUR, Place, committed, fulls, ids, left
+from tests.end_to_end.test_prune import DAY, FOUR, Place, at, committed, fulls, ids, left
 from tests.faults.commands import REFUSED, settings_of, succeed
 from tests.following import following
 from tests.manifests import made_up_full, made_up_window
@@ -56,7 +56,7 @@ async def test_windows_that_a_later_full_backup_needs_stay(places: tuple[Place, 
     assert await left(local) == {later.manifest.id, windows[2].id}
 
 
-async def test_what_is_marked_being_read_or_the_last_is_refused(places: tuple[Place, Place]) -> None:
+async def test_what_is_marked_being_read_locked_or_the_last_is_refused(places: tuple[Place, Place]) -> None:
     [local, _] = places
     backups = fulls(2)
     await committed(backups, local)
@@ -68,6 +68,10 @@ async def test_what_is_marked_being_read_or_the_last_is_refused(places: tuple[Pl
     async with leased_for_reading(local, wanted, "verify"):
         with pytest.raises(UnsafeTarget, match="is being read"):
             await remove([local], [wanted])
+    local.store.locked_until = at(9)
+    with pytest.raises(UnsafeTarget, match="in local: it is locked until"):
+        await remove([local], [wanted])
+    local.store.locked_until = None
     with pytest.raises(UnsafeTarget, match="no good full backup would be left"):
         await remove([local], sorted(ids(backups)))
     await local.record_verification(backups[1].manifest.id, "failed", {})
