@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Bucket, CreateDatabase
+from tests.erasing import objects_with
 from tests.faults.commands import (
     DONE,
     IMPATIENT,
@@ -13,6 +14,7 @@ from tests.faults.commands import (
     USAGE,
     document,
     off_site,
+    opened,
     settings_of,
     succeed,
 )
@@ -129,3 +131,17 @@ async def test_a_place_that_cannot_say_what_was_erased_is_named_wherever_rows_ar
     assert [one for one in told["notes"] if one.startswith("s3 could not say what was erased")]
     people = await rowvault("diff", "latest", env=away)
     assert "s3 could not say what was erased" in people.stdout
+
+
+async def test_where_the_database_is_no_more_a_restored_one_takes_its_place(
+    settings: dict[str, str], create_database: CreateDatabase
+) -> None:
+    again = await create_database()
+    await succeed("restore", "--to", again.dsn, "--yes", settings=settings)
+    there = settings | {"ROWVAULT_DATABASE_URL": again.dsn}
+    await succeed("backup", "--adopt", settings=there)
+    await again.execute("DELETE FROM people WHERE id = 7")
+    done = await succeed("erase", *WHERE, "--children", "cascade", "--yes", settings=there)
+    assert (done["state"], done["tables"][0]["rows"]) == ("success", {"full": 2})
+    async with opened(there) as app:
+        assert await objects_with(app.repositories, b"note 7\n") == []
