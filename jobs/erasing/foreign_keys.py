@@ -11,7 +11,8 @@ from jobs.postgres.identifiers import TableName
 
 _NAME = r'(?:"(?:[^"]|"")+"|[a-z_\u0080-\uffff][a-z0-9_$\u0080-\uffff]*)'
 _TABLE = rf"(?P<{{}}>{_NAME}\.{_NAME})"
-_LIST = rf"{_NAME}(?:, {_NAME})*"
+_LIST = rf"{_NAME}(?:, (?:PERIOD )?{_NAME})*"
+_PERIOD = re.compile(rf", PERIOD {_NAME}")
 _FOREIGN = re.compile(
     rf"^ALTER TABLE (?:ONLY )?{_TABLE.format('child')}\n"
     rf"    ADD CONSTRAINT (?P<name>{_NAME}) FOREIGN KEY \((?P<columns>{_LIST})\) "
@@ -35,7 +36,9 @@ _CHECK = re.compile(rf"^    CONSTRAINT {_NAME} CHECK (?P<check>.*)$", re.MULTILI
 
 @dataclass(frozen=True, slots=True)
 class ForeignKey:
-    """Columns of a table that point to columns of another, which tell its rows apart."""
+    """Columns of a table that point to columns of another, which tell its rows apart. Of a key for a period these are
+    the others: whom it is about.
+    """
 
     name: str
     child: TableName
@@ -109,7 +112,7 @@ def _table(text: str) -> TableName:
 
 
 def _columns(text: str) -> tuple[str, ...]:
-    return tuple(map(_plain, re.findall(_NAME, text)))
+    return tuple(map(_plain, re.findall(_NAME, _PERIOD.sub("", text))))
 
 
 def _plain(name: str) -> str:

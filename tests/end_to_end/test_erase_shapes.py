@@ -126,3 +126,23 @@ async def test_what_was_text_before_it_was_json_is_no_document(follower: Followe
     await follower.database.execute("DELETE FROM people WHERE id = 7")
     await erased(follower, "code", "p7@example.org", "people", path="mail")
     assert await objects_with(follower.places, b"7\tp7@example.org") == []
+
+
+async def test_what_points_to_a_row_for_a_period_goes_with_it(create_database: CreateDatabase) -> None:
+    build = """
+        CREATE TABLE people (id int4range, valid daterange, mail text, PRIMARY KEY (id, valid WITHOUT OVERLAPS));
+        INSERT INTO people SELECT int4range(n, n + 1), '[2026-01-01,2027-01-01)', 'p' || n || '@example.org'
+          FROM generate_series(1, 9) n;
+        CREATE TABLE stays (n int PRIMARY KEY, person int4range, valid daterange,
+                            FOREIGN KEY (person, PERIOD valid) REFERENCES people (id, PERIOD valid));
+        INSERT INTO stays SELECT n, int4range(n, n + 1), '[2026-02-01,2026-03-01)' FROM generate_series(1, 9) n;
+    """
+    follower = following(await create_database(key="erase periods", build=build))
+    full = await follower.begin()
+    await follower.database.execute("DELETE FROM stays WHERE n = 7")
+    await follower.change("DELETE FROM people WHERE mail = 'p7@example.org'")
+    with pytest.raises(UnsafeTarget, match=r"rows and changes of public\.stays"):
+        await erased(follower, "mail", "p7@example.org")
+    await erased(follower, "mail", "p7@example.org", children="cascade")
+    lines = await follower.backed_up(wanted=full.id)
+    assert (len(lines["public.people"]), len(lines["public.stays"])) == (8, 8)
