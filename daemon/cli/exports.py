@@ -72,8 +72,8 @@ def export(
 
     Examples:
       rowvault export --format csv --out shared
-      rowvault export --format parquet --out shared --table orders --at 2026-01-31T14:05:00Z
-      rowvault export --format csv --out shared --omit orders.note --mask orders.email=hash
+      rowvault export --format parquet --out shared --at 2026-01-31T14:05:00Z
+      rowvault export --format csv --out shared --mask orders.email=hash
     """
 
     async def work(app: App) -> int:

@@ -58,7 +58,7 @@ def restore(
     Examples:
       rowvault restore --to env:NEW_DSN --dry-run
       rowvault restore --table orders --to env:APP_DSN
-      rowvault restore --table orders --key id=7 --at 2026-01-31T14:05:00Z --to env:APP_DSN
+      rowvault restore --before-xid 740 --table orders --key id=7 --to env:APP_DSN
     """
 
     async def work(app: App) -> int:
