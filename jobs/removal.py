@@ -64,15 +64,21 @@ async def _plan(repositories: Sequence[Repository], wanted: Sequence[str]) -> tu
 
 async def _going(repositories: Sequence[Repository], held: Sequence[Held], wanted: Sequence[str]) -> frozenset[str]:
     """What was named, and what builds on it, but for the windows that full backups which stay need."""
-    known = {one.id for one in held}
+    known = {one.id: one for one in held}
     for backup_id in wanted:
         if backup_id not in known:
             raise NotThere(f"there is no backup {backup_id}", "list the backups with: rowvault list")
-    named = frozenset(wanted)
-    above = sorted((one for one in held if one.base in named and one.id not in named), key=lambda one: one.id)
-    bases = sorted(one.id for one in held if one.kind == "full" and one.id not in named)
-    needed = await Deciding(repositories).needs(bases, above)
-    return (named | {one.id for one in above}) - {one for windows in needed.values() for one in windows}
+    named = sorted((known[one] for one in set(wanted)), key=lambda one: one.id)
+    ids, deciding = frozenset(wanted), Deciding(repositories)
+    bases = sorted(one.id for one in held if one.kind == "full" and one.id not in ids)
+    cut = await deciding.needs(bases, [one for one in named if one.kind == "incremental"])
+    # Of each of these bases the windows from an id on are of no use any more.
+    ends: dict[str | None, str] = {one.base: one.id for one in reversed(named)}
+    ends |= dict.fromkeys((*ids, *(base for base in cut if cut[base])), "")
+    building = (one for one in held if one.kind == "incremental" and one.id not in ids)
+    above = sorted((one for one in building if one.id > ends.get(one.base, one.id)), key=lambda one: one.id)
+    needed = await deciding.needs([one for one in bases if not cut.get(one)], above)
+    return (ids | {one.id for one in above}) - {one for windows in needed.values() for one in windows}
 
 
 def _refuse(going: Sequence[Held], used: frozenset[str]) -> None:

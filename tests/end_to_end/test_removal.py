@@ -56,6 +56,25 @@ async def test_windows_that_a_later_full_backup_needs_stay(places: tuple[Place, 
     assert await left(local) == {later.manifest.id, windows[2].id}
 
 
+async def test_with_a_window_go_those_that_come_after_it_until_a_full_backup_needs_none_of_them(
+    places: tuple[Place, Place],
+) -> None:
+    """What was read of the log after a gap can be brought back by nothing."""
+    [local, _] = places
+    one, later = made_up_full(0, since=0, lsn=100), made_up_full(DAY, since=350, lsn=400)
+    await committed([one, later], local)
+    windows = [
+        made_up_window(1 + number, 100 * number, 100 * (number + 1), base=one.manifest.id) for number in range(4)
+    ]
+    after = made_up_window(DAY + 1, 400, 500, base=later.manifest.id)
+    for window in (*windows, after):
+        await local.commit(window)
+    await remove([local], [windows[1].id])
+    assert await left(local) == ids([one, later]) | {windows[0].id, windows[3].id, after.id}
+    await remove([local], [windows[3].id])
+    assert await left(local) == ids([one, later]) | {windows[0].id}
+
+
 async def test_what_is_marked_being_read_locked_or_the_last_is_refused(places: tuple[Place, Place]) -> None:
     [local, _] = places
     backups = fulls(2)
@@ -91,14 +110,15 @@ async def test_while_a_place_is_silent_nothing_goes_that_it_would_bring_back(pla
     assert await left(local) == ids(fulls(2))
 
 
-async def test_a_chain_goes_on_with_a_full_backup_after_its_newest_window_was_removed(
-    create_database: CreateDatabase,
+@pytest.mark.parametrize("which", [0, 1, 2])
+async def test_a_chain_goes_on_with_a_full_backup_after_a_window_of_it_was_removed(
+    create_database: CreateDatabase, which: int
 ) -> None:
     follower = following(await create_database(key="removal", build=BUILD))
     await follower.begin()
-    window = await follower.change("INSERT INTO t VALUES (2)")
-    await remove(follower.places, [window.id])
-    await follower.database.execute("INSERT INTO t VALUES (3)")
+    windows = [await follower.change(f"INSERT INTO t VALUES ({number})") for number in (2, 3, 4)]
+    await remove(follower.places, [windows[which].id])
+    await follower.database.execute("INSERT INTO t VALUES (5)")
     assert (await follower.take()).kind == "full"
     await follower.require_latest()
 
