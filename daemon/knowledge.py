@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from daemon.outcomes import Outcome
 from daemon.scheduler import Scheduler
-from jobs.places.wanted import Wanted
+from jobs.places.wanted import Wanted, broken_off
 from jobs.status import Facts, JobFacts, PlaceFacts, Status, judge
 from storage.drill_reports import DrillRecord
 from storage.repository import Catalogue
@@ -69,14 +69,18 @@ class DaemonKnowledge:
         return judge(self._facts(datetime.now(UTC)))
 
     def newest(self, kind: str | None = None) -> datetime | None:
-        """The moment of the newest backup (of a kind) that did not fail its verification, in any place, and is not
-        dated in the future.
+        """The moment of the newest backup (of a kind) that did not fail its verification, nor goes on from one that
+        did, in any place, and is not dated in the future.
         """
+        lost = broken_off(self.catalogues)
         moments = (
             entry.created_at
             for catalogue in self.catalogues.values()
             for entry in catalogue.entries
-            if entry.verified != "failed" and kind in {None, entry.kind} and _can_be(entry.created_at)
+            if entry.verified != "failed"
+            and entry.id not in lost
+            and kind in {None, entry.kind}
+            and _can_be(entry.created_at)
         )
         return max(moments, default=None)
 

@@ -12,7 +12,7 @@ from jobs.copying.row_stream import NO_ROWS
 from jobs.errors import Unexplained
 from jobs.full_backup import full_backup
 from jobs.incrementals.begin_chain import COMPARING, Beginning
-from jobs.incrementals.continuation import Continuation, changed, continuation, newest_full
+from jobs.incrementals.continuation import Continuation, broken, changed, continuation, newest_full
 from jobs.incrementals.difference_chain import previous_backup, too_old
 from jobs.incrementals.differences import take_difference
 from jobs.incrementals.log_windows import take_windows
@@ -68,6 +68,8 @@ async def incremental_backup(
 async def _continue(taking: Taking) -> list[Taken] | str:
     """Continue the newest full backup in the way for which it was taken; why not, if that cannot be done."""
     method, base = taking.capture.method, await newest_full(taking.ready.primary)
+    if base is not None and (reason := await broken(taking.ready.primary, base)):
+        return reason
     if base is not None and base.compared and method != "wal":
         return await _compare(taking, base)
     if method in COMPARING:

@@ -53,8 +53,9 @@ async def newest_covered(repositories: Sequence[Repository]) -> Covered | None:
         if backup.kind == "full" and backup.whole_somewhere and backup.recoverable_to > begins:
             base = await read_backup(repositories, backup.id)
             compared = isinstance(base, Manifest) and bool(base.compared)
-            few = tuple(one.created_at for one in backups if compared and one.base == backup.id)
-            return Covered(begins, backup.recoverable_to, few)
+            ends = backup.recoverable_to
+            few = [one.created_at for one in backups if compared and one.base == backup.id and one.created_at <= ends]
+            return Covered(begins, ends, tuple(few))
     return None
 
 

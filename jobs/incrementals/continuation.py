@@ -14,7 +14,8 @@ from jobs.postgres.identifiers import TableName
 from jobs.postgres.lineage import Lineage
 from jobs.postgres.pgoutput import lsn_number
 from jobs.postgres.table_logs import TableLog, read_table_logs
-from storage.errors import Corrupt
+from storage.errors import Corrupt, NotFound
+from storage.increments import Increment
 from storage.manifest import Manifest
 from storage.repository import Repository
 
@@ -104,6 +105,26 @@ async def newest_full(primary: Repository) -> Manifest | None:
                 return await primary.manifest(entry.id)
             return None
     return None
+
+
+async def broken(primary: Repository, base: Manifest) -> str:
+    """Which backup that the next one would go on from failed its verification, in words; empty if none did."""
+    failed = [
+        one for one in (await primary.catalogue()).entries if one.kind == "incremental" and one.verified == "failed"
+    ]
+    for one in failed:
+        if one.base == base.id or await _is_needed(primary, base, one.id):
+            return f"{one.id} failed its verification, and what comes after it cannot be brought back without it"
+    return ""
+
+
+async def _is_needed(primary: Repository, base: Manifest, backup_id: str) -> bool:
+    """Whether a window from before a base holds what that does not see."""
+    with suppress(Corrupt, NotFound):
+        window = await primary.incremental(backup_id)
+        if base.capture is not None and isinstance(window, Increment) and window.slot == base.capture.slot:
+            return lsn_number(window.end) > lsn_number(base.capture.since)
+    return False
 
 
 async def changed(look: Look, base: Manifest) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from jobs.errors import NotThere
-from jobs.places.wanted import Wanted, wanted
+from jobs.places.wanted import Wanted, broken_off, wanted
 from jobs.results import PlaceOutcome, PlaceState, State
 from storage.errors import NotFound, StorageError, Unavailable
 from storage.increments import AnyBackup
@@ -100,10 +100,11 @@ def merge(catalogues: Mapping[str, Catalogue | None], decided: Wanted) -> tuple[
     """Join the places' catalogues, newest first; None is a place that did not answer."""
     by_id: dict[str, dict[str, Entry]] = {}
     reaches: dict[str, datetime] = {}
+    lost = broken_off(catalogues)
     for place, catalogue in catalogues.items():
         for entry in catalogue.entries if catalogue else ():
             by_id.setdefault(entry.id, {})[place] = entry
-            if entry.base is not None and entry.verified != "failed":
+            if entry.base is not None and entry.verified != "failed" and entry.id not in lost:
                 reaches[entry.base] = max(entry.created_at, reaches.get(entry.base, entry.created_at))
     return tuple(_merged(by_id[backup_id], catalogues, reaches, decided) for backup_id in sorted(by_id, reverse=True))
 

@@ -38,6 +38,17 @@ def _by_id(decisions: Iterable[Decision]) -> dict[str, Decision]:
     return {one.id: one for one in decisions}
 
 
+def broken_off(catalogues: Catalogues) -> frozenset[str]:
+    """The incremental backups that go on from one that failed its verification wherever it is: nothing reaches them."""
+    windows = [one for found in catalogues.values() if found for one in found.entries if one.kind == "incremental"]
+    failed = {one.id: one.base for one in windows if one.verified == "failed"}
+    whole = {one.id for one in windows if one.id in failed and one.verified != "failed"}
+    first: dict[str | None, str] = {}
+    for one in sorted(failed.keys() - whole, reverse=True):
+        first[failed[one]] = one
+    return frozenset(one.id for one in windows if one.base in first and one.id > first[one.base])
+
+
 def all_held(catalogues: Catalogues) -> list[Held]:
     """The places' backups as one catalogue: marked if it is anywhere, good if it did not fail everywhere, proved if it
     passed its verification anywhere.

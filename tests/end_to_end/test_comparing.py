@@ -154,6 +154,16 @@ async def test_it_is_verified_like_any_other(compared: Follower) -> None:
     found = await verify_backup(compared.places, difference.id)
     assert [(problem.object, problem.kind) for problem in found.problems] == [(stored, "sha256_stored")]
     await Planter(compared.primary.backend).flip(stored)
+    assert (await verify_backup(compared.places, difference.id)).state == "success"
+
+
+async def test_one_that_failed_its_verification_is_not_gone_on_from(compared: Follower) -> None:
+    difference = await compared.compare("UPDATE items SET note = 'lost'")
+    await Planter(compared.primary.backend).truncate(next(difference.objects()).name)
+    assert (await verify_backup(compared.places, difference.id)).state == "failed"
+    result = await compared.take()
+    assert (result.kind, difference.id in result.warnings[0]) == ("full", True)
+    await compared.require_latest()
 
 
 async def test_only_the_moments_of_backups_can_be_had_and_the_nearest_are_named(compared: Follower) -> None:

@@ -7,6 +7,8 @@ import pytest
 
 from jobs.chains.points import At
 from jobs.errors import NotThere
+from jobs.places.catalogue import list_backups
+from jobs.verify import verify_backup
 from tests.following import Follower, following
 from tests.servers import DEFAULT_MAJOR, Servers, own_server
 
@@ -153,6 +155,17 @@ async def test_a_repository_that_lost_its_newest_window_begins_anew(followed: Fo
     lost = await followed.change("INSERT INTO passing VALUES (-200)")
     await followed.primary.backend.delete([str(lost.name())])
     await begins_anew(followed, "changes were taken from the slot that no backup has")
+
+
+async def test_a_window_that_failed_its_verification_is_not_gone_on_from(followed: Follower) -> None:
+    """Nothing could bring back what came after it, however whole that is."""
+    lost = await followed.change("INSERT INTO passing VALUES (-201)")
+    after = await followed.change("INSERT INTO passing VALUES (-202)")
+    await followed.primary.backend.delete([one.name for one in lost.log.objects])
+    assert (await verify_backup(followed.places, lost.id)).state == "failed"
+    listed = {one.id: one for one in (await list_backups(followed.places)).backups}
+    assert listed[str(after.base)].recoverable_to < lost.created_at
+    await begins_anew(followed, f"{lost.id} failed its verification")
 
 
 UNUSABLE = {

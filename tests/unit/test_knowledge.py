@@ -56,6 +56,16 @@ def test_a_backup_that_failed_its_verification_is_no_recovery_point() -> None:
     assert knowing(local=catalogue(damaged, old)).newest() == old.created_at
 
 
+def test_what_goes_on_from_one_that_failed_everywhere_is_no_recovery_point() -> None:
+    first, damaged, last = [
+        replace(entry(age * HOUR, kind="incremental"), base="base", verified=verified)
+        for age, verified in ((3, "success"), (2, "failed"), (1, "success"))
+    ]
+    assert knowing(local=catalogue(last, damaged, first)).newest() == first.created_at
+    whole = replace(damaged, verified=None)
+    assert knowing(local=catalogue(last, damaged, first), s3=catalogue(whole)).newest() == last.created_at
+
+
 def test_what_a_clock_dated_years_ahead_stands_for_no_backup_to_come() -> None:
     old, ahead = entry(30 * HOUR), entry(-4 * 365 * 24 * HOUR)
     knowledge = knowing(local=catalogue(ahead, old))
