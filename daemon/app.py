@@ -30,7 +30,7 @@ from jobs.postgres.catalogue import Selection
 from jobs.postgres.connection import Source, session
 from jobs.postgres.identifiers import parse_pattern
 from jobs.postgres.snapshot import LockLimits
-from jobs.preparing import BackupOptions, Chaining
+from jobs.preparing import BackupOptions, Chaining, require_mounted
 from jobs.progress import OnProgress, no_progress
 from jobs.restore import RestoreOptions
 from jobs.restoring.aftercare import Statement
@@ -250,6 +250,7 @@ class App:
         """Raise what stands in the way of an erasure, as far as it can be known without looking through backups."""
         there = await answering(self.repositories)
         await require_of(self.source, there)
+        await require_mounted(there)
         async with session(self.source, "erase") as connection:
             await check_subject(connection, there, predicate, children)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.copying.table_copy import CopyOptions
+from jobs.errors import UnsafeTarget
 from jobs.places.ledger import unfinished
 from jobs.places.sweep import sweep
 from jobs.postgres.connection import Source, session
@@ -114,6 +115,15 @@ async def _holding(primary: Repository, others: Sequence[Repository]) -> set[str
             if (await other.catalogue()).entries:
                 holding.add(other.place)
     return holding
+
+
+async def require_mounted(repositories: Sequence[Repository]) -> None:
+    """Raise `UnsafeTarget` if the first place is empty beside one that is not: what it holds may be out of sight."""
+    if found := unmounted(repositories, await _holding(repositories[0], repositories[1:])):
+        raise UnsafeTarget(
+            "; ".join(found),
+            "mount it, so that it is seen to as well; or, if it is meant to be new, fill it first: rowvault sync",
+        )
 
 
 def unmounted(repositories: Sequence[Repository], holding: Collection[str]) -> tuple[str, ...]:

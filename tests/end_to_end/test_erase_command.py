@@ -66,6 +66,22 @@ async def test_it_shows_first_what_it_would_erase_and_then_erases_that(settings:
     assert await succeed("erase", "--resume", settings=settings) == []
 
 
+async def test_a_volume_that_is_not_mounted_is_not_passed_over(
+    settings: dict[str, str], bucket: Bucket, tmp_path: Path
+) -> None:
+    """Its rows would stay, and nobody would know."""
+    both = settings | off_site(bucket)
+    await succeed("sync", settings=both)
+    elsewhere = both | {"ROWVAULT_LOCAL_PATH": str(tmp_path / "elsewhere")}
+    arguments = ("erase", *WHERE, "--children", "cascade", "--yes")
+    answer = await rowvault(*arguments, "--json", env=elsewhere)
+    assert answer.returncode == REFUSED
+    assert "is a volume not mounted?" in document(answer)["error"]["message"]
+    assert not (tmp_path / "elsewhere" / "backups").exists()
+    await succeed("sync", settings=elsewhere)
+    assert (await succeed(*arguments, settings=elsewhere))["state"] == "success"
+
+
 async def test_the_trail_remembers_it_without_the_value(settings: dict[str, str]) -> None:
     done = await succeed("erase", *WHERE, "--children", "null", "--yes", settings=settings)
     entries = (await succeed("trail", settings=settings))["entries"]
