@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, DownloadColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 from rich.text import Text
 
 from daemon.output.console import err
@@ -20,18 +21,21 @@ def progress(*, quiet: bool) -> Iterator[OnProgress]:
     if quiet or not err.is_terminal:
         yield _lines(quiet=quiet)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), _Measure(), TimeRemainingColumn())
+    phase = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+    columns = (phase, BarColumn(20), _Measure(), TimeRemainingColumn())
     with Bars(*columns, console=err, transient=True) as bars:
         yield _bars(bars)
 
 
 class _Measure(DownloadColumn):
-    """So much of so much, as bytes or as a number."""
+    """So much of so much, as bytes or as a number; nothing where there is no measure."""
 
     def render(self, task: Task) -> Text:
         """See `ProgressColumn.render`."""
+        if task.total is None:
+            return Text()
         if task.fields["counted"]:
-            return Text(f"{int(task.completed):,}/{int(task.total or 0):,}", style="progress.download")
+            return Text(f"{int(task.completed):,}/{int(task.total):,}", style="progress.download")
         return super().render(task)
 
 

@@ -185,6 +185,18 @@ def test_what_is_counted_is_not_told_as_bytes(counted: bool, said: str, monkeypa
     assert said in terminal.file.getvalue()
 
 
+def test_progress_is_one_line_on_a_terminal_however_long_its_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Console(file=StringIO(), force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(progress_output, "err", terminal)
+    with progress(quiet=False) as on_progress:
+        on_progress(Progress("recovering a random moment, as of 2026-11-30T16:35:53.849202+00:00"))
+    assert isinstance(terminal.file, StringIO)
+    shown = terminal.file.getvalue()
+    assert "recovering a random" in shown
+    assert "bytes" not in shown
+    assert shown.count("\n") == 1  # where the bar ends
+
+
 def test_quiet_progress_says_nothing(capsys: Captured) -> None:
     with progress(quiet=True) as on_progress:
         on_progress(Progress("copied", 1, 2))
