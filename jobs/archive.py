@@ -131,7 +131,7 @@ class _Taking:
                 _refuse_mixed(state, found)
                 yield found
             return
-        having = [one for one in self.answering if await _has(one, state)]
+        having = [one for one in self.answering if await one.has(state)]
         manifest = await read_backup(having or self.answering, state)
         assert isinstance(manifest, Manifest)
         await require_erased(self.answering, [manifest])
@@ -202,13 +202,6 @@ def _refuse_mixed(state: str, found: AsOf) -> None:
             f"what {state} is made of is encrypted for different recipients, so no archive may hold it together",
             "the next full backup is for the new ones alone: rowvault backup",
         )
-
-
-async def _has(repository: Repository, backup_id: str) -> bool:
-    with suppress(NotFound):
-        await repository.find(backup_id)
-        return True
-    return False
 
 
 async def _committed(making: Making, target: Repository) -> Made:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from jobs.concurrency import task_group
 from jobs.places.catalogue import Asked
+from jobs.places.leasing import UNLISTING, held
 from jobs.places.one_database import bindings
 from jobs.places.standing import Standing, standing
 from jobs.places.sweep import discard, purge_or_hide
@@ -252,7 +253,9 @@ class _Pruning:
         """Remove the rows' backups of this place, newest first. Raises nothing that the store raises."""
         try:
             if ids := {row.id for row in rows if row.place == self.place}:
-                await self._unlist(ids - await self._repository.marked())  # somebody may just have set a mark
+                async with held(await self._repository.lease(UNLISTING, "prune")):
+                    # Somebody may just have set a mark: who does so from here on finds the lease, and waits.
+                    await self._unlist(ids - await self._repository.marked())
                 await self._discard()
         except StorageError as error:
             self.error = error.message

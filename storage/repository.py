@@ -179,6 +179,10 @@ class Repository:
             return names[-1]
         raise NotFound(f"no backup {backup_id} in {self.place}", "list the backups with: rowvault list")
 
+    async def has(self, backup_id: str) -> bool:
+        """Whether a backup is committed here."""
+        return bool(await self.manifests(backup_id))
+
     async def manifests(self, backup_id: str) -> list[str]:
         """The names of a backup's manifests, the newest revision last; there are several for a moment only."""
         names = [name for name in await self._names(f"{MANIFESTS}{backup_id}~") if is_manifest_name(name)]

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from jobs.errors import NotThere
+from jobs.places.leasing import until_nothing_is_unlisted
 from jobs.places.wanted import Wanted, broken_off, wanted
 from jobs.results import PlaceOutcome, PlaceState, State
 from storage.errors import NotFound, StorageError, Unavailable
@@ -184,9 +186,15 @@ def _refuse_unless_all_answer(listing: Listing) -> None:
 
 
 async def keep(repositories: Sequence[Repository], backup_id: str, reason: str) -> None:
-    """Set a keep mark in every place that has the backup."""
-    for repository in await _having(repositories, backup_id):
-        await repository.keep(backup_id, reason)
+    """Set a keep mark in every place that has the backup. Raises `NotThere` if it was removed at that moment."""
+    having = await _having(repositories, backup_id)
+    for repository in having:
+        with suppress(NotFound):  # it is just being removed there
+            await repository.keep(backup_id, reason)
+    for repository in having:
+        await until_nothing_is_unlisted(repository)
+    if not any([await repository.has(backup_id) for repository in having]):
+        raise NotThere(f"backup {backup_id} was removed in this moment", "choose another: rowvault list")
 
 
 async def release(repositories: Sequence[Repository], backup_id: str) -> None:

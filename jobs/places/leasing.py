@@ -16,6 +16,9 @@ from storage.repository import Repository
 RELEASE_SECONDS = 5.0
 JOBS = "jobs"
 """What the lease is on that a job without a source holds, where others name a backup."""
+UNLISTING = "unlisting"
+"""What the lease is on that is held while manifests are removed, from before keep marks are looked at."""
+ASK_AGAIN_SECONDS = 0.2
 
 _within_job: ContextVar[bool] = ContextVar("within_job", default=False)
 
@@ -82,6 +85,15 @@ async def unless_removed(repositories: Sequence[Repository], backup_ids: Iterabl
                     f"backup {backup_id} was removed while it was being read", "choose another: rowvault list"
                 ) from error
         raise
+
+
+async def until_nothing_is_unlisted(repository: Repository) -> None:
+    """Wait until no manifests are being removed from a place; whoever begins later sees the marks of before."""
+    while True:
+        now = datetime.now(UTC)
+        if not any(lease.live(now) for lease in await list_leases(repository.backend, UNLISTING)):
+            return
+        await asyncio.sleep(ASK_AGAIN_SECONDS)
 
 
 async def _is_gone(repository: Repository, backup_id: str) -> bool:

@@ -1,18 +1,20 @@
 """Retention carried out: what no policy keeps goes, in every place, and nothing that anybody needs or reads."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from jobs.errors import NotThere
+from jobs.places.catalogue import keep
 from jobs.places.leasing import leased_for_reading, unless_removed
 from jobs.places.sweep import sweep
 from jobs.prune import PruneResult, plan_prune, prune
 from storage.backends.memory import MemoryBackend
 from storage.backends.protocol import Locked, StoredObject
 from storage.errors import NotFound, Refused, Unavailable
-from storage.names import BACKUPS, KEPT, MANIFESTS, VERIFICATIONS
+from storage.names import BACKUPS, KEPT, LEASES, MANIFESTS, VERIFICATIONS
 from storage.objects import get
 from storage.repository import OtherSource, Repository
 from storage.retention import Policy
@@ -144,7 +146,7 @@ async def test_the_manifest_goes_first_then_records_then_objects(local: Place) -
     await committed(fulls(3), local)
     local.store.deleted.clear()
     await prune([local], at(3))
-    order = [names[0].split("/")[0] for names in local.store.deleted if names]
+    order = [names[0].split("/")[0] for names in local.store.deleted if names and not names[0].startswith(LEASES)]
     assert order == ["manifests", "verifications", "backups"]
 
 
@@ -310,6 +312,44 @@ async def test_a_mark_that_was_set_meanwhile_counts(local: Place) -> None:
     place = JustMarked("local", local.backend, policy=TWO)
     assert not (await prune([place], at(3))).doing("removed")
     assert f"{KEPT}{backups[0].manifest.id}.json" in await contents(local.backend)
+
+
+class Removing(Fallible):
+    """Lets a person come at the moment when marks were looked at and manifests are to go."""
+
+    person: Callable[[], Awaitable[None]] | None = None
+    coming: asyncio.Task[None] | None = None
+
+    async def purge(self, names: Iterable[str]) -> tuple[Locked, ...]:
+        wanted = tuple(names)
+        if self.person is not None and wanted and wanted[0].startswith(MANIFESTS):
+            self.coming = asyncio.ensure_future(self.person())
+            self.person = None
+            await asyncio.wait([self.coming], timeout=0.1)
+        return await super().purge(wanted)
+
+
+async def test_a_mark_that_comes_too_late_is_no_success() -> None:
+    store, backups = Removing(), fulls(3)
+    place = Repository("local", store, policy=TWO)
+    await committed(backups, place)
+    store.person = lambda: keep([place], backups[0].manifest.id, "the auditors want it")
+    await prune([place], at(3))
+    assert await left(place) == ids(backups[1:])
+    assert store.coming is not None
+    with pytest.raises(NotThere, match="was removed in this moment"):
+        await store.coming
+
+
+async def test_a_mark_that_comes_too_late_in_one_place_holds_in_the_other() -> None:
+    store, backups = Removing(), fulls(3)
+    places = Repository("local", store, policy=TWO), Place("s3", FOUR)
+    await committed(backups, *places)
+    store.person = lambda: keep(places, backups[0].manifest.id, "the auditors want it")
+    await prune(places, at(3))
+    assert store.coming is not None
+    await store.coming
+    assert await places[1].kept(backups[0].manifest.id) == "the auditors want it"
 
 
 async def test_a_reader_whose_backup_was_pruned_is_told_so(local: Place) -> None:
