@@ -149,6 +149,7 @@ class _Syncing:
         self._damaged: list[str] = []
         self._verified: list[VerifyResult] = []
         self._silent: dict[str, str] = {}
+        self._marks = 0
         self._brought = {place.name: 0 for place in places}
 
     async def take(self, surveyed: Surveyed) -> None:
@@ -161,7 +162,7 @@ class _Syncing:
         elif self._options.dry_run:
             for holding in surveyed.lacking:
                 rows[holding.place.name] = replace(rows[holding.place.name], done="to do")
-            if self._hopeless(surveyed):
+            if surveyed.holdings and self._hopeless(surveyed):
                 self._damaged.append(surveyed.id)
         else:
             await self._make_good(surveyed, rows)
@@ -183,6 +184,7 @@ class _Syncing:
             tried[holding.place.name] = len(holding.bad)
         if surveyed.lacking and self._hopeless(surveyed):
             self._damaged.append(surveyed.id)
+        self._marks += sum(holding.marked for holding in surveyed.holdings)
         for holding in surveyed.holdings:
             if holding.failed and holding.found == "whole" and rows[holding.place.name].done == "nothing":
                 await self._verify(surveyed.id, holding)
@@ -237,7 +239,7 @@ class _Syncing:
             damaged=tuple(self._damaged),
             unreachable=unreachable,
             costs=tuple(costs),
-            marks=marks,
+            marks=marks + self._marks,
             verified=tuple(self._verified),
             gave_way=gave_way,
         )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 
 from jobs.concurrency import task_group
 from jobs.places.leasing import leased, leased_for_reading
@@ -12,7 +12,8 @@ from jobs.progress import OnProgress, Progress
 from storage.errors import Corrupt, NotFound, OutOfSpace
 from storage.increments import AnyBackup
 from storage.manifest import StoredFile
-from storage.objects import put, transfer
+from storage.names import KEPT
+from storage.objects import get, put, transfer
 
 STREAMS = 6
 LARGE_BYTES = 8 * 1024 * 1024
@@ -58,6 +59,7 @@ async def mend(surveyed: Surveyed, manifest: AnyBackup, holding: Holding, on_pro
                 f"{lost[0]} is whole in no place" + (f", nor are {len(lost) - 1} others" if lost[1:] else ""),
                 "this backup cannot be restored whole; rowvault verify shows what is wrong where",
             )
+        await _bring_mark(holding, others, surveyed.id)
         await _bring_manifest(holding, surveyed, manifest)
     return wanted
 
@@ -110,6 +112,19 @@ async def _bring(stored: StoredFile, holding: Holding, others: Sequence[Holding]
             holding.other.discard(stored.name)
             return True
     return False
+
+
+async def _bring_mark(holding: Holding, others: Sequence[Holding], backup_id: str) -> None:
+    """A backup that is listed anew has its keep mark from the beginning: the place may be the only one left by then."""
+    if holding.has_manifest:
+        return
+    name = f"{KEPT}{backup_id}.json"
+    for other in others:
+        if (entry := other.place.entries.get(backup_id)) is not None and entry.kept:
+            with suppress(NotFound):  # it was just lifted
+                await put(holding.place.repository.backend, name, await get(other.place.repository.backend, name))
+                holding.marked = True
+                return
 
 
 async def _bring_manifest(holding: Holding, surveyed: Surveyed, manifest: AnyBackup) -> None:

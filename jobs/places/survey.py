@@ -57,6 +57,7 @@ class Holding:
 
     `outdated`: its manifest is one of an earlier revision. `failed`: so did its last verification there. `own`: its
     manifest, where the backup was rewritten apart from other places, to other bytes, so that none may be mixed.
+    `marked`: a keep mark was brought there with it.
     """
 
     place: Place
@@ -68,6 +69,7 @@ class Holding:
     empty: bool = False
     failed: bool = False
     own: AnyBackup | None = None
+    marked: bool = False
 
     @property
     def bad(self) -> set[str]:

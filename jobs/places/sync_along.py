@@ -46,15 +46,10 @@ async def bring_along(places: Sequence[Place], *, dry_run: bool) -> int:
         for place in places:
             for name in sorted(set().union(*has.values()) - has[place.name]):
                 source = next(one for one in places if name in has[one.name])
-                if prefix == DRILLS or await _has(place, name.removeprefix(KEPT).removesuffix(".json")):
-                    brought += 1
-                    if not dry_run:
-                        await put(place.repository.backend, name, await get(source.repository.backend, name))
+                if prefix == DRILLS or await place.repository.has(name.removeprefix(KEPT).removesuffix(".json")):
+                    with suppress(NotFound):  # it was just lifted
+                        data = await get(source.repository.backend, name)
+                        brought += 1
+                        if not dry_run:
+                            await put(place.repository.backend, name, data)
     return brought
-
-
-async def _has(place: Place, backup_id: str) -> bool:
-    with suppress(NotFound):
-        await place.repository.find(backup_id)
-        return True
-    return False

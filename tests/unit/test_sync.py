@@ -1,7 +1,7 @@
 """Reconciling places: what one lacks or has differently is made good from another, and what cannot be is said."""
 
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,7 +18,7 @@ from storage.erasures import Clean, Erasure, read_erasures, write_erasure
 from storage.errors import Unavailable
 from storage.leases import list_leases
 from storage.manifest import StoredFile
-from storage.names import REPOSITORY
+from storage.names import KEPT, MANIFESTS, REPOSITORY
 from storage.repository import Identity, OtherSource, Repository
 from storage.retention import Policy
 from tests.manifests import ID, OTHER_ID, SYSTEM, MadeUp, sound
@@ -249,6 +249,53 @@ async def test_keep_marks_and_reports_come_along_both_ways(places: Places) -> No
     assert (await synced(places)).marks == 2
     assert await places[0].kept(ID) == "the auditors want it"
     await require_alike(places)
+
+
+class Killed(MemoryBackend):
+    """A store in which a process comes no further than to a backup's manifest."""
+
+    async def create(self, name: str, data: bytes) -> None:
+        await super().create(name, data)
+        if name.startswith(MANIFESTS):
+            raise RuntimeError("it was killed just now")
+
+
+async def test_a_backup_is_listed_nowhere_without_its_keep_mark(places: Places) -> None:
+    """The place where it was set may be gone by the time when retention looks at the other."""
+    await places[0].keep(ID, "the auditors want it")
+    empty = Repository("s3", Killed())
+    with pytest.raises(RuntimeError, match="it was killed just now"):
+        await synced((places[0], empty))
+    assert [(one.id, one.kept) for one in (await empty.catalogue()).entries] == [(ID, True)]
+
+
+class Changing(MemoryBackend):
+    """A store from which an object goes as soon as it was listed so many times."""
+
+    going, times = "", 0
+
+    async def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
+        async for one in super().list(prefix):
+            yield one
+        if self.going and self.going.startswith(prefix):
+            self.times -= 1
+            await self.delete([self.going] if not self.times else [])
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("what", ["a backup", "a mark"])
+async def test_what_goes_while_it_looks_is_passed_over(what: str, *, dry_run: bool) -> None:
+    changing, other = Repository("local", Changing()), await place("s3", sound(OTHER_ID))
+    for made in (sound(ID), sound(OTHER_ID)):
+        await made.commit(changing)
+    await changing.bind_as(Identity(SYSTEM, "shop", EARLY))
+    await changing.keep(OTHER_ID, "the auditors want it")
+    assert isinstance(changing.backend, Changing)
+    mark = f"{KEPT}{OTHER_ID}.json"
+    changing.backend.going, changing.backend.times = (await changing.find(ID), 1) if what == "a backup" else (mark, 2)
+    result = await synced((changing, other), dry_run=dry_run)
+    assert result.state == "success"
+    assert result.marks == (1 if what == "a backup" else 0)
 
 
 def revised(data: bytes = b"all without the subject") -> MadeUp:
