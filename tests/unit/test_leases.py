@@ -71,6 +71,15 @@ async def test_a_lease_protects_for_60_seconds(backend: Moody) -> None:
     assert not lease.live(datetime.now(UTC) + timedelta(seconds=60))
 
 
+@pytest.mark.parametrize("data", [b"garbage", b'{"expires_at": "2099-01-01T00:00:00+00:00"}'])
+async def test_what_a_wrong_clock_left_is_no_lease_once_the_clock_is_right(backend: Moody, data: bytes) -> None:
+    """As where a job was killed while the clock ran years ahead: no other could run until then."""
+    await put(backend, f"{LEASES}jobs~00000000.json", data)
+    (lease,) = await list_leases(backend)
+    assert lease.live(lease.expires_at - timedelta(minutes=30))
+    assert not lease.live(lease.expires_at - timedelta(days=1))
+
+
 async def test_a_lease_says_who_holds_it_and_what_for(backend: Moody) -> None:
     lease = await Lease.take(backend, ID, "full backup")
     fields = json.loads(await get(backend, lease.name))
