@@ -9,11 +9,10 @@ from daemon.scheduler import Scheduler
 from jobs.places.wanted import Wanted, broken_off
 from jobs.status import Facts, JobFacts, PlaceFacts, Status, judge
 from storage.drill_reports import DrillRecord
+from storage.leases import CLOCKS_APART
 from storage.repository import Catalogue
 
 INCREMENTAL, ARCHIVE, DRILL = "hourly-incremental", "weekly-archive", "monthly-drill"
-CLOCKS_APART = timedelta(hours=1)
-"""What is dated further ahead is of a clock that was wrong: until then it would stand for every backup to come."""
 
 JOB_KINDS = {"daily-full": "full", INCREMENTAL: "incremental", ARCHIVE: "archive"}
 

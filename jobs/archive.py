@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from jobs.archive_copy import Exporting, Made, Making, bring, make_archive
@@ -26,6 +27,7 @@ from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome
 from jobs.verify import verify_backup
 from storage.age import NoIdentity
 from storage.errors import Corrupt, NotFound, StorageError
+from storage.leases import CLOCKS_APART
 from storage.manifest import Manifest, TrailHead
 from storage.names import check_label, id_kind, id_moment, new_backup_id
 from storage.objects import transfer
@@ -91,9 +93,14 @@ def keeps_archives(repository: Repository) -> bool:
 
 
 def _verified(catalogues: Sequence[Catalogue]) -> list[str]:
-    """Ids of backups that passed their verification somewhere, newest first; archives are no states of their own."""
+    """Ids of backups that passed their verification somewhere, newest first; archives are no states of their own.
+
+    What a wrong clock dated in the future comes last: no later state would ever be archived.
+    """
     good = {one.id for found in catalogues for one in found.entries if one.verified == "success"}
-    return sorted((one for one in good if id_kind(one) != "archive"), reverse=True)
+    latest = datetime.now(UTC) + CLOCKS_APART
+    states = sorted((one for one in good if id_kind(one) != "archive"), reverse=True)
+    return sorted(states, key=lambda one: id_moment(one) > latest)
 
 
 def _archived(catalogues: Sequence[Catalogue]) -> set[object]:

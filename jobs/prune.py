@@ -135,9 +135,13 @@ def lock_text(locked: Locked) -> str:
 def _last(repository: Repository, stands: Standing) -> frozenset[str]:
     """The newest good full backup that a place has, though others have newer ones; an archive if none stays."""
     catalogue, policy, place = stands.asked.catalogues[repository.place], repository.policy, repository.place
-    good = [one for one in catalogue.entries if one.verified != "failed"] if catalogue else []
-    last = [one.id for one in good if one.kind == "full"][:1] if policy is None or policy.keeps("full") else []
-    archives = [one.id for one in good if one.kind == "archive"] if policy is None or policy.keeps("archive") else []
+
+    def good(kind: str) -> list[str]:
+        if catalogue is None or not (policy is None or policy.keeps(kind)):
+            return []
+        return [one.id for one in catalogue.of_kind(kind) if one.verified != "failed"]
+
+    last, archives = good("full")[:1], good("archive")
     if not any(stands.wanted.by(place, one) for one in archives):
         last += archives[:1]
     return frozenset(last)

@@ -21,7 +21,7 @@ from storage.objects import get, put
 LIFETIME = timedelta(seconds=60)
 RENEW_EVERY = timedelta(seconds=20)
 CLOCKS_APART = timedelta(hours=1)
-"""One that claims to last longer yet is of a clock that was wrong: it would be in the way for years."""
+"""How far clocks may differ: what is dated further ahead is of a wrong one, and would be in the way for years."""
 
 
 class LeaseLost(StorageError):

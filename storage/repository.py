@@ -11,7 +11,7 @@ from storage.age import NO_KEYS, SEALED, Keyring, NoIdentity
 from storage.backends.protocol import Backend, StoredObject
 from storage.errors import AlreadyExists, Corrupt, NotFound, StorageError
 from storage.increments import AnyBackup, Incremental
-from storage.leases import Lease
+from storage.leases import CLOCKS_APART, Lease
 from storage.manifest import Manifest, StoredFile
 from storage.manifest_file import dump_manifest, load_manifest
 from storage.names import (
@@ -76,6 +76,12 @@ class Catalogue:
     entries: tuple[Entry, ...]
     strays: tuple[str, ...]
     superseded: tuple[str, ...] = ()
+
+    def of_kind(self, kind: str) -> list[Entry]:
+        """The backups of a kind, newest first; after all others what a wrong clock dated in the future."""
+        latest = datetime.now(UTC) + CLOCKS_APART
+        found = (entry for entry in self.entries if entry.kind == kind)
+        return sorted(found, key=lambda entry: entry.created_at > latest)
 
 
 class Repository:

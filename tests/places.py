@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import count
 
 from jobs.results import ProblemKind
@@ -10,7 +11,8 @@ from storage.backends.factory import open_s3
 from storage.backends.protocol import Backend
 from storage.backends.retrying import Patience
 from storage.backends.s3 import S3Options
-from storage.names import BACKUPS
+from storage.increments import AnyBackup
+from storage.names import BACKUPS, id_kind, new_backup_id
 from storage.objects import get, put
 from storage.repository import Repository
 from tests.conftest import Bucket
@@ -58,6 +60,19 @@ async def _backups(repository: Repository) -> dict[str, bytes]:
     manifests = {entry.manifest for entry in (await repository.catalogue()).entries}
     objects = await contents(repository.backend)
     return {name: data for name, data in objects.items() if name in manifests or name.startswith(BACKUPS)}
+
+
+async def date_ahead(place: Repository, backup: AnyBackup) -> str:
+    """Let a backup be what it had been if the clock had run five years ahead; its id then."""
+    moment = backup.created_at + timedelta(days=5 * 365)
+    dated = new_backup_id(id_kind(backup.id), moment)
+    text = backup.model_dump_json(by_alias=True).replace(backup.id, dated)
+    for stored in backup.objects():
+        await put(place.backend, stored.name.replace(backup.id, dated), await get(place.backend, stored.name))
+    await place.commit(type(backup).model_validate_json(text).model_copy(update={"created_at": moment}))
+    await place.record_verification(dated, "success", {})
+    await place.backend.delete([str(backup.name()), *(one.name for one in backup.objects())])
+    return dated
 
 
 @dataclass(frozen=True)

@@ -99,21 +99,16 @@ async def _no_capture(look: Look) -> str:
 
 async def newest_full(primary: Repository) -> Manifest | None:
     """The newest full backup; None if there is none, or if it cannot be read."""
-    for entry in (await primary.catalogue()).entries:
-        if entry.kind == "full":
-            with suppress(Corrupt):  # verifying finds it; a new one takes its place
-                return await primary.manifest(entry.id)
-            return None
+    for entry in (await primary.catalogue()).of_kind("full")[:1]:
+        with suppress(Corrupt):  # verifying finds it; a new one takes its place
+            return await primary.manifest(entry.id)
     return None
 
 
 async def broken(primary: Repository, base: Manifest) -> str:
     """Which backup that the next one would go on from failed its verification, in words; empty if none did."""
-    failed = [
-        one for one in (await primary.catalogue()).entries if one.kind == "incremental" and one.verified == "failed"
-    ]
-    for one in failed:
-        if one.base == base.id or await _is_needed(primary, base, one.id):
+    for one in (await primary.catalogue()).of_kind("incremental"):
+        if one.verified == "failed" and (one.base == base.id or await _is_needed(primary, base, one.id)):
             return f"{one.id} failed its verification, and what comes after it cannot be brought back without it"
     return ""
 

@@ -94,8 +94,8 @@ async def _needed(primary: Repository, base: Manifest) -> tuple[Incremental, ...
 
 
 async def _newest(primary: Repository, base: Manifest) -> Incremental | None:
-    for entry in (await primary.catalogue()).entries:
-        if entry.kind == "incremental" and entry.base == base.id:
+    for entry in (await primary.catalogue()).of_kind("incremental"):
+        if entry.base == base.id:
             found = await primary.incremental(entry.id)
             if found.beside is not None:
                 return found

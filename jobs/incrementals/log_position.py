@@ -53,10 +53,9 @@ def continued(position: LogPosition, newest: Increment) -> LogPosition:
 
 async def newest_window(primary: Repository, slot: str) -> Increment | None:
     """The last window that was stored of a slot; raises `Corrupt` if its manifest cannot be read."""
-    for entry in (await primary.catalogue()).entries:
-        if entry.kind == "incremental":
-            newest = await primary.backup(entry.id)
-            return newest if isinstance(newest, Increment) and newest.slot == slot else None
+    for entry in (await primary.catalogue()).of_kind("incremental")[:1]:
+        newest = await primary.backup(entry.id)
+        return newest if isinstance(newest, Increment) and newest.slot == slot else None
     return None
 
 

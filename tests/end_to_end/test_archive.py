@@ -35,7 +35,7 @@ from tests.faults.commands import opened as opened_app
 from tests.following import Follower, comparing, following
 from tests.keys import new_key
 from tests.manifests import DUMP_FILES
-from tests.places import Planter, backups_alike, contents
+from tests.places import Planter, backups_alike, contents, date_ahead
 from tests.programs import rowvault
 from tests.round_trip import SMALL_PIECES
 from tests.seaweed import S3Server
@@ -162,6 +162,15 @@ async def test_of_one_state_the_schedule_makes_one_archive(chain: Follower) -> N
     newer = await archive(chain.places, ArchiveOptions(only_newer=True))
     assert newer is not None
     assert newer.created_at > first.created_at
+
+
+async def test_a_state_that_a_wrong_clock_dated_years_ahead_keeps_no_later_one_from_being_archived(
+    chain: Follower,
+) -> None:
+    await date_ahead(chain.primary, await chain.full())
+    later = await chain.full()
+    result = await archived(chain.places[:1], only_newer=True)
+    assert result.created_at == later.created_at
 
 
 async def test_a_newest_state_that_is_not_whole_gives_way_to_the_full_backup_before_it(chain: Follower) -> None:

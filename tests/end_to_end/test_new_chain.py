@@ -9,7 +9,9 @@ from jobs.chains.points import At
 from jobs.errors import NotThere
 from jobs.places.catalogue import list_backups
 from jobs.verify import verify_backup
+from tests.conftest import CreateDatabase
 from tests.following import Follower, following
+from tests.places import date_ahead
 from tests.servers import DEFAULT_MAJOR, Servers, own_server
 
 BUILD = """
@@ -166,6 +168,23 @@ async def test_a_window_that_failed_its_verification_is_not_gone_on_from(followe
     listed = {one.id: one for one in (await list_backups(followed.places)).backups}
     assert listed[str(after.base)].recoverable_to < lost.created_at
     await begins_anew(followed, f"{lost.id} failed its verification")
+
+
+@pytest.mark.parametrize("kind", ["full", "incremental"])
+async def test_what_a_wrong_clock_dated_years_ahead_is_not_the_newest_until_then(
+    create_database: CreateDatabase, kind: str
+) -> None:
+    """Nothing would go on from what is taken meanwhile: each hour it would be a full backup."""
+    follower = following(await create_database(key="dated", build="CREATE TABLE t (id int PRIMARY KEY)"))
+    await follower.begin()
+    ahead = await (follower.full() if kind == "full" else follower.change("INSERT INTO t VALUES (1)"))
+    await date_ahead(follower.primary, ahead)
+    await follower.database.execute("ALTER TABLE t ADD more int")
+    assert (await follower.take()).kind == "full"
+    await follower.change("INSERT INTO t VALUES (2)")
+    rows, now = await follower.lines(), await follower.now()
+    await follower.change("INSERT INTO t VALUES (3)")
+    assert await follower.backed_up(At(now)) == rows
 
 
 UNUSABLE = {
