@@ -63,10 +63,9 @@ class Recipients:
     @classmethod
     def parse(cls, text: str) -> "Recipients":
         """Keys between commas, or on lines of which `#` begins a comment. Raises `BadKey`."""
-        recipients = cls(tuple(dict.fromkeys(_listed(text))))
+        recipients = cls(tuple(dict.fromkeys(str(one) for one in _loaded(tuple(_listed(text))))))
         if not recipients.keys:
             raise BadKey("holds no recipient", "one begins with age1; age-keygen makes one")
-        _loaded(recipients.keys)
         return recipients
 
     def seal(self, data: bytes) -> bytes:
@@ -108,8 +107,8 @@ class Keyring:
         return bool(self._identities)
 
     def opens(self, recipients: Sequence[str]) -> bool:
-        """Whether what was encrypted for these can be read."""
-        return not set(self.recipients).isdisjoint(recipients)
+        """Whether what was encrypted for these can be read. A key may be written in capital letters."""
+        return not set(self.recipients).isdisjoint(one.lower() for one in recipients)
 
     def require(self, name: str) -> None:
         """Raise `NoIdentity` if there is none to open an object with."""

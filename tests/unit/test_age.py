@@ -228,6 +228,14 @@ def test_recipients_are_read_between_commas_and_from_lines() -> None:
     assert Recipients.parse(text).keys == (KEY.public, OTHER.public)
 
 
+def test_a_recipient_in_capital_letters_is_the_same() -> None:
+    """What is encrypted for it is opened by its identity; a backup that says otherwise could not be restored."""
+    loud = Recipients.parse(KEY.public.upper())
+    assert loud == Recipients.parse(f"{KEY.public},{KEY.public.upper()}") == KEY.recipients
+    assert KEY.keyring.opens([KEY.public.upper()])
+    assert not OTHER.keyring.opens([KEY.public.upper()])
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "# none\n", ",", "age1", "hunter2", KEY.public + "x", KEY.public[:-1]],
