@@ -35,7 +35,7 @@ from tests.servers import Database, Server, own_server
 
 SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB", "maintenance_work_mem": "256MB"}
 BUCKET = "bench"
-BACKUPS = 6
+BACKUPS = 12
 THOUSAND_TRANSACTIONS = """
     DO $$ BEGIN FOR n IN 0..999 LOOP
         UPDATE events SET ok = NOT ok WHERE id > n * 1000 AND id <= (n + 1) * 1000; COMMIT;
@@ -320,7 +320,7 @@ async def run(scale: float, runs: int) -> None:
             await small_tables(server, runs, folder)
             await bringing_back(database, runs, folder)
             await asyncio.to_thread(handing_on, database, runs, folder)
-            await erasing(server, scale / 4, folder)
+            await erasing(server, scale / 2, folder)
             await capturing_changes(server, scale / 2, runs, folder)
             store = await asyncio.to_thread(start_seaweed, folder / "s3")
             try:
