@@ -129,13 +129,15 @@ async def plan_erasure(
     The caller holds the job lock.
     """
     async with recorder.planning("erase", erasure_details(predicate, children), dry_run=dry_run):
+        if dry_run:
+            return await app.plan_erasure(predicate, children, None, on_progress)
         await app.check_subject(predicate, children)
-        taken = None
-        if not dry_run:
-            request = Request(reason="before an erasure")
-            backup = app.incremental_backup(request, on_progress)
-            taken = (await recorder.carry_out("backup", backup, account_of_backup, _said(request))).id
-        return await app.plan_erasure(predicate, children, taken, on_progress)
+        request = Request(reason="before an erasure")
+        backup = app.incremental_backup(request, on_progress)
+        taken = await recorder.carry_out("backup", backup, account_of_backup, _said(request))
+        plan = await app.plan_erasure(predicate, children, taken.id, on_progress)
+        plan.require_gone()
+        return plan
 
 
 async def erase(app: App, recorder: Recorder, plan: ErasePlan, on_progress: OnProgress) -> EraseResult:

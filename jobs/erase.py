@@ -235,8 +235,10 @@ async def erase(
 ) -> EraseResult:
     """Carry out a plan in the places it was made of; others are left to `resume`. The job lock is the caller's to hold.
 
-    Raises what storage raises; what was begun is finished by `resume`.
+    Raises `UnsafeTarget` if rows are still in the database, and what storage raises; what was begun is finished by
+    `resume`.
     """
+    plan.require_gone()
     planned = {one.place for one in plan.places}
     there = [repository for repository in repositories if repository.place in planned]
     pending = [repository.place for repository in repositories]

@@ -8,12 +8,15 @@ from daemon import recorded
 from daemon.app import App
 from daemon.cli.shared import Json, cli, confirmed, recorder, say
 from daemon.command import with_app
-from daemon.outcomes import DIFFERENCE, DONE, REFUSED, UsageError
+from daemon.outcomes import DIFFERENCE, DONE, REFUSED, UsageError, describe
 from daemon.output import erase as erase_output
+from daemon.output.console import print_error
 from daemon.output.progress import progress
 from daemon.runner import job_in_places
 from jobs.erasing.checking import check, superseded, the_erasure
+from jobs.erasing.plan import ErasePlan
 from jobs.erasing.subject import Children, Predicate
+from jobs.errors import UnsafeTarget
 from jobs.postgres.identifiers import parse_key
 
 
@@ -43,7 +46,8 @@ def erase(
 ) -> None:
     """Erase one subject's rows from every backup in every place, after showing what will be erased and asking.
 
-    Delete the rows in the database first. What is erased cannot be had back. Kept backups are erased from, too.
+    A dry run counts; then delete the rows in the database, and erase. What is erased cannot be had back. Kept backups
+    are erased from, too.
 
     Examples:
       rowvault erase --where email=a@example.org --table customers --dry-run
@@ -67,11 +71,10 @@ def erase(
                 plan = await recorded.plan_erasure(
                     app, recorder(app), predicate, children, on_progress, dry_run=dry_run
                 )
-            if not as_json:
-                erase_output.print_plan(plan, as_result=dry_run)
             if dry_run:
-                say(as_json, erase_output.plan_document(plan), "dry run: nothing was erased")
-                return DONE
+                return _show_dry_run(plan, as_json=as_json)
+            if not as_json:
+                erase_output.print_plan(plan, as_result=False)
             if not yes and not await confirmed("Erase all this for good?", as_json):
                 return REFUSED
             with progress(quiet=as_json) as on_progress:
@@ -80,6 +83,21 @@ def erase(
         return DONE
 
     with_app(work, as_json=as_json)
+
+
+def _show_dry_run(plan: ErasePlan, *, as_json: bool) -> int:
+    """What would be erased, and then what is in the way."""
+    shown = erase_output.plan_document(plan)
+    if not as_json:
+        erase_output.print_plan(plan, as_result=True)
+    try:
+        plan.require_gone()
+    except UnsafeTarget as refusal:
+        shown["error"] = describe(refusal)
+        if not as_json:
+            print_error(shown["error"])
+    say(as_json, shown, "dry run: nothing was erased")
+    return REFUSED if "error" in shown else DONE
 
 
 async def _resume(app: App, *, as_json: bool) -> int:

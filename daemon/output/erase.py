@@ -86,6 +86,7 @@ def plan_document(plan: ErasePlan) -> dict[str, Any]:
     """What an erasure would do, as JSON shows it."""
     return {
         "moment": plan.until.moment,
+        "alive": [asdict(one) | {"table": str(one.table)} for one in plan.alive],
         "tables": [asdict(one) | {"table": str(one.table)} for one in plan.tables],
         "places": [asdict(one) for one in plan.places],
         "elsewhere": [asdict(one) for one in plan.mentions],

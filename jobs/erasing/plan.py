@@ -15,7 +15,7 @@ from jobs.erasing.counts import (
 )
 from jobs.erasing.holdings import Holdings, read_holdings
 from jobs.erasing.locks import StillLocked, locks_ahead
-from jobs.erasing.resolving import Resolving
+from jobs.erasing.resolving import Alive, Resolving
 from jobs.erasing.search import Searched
 from jobs.erasing.subject import Children, Found, Predicate
 from jobs.errors import NotThere, UnsafeTarget
@@ -31,13 +31,14 @@ from storage.repository import Repository
 class ErasePlan:
     """Everything that was found, as of the newest backup; nothing of it was changed yet.
 
-    `locked` will still be there afterwards, until `resume`. Where something is damaged that is of other tables, it is
-    `not_looked_through` for mentions.
+    What is `alive` has to be deleted in the database first. `locked` will still be there afterwards, until `resume`.
+    Where something is damaged that is of other tables, it is `not_looked_through` for mentions.
     """
 
     predicate: Predicate
     children: Children | None
     until: "Until"
+    alive: tuple[Alive, ...]
     tables: tuple[TablePlan, ...]
     places: tuple[PlacePlan, ...]
     mentions: tuple[Mention, ...]
@@ -46,6 +47,19 @@ class ErasePlan:
     found: tuple[Found, ...] = field(repr=False)
     holdings: Holdings = field(repr=False)
     searched: Searched = field(repr=False)
+
+    def require_gone(self) -> None:
+        """Raise `UnsafeTarget` if rows are still in the database: they would be in the next backup again."""
+        _require_gone(self.alive)
+
+
+def _require_gone(alive: Sequence[Alive]) -> None:
+    for one in alive:
+        raise UnsafeTarget(
+            f"{one.rows} of these rows are still in {one.table} of the database",
+            "delete them there first; or, if they only lost what they pointed to, erase table by table, "
+            "those that point before those they point to, with --children null",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +97,11 @@ def _lsn(backup: AnyBackup) -> str:
 async def check_subject(
     connection: Connection, repositories: Sequence[Repository], predicate: Predicate, children: Children | None
 ) -> None:
-    """Raise, before anything is done, what `plan_erasure` would raise without looking through backups."""
+    """Raise, before anything is done, what stands in the way as far as it shows without looking through backups."""
     holdings = await read_holdings(repositories, (await newest(repositories)).moment)
-    await Resolving(connection, holdings, predicate, children, no_progress).begin()
+    resolving = Resolving(connection, holdings, predicate, children, no_progress)
+    await resolving.begin()
+    _require_gone(await resolving.alive())
 
 
 async def _refuse_later(repositories: Sequence[Repository], until: Until) -> None:
@@ -120,6 +136,7 @@ async def plan_erasure(
         predicate=predicate,
         children=children,
         until=until,
+        alive=await resolving.alive(),
         tables=tables,
         places=place_plans(repositories, holdings, search.searched),
         mentions=(*mentions(holdings, search.searched), *in_definitions(resolving.definitions)),

@@ -1,6 +1,7 @@
-"""Resolves whom a person means: every row and change in every backup, whatever points to them, none of them alive."""
+"""Resolves whom a person means: every row and change in every backup, and whatever points to them."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import reduce
 
 from jobs.erasing.counts import mentions, table_plan
@@ -23,6 +24,14 @@ LEAST_MENTIONED = 4
 """Bytes of a value of which mentions elsewhere are counted: what is shorter is everywhere."""
 _MOST_PLACES = 5
 _NOT_EXACT = "name the rows by another column, such as their key: rowvault diff latest --keys tells it of deleted ones"
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Rows of a table that are to be erased, and are still in the database."""
+
+    table: TableName
+    rows: int
 
 
 class Resolving:
@@ -49,14 +58,13 @@ class Resolving:
         self.not_looked_through: tuple[str, ...] = ()
 
     async def begin(self) -> None:
-        """Find out which tables are meant, and that no row is still alive there. Raises what `plan_erasure` raises."""
+        """Find out which tables are meant. Raises what `plan_erasure` raises."""
         for held in self._holdings.held:
             held.repository.require_identity(held.manifest)
         await self._read_definitions()
         for one in subjects(self._holdings.fulls, self._predicate):
             await self._begin_with(one)
             self._add(one)
-        await self._check_alive()
 
     async def resolve(self) -> Search:
         """Find every row, and whatever points to one."""
@@ -74,7 +82,6 @@ class Resolving:
                 f"nothing was erased; a value is compared as the database writes it{elsewhere}",
             )
         self._check_children()
-        await self._check_alive()
         self.not_looked_through = await self._search.look_at_the_rest()
         return self._search
 
@@ -212,16 +219,11 @@ class Resolving:
         every = [self._declared[name] for name in found.named if name in self._declared]
         return reduce(Declared.and_also, every, Declared())
 
-    async def _check_alive(self) -> None:
-        """Rows that are still in the database would be in the next backup again."""
-        for one in self._search.found.values():
-            alive = await self._alive(one) if one.is_sought else 0
-            if alive:
-                raise UnsafeTarget(
-                    f"{alive} of these rows are still in {one.table} of the database",
-                    "delete them there first; or, if they only lost what they pointed to, erase table by table, "
-                    "those that point before those they point to, with --children null",
-                )
+    async def alive(self) -> tuple[Alive, ...]:
+        """Which of the rows found so far are still in the database."""
+        sought_ones = [one for one in self._search.found.values() if one.is_sought]
+        counted = [Alive(one.table, await self._alive(one)) for one in sought_ones]
+        return tuple(one for one in counted if one.rows)
 
     async def _alive(self, found: Found) -> int:
         most = 0

@@ -116,6 +116,21 @@ async def test_what_cannot_be_meant_is_refused(settings: dict[str, str]) -> None
         assert (answer.returncode, said in answer.stdout) == (code, True), answer.stdout + answer.stderr
 
 
+async def test_a_dry_run_counts_while_the_rows_are_alive_and_says_that_they_are_in_the_way(
+    settings: dict[str, str],
+) -> None:
+    asked = ("erase", "--where", "mail=p8@example.org", "--table", "people", "--children", "cascade", "--dry-run")
+    answer = await rowvault(*asked, "--json", env=settings)
+    plan = document(answer)
+    assert (answer.returncode, plan["dry_run"]) == (REFUSED, True)
+    assert {"table": "public.people", "rows": 1} in plan["alive"]
+    assert plan["tables"][0]["keys"] == 1
+    assert "still in public.people of the database" in plan["error"]["message"]
+    shown = await rowvault(*asked, env=settings)
+    assert "public.people" in shown.stdout
+    assert "delete them there first" in shown.stderr
+
+
 async def test_without_a_yes_nothing_is_erased(settings: dict[str, str]) -> None:
     answer = await rowvault("erase", *WHERE, "--children", "cascade", "--json", env=settings)
     assert (answer.returncode, document(answer)["error"]["hint"]) == (REFUSED, "say --yes")
