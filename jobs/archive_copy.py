@@ -173,9 +173,13 @@ async def bring(
 
 
 async def _there(copied: Sequence[Copied], target: Repository) -> dict[str, int]:
-    """Of the objects that are copied, those that a place has, by name and size."""
-    folders = {"/".join(copy.of.split("/")[:2]) + "/" for copy in copied}
-    return {one.name: one.size for folder in folders async for one in target.backend.list(folder)}
+    """Of the objects that are copied, those that a place has, by name and size, but for known damage."""
+    backups = {copy.of.split("/")[1] for copy in copied}
+    found = {one.name: one.size for backup_id in backups async for one in target.objects(backup_id)}
+    for backup_id in backups:
+        for name in await target.failed_objects(backup_id) or ():
+            found.pop(name, None)
+    return found
 
 
 async def _fetch(making: Making, copy: Copied, target: Repository, made_in: Repository | None) -> None:

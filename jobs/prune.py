@@ -241,13 +241,14 @@ async def _leased(repository: Repository) -> set[str]:
 
 class _Pruning:
     """Removes backups from one place. `unlisted` are those that it lists no longer, `locked` those of which the store
-    does not let the manifest go; `error` says what went wrong.
+    does not let the manifest go, `marked` those that somebody marked meanwhile; `error` says what went wrong.
     """
 
     def __init__(self, repository: Repository, catalogue: Catalogue, on_progress: OnProgress) -> None:
         self.place = repository.place
         self.unlisted: dict[str, None] = {}
         self.locked: dict[str, Locked] = {}
+        self.marked: set[str] = set()
         self.error: str | None = None
         self._repository = repository
         self._catalogue = catalogue
@@ -259,7 +260,8 @@ class _Pruning:
             if ids := {row.id for row in rows if row.place == self.place}:
                 async with held(await self._repository.lease(UNLISTING, "prune")):
                     # Somebody may just have set a mark: who does so from here on finds the lease, and waits.
-                    await self._unlist(ids - await self._repository.marked())
+                    self.marked = ids & await self._repository.marked()
+                    await self._unlist(ids - self.marked)
                 await self._discard()
         except StorageError as error:
             self.error = error.message
@@ -282,6 +284,8 @@ class _Pruning:
             return replace(row, action="removed")
         if row.id in self.locked:
             return replace(row, action="hold back", held_by=lock_text(self.locked[row.id]))
+        if row.id in self.marked:
+            return replace(row, action="hold back", held_by="a keep mark was just set")
         return row
 
     async def _discard(self) -> None:

@@ -14,6 +14,7 @@ from jobs.prune import PruneResult, plan_prune, prune
 from storage.backends.memory import MemoryBackend
 from storage.backends.protocol import Locked, StoredObject
 from storage.errors import NotFound, Refused, Unavailable
+from storage.leases import Lease
 from storage.names import BACKUPS, KEPT, LEASES, MANIFESTS, VERIFICATIONS
 from storage.objects import get
 from storage.repository import OtherSource, Repository
@@ -300,18 +301,20 @@ async def test_the_objects_of_what_began_to_be_read_meanwhile_are_left_to_the_sw
 
 
 async def test_a_mark_that_was_set_meanwhile_counts(local: Place) -> None:
+    """After the catalogue was read, and before the manifests go."""
     backups = fulls(3)
     await committed(backups, local)
 
     class JustMarked(Repository):
-        async def marked(self) -> set[str]:
-            found = await super().marked()
+        async def lease(self, backup_id: str, purpose: str) -> Lease:
             await self.keep(backups[0].manifest.id, "now")
-            return found
+            return await super().lease(backup_id, purpose)
 
     place = JustMarked("local", local.backend, policy=TWO)
-    assert not (await prune([place], at(3))).doing("removed")
+    result = await prune([place], at(3))
+    assert (result.state, actions(result)[2]) == ("warning", ("hold back", "a keep mark was just set"))
     assert f"{KEPT}{backups[0].manifest.id}.json" in await contents(local.backend)
+    assert len(await left(local)) == 3
 
 
 class Removing(Fallible):
