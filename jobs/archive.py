@@ -157,8 +157,8 @@ class _Taking:
 
     def _nearest_first(self, found: AsOf) -> list[Repository]:
         """The places that take it, beginning with one that has what is to be copied."""
-        near = {one.place for one in found.repositories}
-        return sorted(self.targets, key=lambda one: one.place not in near)
+        near = [one.place for one in found.repositories]
+        return sorted(self.targets, key=lambda one: near.index(one.place) if one.place in near else len(near))
 
     async def _making(self, state: str, found: AsOf, failures: Sequence[Exception]) -> Making:
         manifest, head = found.manifest, await read_head(self.answering)

@@ -18,7 +18,7 @@ from jobs.exporting.plan import ExportOptions, Format
 from jobs.places.mending import Lanes
 from jobs.progress import OnProgress, Progress
 from storage.age import Recipients, stored_name
-from storage.errors import NotFound
+from storage.errors import Corrupt, NotFound, StorageError
 from storage.manifest import Dump, Manifest, Part, StoredFile, Table
 from storage.names import backup_prefix, data_object
 from storage.objects import transfer
@@ -187,22 +187,35 @@ async def _fetch(making: Making, copy: Copied, target: Repository, made_in: Repo
     if made_in is not None:
         await transfer(made_in.backend, target.backend, copy.stored.name, copy.stored.sha256)
         return
+    failures: list[StorageError] = []
     for source in making.found.repositories:
         if source.place != target.place:
-            await transfer(source.backend, target.backend, copy.of, copy.stored.sha256, copy.stored.name)
-            return
-    raise NotFound(f"{copy.of} is missing in {target.place}", "rowvault verify shows what else is")
+            try:
+                await transfer(source.backend, target.backend, copy.of, copy.stored.sha256, copy.stored.name)
+            except (Corrupt, NotFound) as error:
+                failures.append(error)
+            else:
+                return
+    raise next(
+        iter(failures), NotFound(f"{copy.of} is missing in {target.place}", "rowvault verify shows what else is")
+    )
 
 
 async def _with_part(making: Making, target: Repository, table: Table, part: Part) -> Table:
-    """A table with one part more, written anew."""
+    """A table with one part more, written anew, out of the first place where it is whole."""
     options = replace(making.options, recipients=making.recipients)
-    source, name = making.found.repositories[0], partial(_name, making, table, part)
-    written = await rewrite(source, target.backend, part, _as_it_is, name, options, empty=True)
-    plain = {"rows": written.lines, "bytes": written.plain.bytes, "sha256": written.plain.sha256}
-    stored = part.model_copy(update=plain | {"objects": written.objects})
-    parts = sorted((*table.parts, stored), key=lambda one: one.number)
-    return table.model_copy(update={"parts": tuple(parts)})
+    name, failures = partial(_name, making, table, part), list[StorageError]()
+    for source in making.found.repositories:
+        try:
+            written = await rewrite(source, target.backend, part, _as_it_is, name, options, empty=True)
+        except (Corrupt, NotFound) as error:
+            failures.append(error)
+            continue
+        plain = {"rows": written.lines, "bytes": written.plain.bytes, "sha256": written.plain.sha256}
+        stored = part.model_copy(update=plain | {"objects": written.objects})
+        parts = sorted((*table.parts, stored), key=lambda one: one.number)
+        return table.model_copy(update={"parts": tuple(parts)})
+    raise failures[0]
 
 
 def _as_it_is(chunks: Iterator[bytes]) -> Iterator[bytes]:

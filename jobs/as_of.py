@@ -38,6 +38,7 @@ from storage.backends.overlay import Overlay
 from storage.backends.protocol import Backend
 from storage.codecs import Encoder
 from storage.errors import Corrupt, OutOfSpace, StorageError
+from storage.leases import Lease
 from storage.manifest import Manifest, Part, StoredFile, Table
 from storage.manifest import Sequence as StoredSequence
 from storage.names import MADE
@@ -78,15 +79,24 @@ class AsOf:
 
 
 class _Made(Repository):
-    """A repository in which one backup's manifest is another than the stored one."""
+    """A repository in which one backup's manifest is another than the stored one, with what was made for it."""
 
-    def __init__(self, of: Repository, backend: Backend, made: Manifest) -> None:
-        super().__init__(of.place, backend, of.keyring)
+    def __init__(self, of: Repository, folder: Path, made: Manifest, base: str) -> None:
+        super().__init__(of.place, _beside(of, folder), of.keyring)
         self._made = made
+        self._base = base
+
+    async def lease(self, backup_id: str, purpose: str) -> Lease:
+        """See `Repository.lease`: what was made is read with what lies in its base, and in the windows since."""
+        return await super().lease(self._base if backup_id == self._made.id else backup_id, purpose)
 
     async def manifest(self, backup_id: str) -> Manifest:
         """See `Repository.manifest`."""
         return self._made if backup_id == self._made.id else await super().manifest(backup_id)
+
+
+def _beside(repository: Repository, folder: Path) -> Backend:
+    return Overlay(repository.backend, LocalBackend(folder), MADE)
 
 
 @asynccontextmanager
@@ -132,11 +142,12 @@ async def as_of(
     scratch: Path | None = None,
     on_progress: OnProgress = no_progress,
 ) -> AsyncIterator[AsOf]:
-    """Make the backup as of a point while the block runs, out of the first place where all it needs is whole.
+    """Make the backup as of a point while the block runs, out of the first place where all is whole that changed.
 
-    What the `ledger` says was erased is left out. The temporary files are about as large as the stored rows of the
-    tables that changed. Raises `NotThere` if a table that is wanted by name is not in the log, `NoIdentity`, `Corrupt`
-    and what else the last place raises if none will do.
+    What did not change is read by whoever reads it from wherever it is whole, that place first. What the `ledger` says
+    was erased is left out. The temporary files are about as large as the stored rows of the tables that changed. Raises
+    `NotThere` if a table that is wanted by name is not in the log, `NoIdentity`, `Corrupt` and what else the last place
+    raises if none will do.
     """
     require_identity(repositories, chain.backups)
     wanted = chosen_tables(chain.base, names)
@@ -154,7 +165,7 @@ async def as_of(
             async with AsyncExitStack() as lease:
                 try:
                     await lease.enter_async_context(leased_for_reading(repository, chain.base.id, "as of a moment"))
-                    through = repository.through(Overlay(repository.backend, LocalBackend(folder), MADE))
+                    through = repository.through(_beside(repository, folder))
                     with _needing_room(folder):
                         cleared = await without_erased(through, chain, erasures, LocalBackend(folder), _TEMPORARY)
                         tables = chosen_tables(cleared.base, names)
@@ -162,10 +173,11 @@ async def as_of(
                 except StorageError as error:
                     failures.append(error)
                     continue
-                made = _Made(repository, through.backend, manifest)
+                places = (repository, *(one for one in repositories if one is not repository))
+                made = tuple(_Made(one, folder, manifest, chain.base.id) for one in places)
                 left_out = tuple(erasure.id for erasure in erasures)
                 for_all = all(one.encryption == chain.base.encryption for one in chain.backups)
-                yield AsOf((made,), manifest, stale, chain.beside_moment, left_out, ledger, for_all)
+                yield AsOf(made, manifest, stale, chain.beside_moment, left_out, ledger, for_all)
                 return
         raise next((one for one in failures if isinstance(one, Corrupt)), failures[0])
 
