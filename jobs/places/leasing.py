@@ -1,10 +1,11 @@
 """Work on a backup's objects under a lease."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from typing import Any, NoReturn
 
 from jobs.concurrency import alongside
 from jobs.errors import Difference, NotThere
@@ -62,15 +63,23 @@ def job_is_running(repository: Repository, lease: LeaseState) -> Held:
 
 @asynccontextmanager
 async def leased_for_reading(repository: Repository, backup_id: str, purpose: str) -> AsyncIterator[None]:
-    """As `leased`; but a place that refuses the lease (read-only keys, a full disk) is read without one.
+    """As `leased`; but a place that refuses it, or its renewal (read-only keys, a full disk), is read without one.
 
     A lease on a full backup keeps the incremental ones that go with it from being pruned, too.
     """
     lease: Lease | None = None
     with suppress(Refused):
         lease = await repository.lease(backup_id, purpose)
-    async with held(lease) if lease else nullcontext():
+    async with held(lease, _unless_refused(lease)) if lease else nullcontext():
         yield
+
+
+async def _unless_refused(lease: Lease) -> NoReturn:
+    """Keep a lease for as long as the place takes it: a disk that fills up meanwhile stops no restore."""
+    with suppress(Refused):
+        await lease.keep()
+    while True:
+        await asyncio.Event().wait()
 
 
 @asynccontextmanager
@@ -107,10 +116,10 @@ async def _is_gone(repository: Repository, backup_id: str) -> bool:
 
 
 @asynccontextmanager
-async def held(lease: Lease) -> AsyncIterator[None]:
-    """Keep a lease that was taken while the block runs, then release it."""
+async def held(lease: Lease, keeping: Coroutine[Any, Any, NoReturn] | None = None) -> AsyncIterator[None]:
+    """Keep a lease that was taken while the block runs, by `Lease.keep` unless otherwise, then release it."""
     try:
-        async with alongside(lease.keep()):
+        async with alongside(keeping or lease.keep()):
             yield
     finally:
         with suppress(StorageError, TimeoutError):  # then it expires by itself

@@ -4,10 +4,12 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from jobs.places.leasing import leased, leased_for_reading
 from storage import leases
 from storage.backends.memory import MemoryBackend
 from storage.backends.protocol import Upload
@@ -15,6 +17,7 @@ from storage.errors import Refused, Unavailable
 from storage.leases import Lease, LeaseLost, list_leases
 from storage.names import LEASES
 from storage.objects import get, put
+from storage.repository import Repository
 from tests.manifests import ID, OTHER_ID
 
 NOT_LEASES = (
@@ -161,3 +164,20 @@ async def test_a_store_that_refuses_the_renewal_says_so_at_once(backend: Moody) 
     backend.mood = "refusing"
     with pytest.raises(Refused):
         await lease.keep()
+
+
+@pytest.mark.usefixtures("brief")
+async def test_a_reader_goes_on_where_the_renewal_is_refused_and_a_writer_does_not(backend: Moody) -> None:
+    """As where the disk fills up during a restore, which could have begun on a full one."""
+    place = Repository("local", backend)
+
+    async def work(lease: AbstractAsyncContextManager[None]) -> None:
+        backend.mood = "well"
+        async with lease:
+            backend.mood, begun = "refusing", backend.begun
+            await until(lambda: backend.begun > begun)
+            await asyncio.sleep(0)
+
+    await work(leased_for_reading(place, ID, "restore"))
+    with pytest.raises(Refused):
+        await work(leased(place, ID, "full backup"))
