@@ -4,9 +4,9 @@
   and monthly ones, the first good one of each. Time without backups empties no slot.
 - Incremental backups stay by age. It is counted back from the newest backup, not from now, and what lies between two
   backups counts as a day at most: neither a pause nor a clock that runs ahead makes them old.
-- Those of one base go together, once the newest of them is too old. While one stays, so does its base; if that is
-  damaged or gone, the newest good full backup before it, with every incremental one since; and the windows from before
-  its base that this base lacks.
+- Those of one base go together, once the newest of them is too old, with what was taken among them of another. While
+  one stays, so does its base; if that is damaged or gone, the newest good full backup before it, with every incremental
+  one since; and the windows from before its base that this base lacks.
 - A keep mark holds until it is lifted. The newest good backup of all never goes, nor the newest good full one, nor the
   newest good incremental one, with which the next goes on; nor the newest full one that passed its verification. What
   is dated in the future stays, and fills no slot. What failed its verification fills none either; it stays for as long
@@ -212,6 +212,26 @@ class Retention:
                 if staying:
                     user = max(staying, key=lambda one: _rank(_longest(self._reasons[one].values())))
                     self._keep_chain(base, groups[base], fulls, user)
+        self._keep_between(groups, fulls)
+
+    def _keep_between(self, groups: Mapping[str, Sequence[Held]], fulls: Mapping[str, Held]) -> None:
+        """Keep what lies among the incremental backups of a base and is of another.
+
+        As where the base was out of sight when it was taken: the log went on all the same. It needs none of its own.
+        """
+        ids = sorted(one.id for group in groups.values() for one in group)
+        found: list[tuple[str, str, datetime | None]] = []  # all are found first: what they add keeps nothing itself
+        for base, group in groups.items():
+            if base in fulls and fulls[base].good and group[0].id in self._reasons:
+                user = max(group, key=lambda one: (_rank(_longest(self._reasons[one.id].values())), one.id)).id
+                until, last = _longest(self._reasons[user].values()), max(self._before_now(group), default=base)
+                among = set(ids[bisect_left(ids, base) : bisect_left(ids, last)])
+                found += [(one, user, until) for one in sorted(among - {each.id for each in group})]
+        for one, user, until in found:
+            self._need(one, user, until)
+
+    def _before_now(self, group: Sequence[Held]) -> list[str]:
+        return [one.id for one in group if one.at <= self._now]
 
     def _keep_chain(self, base: str, group: Sequence[Held], fulls: Mapping[str, Held], user: str) -> None:
         """Keep all incremental backups of a base, and what they build on."""

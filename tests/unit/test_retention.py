@@ -199,6 +199,26 @@ def test_a_damaged_base_is_replaced_by_the_good_one_before_with_all_that_followe
     assert kept[good.id].reasons == (f"needed by {second[-1].id}",)
 
 
+def test_what_was_taken_among_those_of_a_base_stays_with_them_whatever_its_own_base() -> None:
+    """As where the newest full backup was out of sight for a while: the log went on after an older one."""
+    old, new = daily(range(2))
+    first = [incremental(old.at + hour * HOUR, old.id) for hour in (1, 2)]
+    second = [incremental(new.at + hour * HOUR, new.id) for hour in (1, 4)]
+    among = [incremental(new.at + hour * HOUR, old.id) for hour in (2, 3)]
+    kept = decided([old, new, *first, *second, *among], Policy(1, 0, 0, 0))
+    assert {one for one, decision in kept.items() if decision.stays} == ids([new, *second, *among])
+    assert kept[among[0].id].reasons == (f"needed by {second[-1].id}",)
+
+
+def test_what_is_dated_in_the_future_keeps_nothing_that_comes_before_it() -> None:
+    bases = daily(range(9))
+    hourly = [incremental(one.at + HOUR, one.id) for one in bases]
+    wrong = incremental(START + 900 * DAY, bases[0].id)
+    assert staying([*bases, *hourly, wrong], Policy(1, 0, 0, 0), bases[-1].at + DAY) == ids(
+        [bases[0], hourly[0], wrong, bases[-1], hourly[-1]]
+    )
+
+
 def test_a_base_that_is_gone_is_replaced_likewise() -> None:
     good = full(START)
     first = incremental(good.at + HOUR, good.id)
