@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from jobs.chains.chain import joined
 from jobs.incrementals.difference_chain import Previous, previous_backup
 from jobs.incrementals.log_position import LogPosition, log_position
 from jobs.postgres.capture import Slot, read_capture, read_slot
@@ -74,6 +75,8 @@ async def continuation(look: Look) -> Continuation | str:
         return "no full backup that can be read was taken since changes are captured"
     if reason := await changed(look, base):
         return reason
+    if not await _is_complete(look.primary, base, log):
+        return f"windows since {base.id} are missing, and what comes after them cannot be brought back without them"
     previous = await previous_backup(look.primary, base)
     return previous if isinstance(previous, str) else Continuation(base, log, previous)
 
@@ -108,18 +111,26 @@ async def newest_full(primary: Repository) -> Manifest | None:
 async def broken(primary: Repository, base: Manifest) -> str:
     """Which backup that the next one would go on from failed its verification, in words; empty if none did."""
     for one in (await primary.catalogue()).of_kind("incremental"):
-        if one.verified == "failed" and (one.base == base.id or await _is_needed(primary, base, one.id)):
+        if one.verified == "failed" and one.base == base.id:
             return f"{one.id} failed its verification, and what comes after it cannot be brought back without it"
     return ""
 
 
-async def _is_needed(primary: Repository, base: Manifest, backup_id: str) -> bool:
-    """Whether a window from before a base holds what that does not see."""
-    with suppress(Corrupt, NotFound):
-        window = await primary.incremental(backup_id)
-        if base.capture is not None and isinstance(window, Increment) and window.slot == base.capture.slot:
-            return lsn_number(window.end) > lsn_number(base.capture.since)
-    return False
+async def _is_complete(primary: Repository, base: Manifest, log: LogPosition) -> bool:
+    """Whether all windows are there, and are not known to be damaged, that bring the base to where the log is."""
+    assert base.capture is not None
+    windows, since = list[Increment](), lsn_number(base.capture.since)
+    for entry in (await primary.catalogue()).of_kind("incremental"):
+        if entry.verified == "failed":
+            continue
+        with suppress(Corrupt, NotFound):
+            window = await primary.incremental(entry.id)
+            if isinstance(window, Increment) and window.slot == log.capture.slot:
+                windows.append(window)
+                if lsn_number(window.start) <= since:
+                    break
+    chain = joined(base, windows)
+    return max((lsn_number(one.end) for one in chain.windows), default=since) >= log.end
 
 
 async def changed(look: Look, base: Manifest) -> str:

@@ -159,6 +159,14 @@ async def test_a_repository_that_lost_its_newest_window_begins_anew(followed: Fo
     await begins_anew(followed, "changes were taken from the slot that no backup has")
 
 
+async def test_a_repository_that_lost_a_window_among_others_begins_anew(followed: Follower) -> None:
+    """What was taken after it is whole, and can be brought back by nothing."""
+    lost = await followed.change("INSERT INTO passing VALUES (-210)")
+    after = await followed.change("INSERT INTO passing VALUES (-211)")
+    await followed.primary.backend.delete([str(lost.name())])
+    await begins_anew(followed, f"windows since {after.base} are missing")
+
+
 async def test_a_window_that_failed_its_verification_is_not_gone_on_from(followed: Follower) -> None:
     """Nothing could bring back what came after it, however whole that is."""
     lost = await followed.change("INSERT INTO passing VALUES (-201)")
