@@ -261,6 +261,7 @@ class App:
         until now; None: up to the newest that there is.
         """
         there = await answering(self.repositories)
+        await require_of(self.source, there)
         if taken is not None:
             until = await drained(self.source, await self.backup_places[0].backup(taken))
         else:

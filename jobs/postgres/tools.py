@@ -188,6 +188,7 @@ _LOST = re.compile(
     "server closed the connection|terminating connection|could not (receive|send) data|connection to server was lost"
     "|no connection to the server|connection not open|Connection reset by peer|SSL SYSCALL error|Broken pipe"
     '|invalid client encoding "UTF8"'  # every server knows it; asking failed because nobody was there any more
+    '|snapshot "[^"]*" does not exist|invalid snapshot identifier'  # the session that exported it ended
 )
 
 

@@ -17,6 +17,7 @@ from tests.sessions import sessions, until
 WRITERS = 6
 ACCOUNTS = 500
 TOTAL = ACCOUNTS * 100
+EARLIER = 4000  # so many that the tables are not small, which come first
 # Every committed state: the sum of all balances is TOTAL, each balance is what its entries come to, and every transfer
 # has its two entries.
 LEDGER = f"""
@@ -27,6 +28,8 @@ LEDGER = f"""
         change bigint NOT NULL, PRIMARY KEY (transfer, account)
     );
     INSERT INTO accounts SELECT n, 100, repeat('n', 500) FROM generate_series(1, {ACCOUNTS}) n;
+    INSERT INTO transfers SELECT gen_random_uuid(), 0, repeat('s', 100) FROM generate_series(1, {EARLIER});
+    INSERT INTO entries SELECT id, account, 0 FROM transfers, generate_series(1, 2) account;
     CREATE TABLE untouched AS SELECT n, repeat('u', 500) AS filler FROM generate_series(1, 20000) n;
 """
 BROKEN = f"""
@@ -88,7 +91,7 @@ async def written_to(database: Database) -> AsyncIterator[None]:
     """Writers at work while the block runs."""
     async with asyncio.TaskGroup() as group:
         writers = [group.create_task(transfer_forever(database, number)) for number in range(WRITERS)]
-        await until(lambda: database.value("SELECT count(*) > 100 FROM transfers"))
+        await until(lambda: database.value(f"SELECT count(*) > {EARLIER + 100} FROM transfers"))
         yield
         for writer in writers:
             writer.cancel()

@@ -47,9 +47,13 @@ def place() -> Repository:
     return memory()
 
 
-async def copying(database: Database) -> None:
-    """Wait until rows are being copied."""
-    await until(lambda: sessions(database, "copy %", "query LIKE 'COPY %'"))
+async def copying(database: Database, streams: int = SLOW.streams) -> None:
+    """Wait until every stream copies rows of the large table, after those of the small one."""
+
+    async def all_of_them() -> bool:
+        return len(await sessions(database, "copy %", "query LIKE 'COPY %big%'")) == streams
+
+    await until(all_of_them)
 
 
 async def our_sessions_are_gone(database: Database) -> None:
@@ -95,7 +99,7 @@ async def test_workers_never_queue_behind_a_schema_change(tables: Database, plac
     patient = replace(LIMITS, lock_timeout=60, give_way_after=60)
     options = replace(ONCE, locks=patient, copying=replace(SLOW, streams=1, rate_limit=20_000_000))
     taking = asyncio.create_task(back_up(tables, options=options, repository=place))
-    await copying(tables)
+    await copying(tables, streams=1)
     async with tables.connect() as attacker:
         attack = asyncio.create_task(attacker.execute("TRUNCATE last"))
         # The worker comes to that table last, when somebody waits to truncate it.
