@@ -55,9 +55,9 @@ class _Copied:
 
 # Small parts come finished, many at a time; of others come the blocks; None ends a stream.
 _Stream = Handoff[_Copied | list[_Copied] | None]
-SMALL_BYTES = 1024 * 1024
+GATHERED_BYTES = 1024 * 1024
 # To write files takes the interpreter's lock from who copies, again and again: better many at once.
-SMALL_PARTS = 1000
+GATHERED_PARTS = 1000
 
 
 async def copy_tables(
@@ -118,7 +118,7 @@ async def _encode_all(
             if copied is not None:
                 small.append(copied)
                 gathered += len(copied.encoded.block.data)
-            if len(small) == SMALL_PARTS or gathered >= SMALL_BYTES:
+            if len(small) == GATHERED_PARTS or gathered >= GATHERED_BYTES:
                 await handoff.put(small)
                 small, gathered = [], 0
     if small:
