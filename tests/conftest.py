@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import aioboto3
 import pytest
@@ -122,6 +123,16 @@ class Bucket:
     secret_key: str
     region: str = "us-east-1"
 
+    def client(self) -> Any:
+        """A client that reaches it, for as long as a block runs."""
+        return s3_clients().client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=self.region,
+        )
+
 
 @pytest.fixture
 async def bucket(s3_server: S3Server) -> AsyncIterator[Bucket]:
@@ -134,13 +145,7 @@ async def bucket(s3_server: S3Server) -> AsyncIterator[Bucket]:
 async def new_bucket(s3_server: S3Server, **options: object) -> AsyncIterator[Bucket]:
     """An empty bucket, removed with all it holds at the end of the block, unless something in it is locked."""
     made = Bucket(f"bucket-{next(_buckets)}", s3_server.endpoint_url, s3_server.access_key, s3_server.secret_key)
-    async with s3_clients().client(
-        "s3",
-        endpoint_url=made.endpoint_url,
-        aws_access_key_id=made.access_key,
-        aws_secret_access_key=made.secret_key,
-        region_name=made.region,
-    ) as client:
+    async with made.client() as client:
         await client.create_bucket(Bucket=made.name, **options)
         yield made
         # SeaweedFS removes what is in it too, and frees its volumes, of which there are not many.

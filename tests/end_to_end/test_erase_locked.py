@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.conftest import Bucket, CreateDatabase, new_bucket, s3_clients
+from tests.conftest import Bucket, CreateDatabase, new_bucket
 from tests.end_to_end.test_erase_command import BUILD, WHERE
 from tests.erasing import objects_with, require_verified
 from tests.faults.commands import DIFFERENCE, DONE, REFUSED, off_site, opened, settings_of, succeed
@@ -76,20 +75,8 @@ async def cannot_lift(store: Store) -> None:
 @pytest.fixture
 async def locking(s3_server: S3Server) -> AsyncIterator[tuple[Bucket, Store]]:
     """A bucket that keeps versions and may lock them."""
-    async with new_bucket(s3_server, ObjectLockEnabledForBucket=True) as made, looking(made) as client:
+    async with new_bucket(s3_server, ObjectLockEnabledForBucket=True) as made, made.client() as client:
         yield made, Store(made.name, client)
-
-
-@asynccontextmanager
-async def looking(bucket: Bucket) -> AsyncIterator[Any]:
-    async with s3_clients().client(
-        "s3",
-        endpoint_url=bucket.endpoint_url,
-        aws_access_key_id=bucket.access_key,
-        aws_secret_access_key=bucket.secret_key,
-        region_name=bucket.region,
-    ) as client:
-        yield client
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from storage.names import REPOSITORY, VERIFICATIONS
 from storage.objects import get, put
 from storage.repository import Repository
 from storage.trail import Link
-from tests.conftest import Bucket, s3_clients
+from tests.conftest import Bucket
 from tests.faults.commands import Settings, opened
 
 LONG_AGO = datetime.now(UTC) - timedelta(minutes=2)
@@ -68,13 +68,7 @@ class Objects:
 @asynccontextmanager
 async def looking_into(bucket: Bucket) -> AsyncIterator[Objects]:
     """A way to look into a bucket for as long as the block runs."""
-    async with s3_clients().client(
-        "s3",
-        endpoint_url=bucket.endpoint_url,
-        aws_access_key_id=bucket.access_key,
-        aws_secret_access_key=bucket.secret_key,
-        region_name=bucket.region,
-    ) as client:
+    async with bucket.client() as client:
         yield Objects(bucket, client)
 
 
