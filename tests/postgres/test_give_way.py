@@ -9,8 +9,11 @@ from dataclasses import replace
 import pytest
 
 from jobs.copying.table_copy import CopyOptions
+from jobs.postgres.connection import Source
+from jobs.postgres.ddl import dump_schema
 from jobs.postgres.errors import ConnectionLost, Contended, Unreachable
 from jobs.postgres.snapshot import LockLimits
+from jobs.postgres.tools import find_tools
 from jobs.preparing import BackupOptions
 from jobs.progress import Progress
 from storage.backends.memory import MemoryBackend
@@ -212,6 +215,14 @@ async def test_one_stalled_stream_is_an_error_though_the_other_sessions_live(
                 await taking
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_dump_that_begins_after_the_snapshot_was_lost_says_so(tables: Database) -> None:
+    source = Source(tables.dsn)
+    tools = find_tools(tables.server.major, None)
+    with pytest.raises(ConnectionLost, match="snapshot"):
+        async for _ in dump_schema(tools, source, "00000003-0000001B-1", ["public"], [], 5):
+            pass
 
 
 async def test_cancelling_leaves_no_session_behind(tables: Database, place: Repository) -> None:
