@@ -16,6 +16,7 @@ from storage.age import NO_KEYS, SEALED, Keyring, Recipients
 from storage.age_streams import Opening, Sealing
 from storage.errors import Corrupt
 
+FRAME = 1024 * 1024  # bytes of plain data in a frame: by the frame, zstd is a tenth faster than by one long stream
 BLOCK = 1024 * 1024  # bytes of compressed data handed on at a time
 ROLL_AT = 64 * 1024**3  # S3 takes 10,000 blocks of 8 MiB an upload: 78 GiB; a longer part goes on in another object
 CHUNK = 256 * 1024  # bytes of plain data handed on at a time while reading
@@ -36,7 +37,7 @@ class Tally:
         self._hash = hashlib.sha256()
         self._bytes = 0
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | bytearray) -> None:
         """Count and hash these bytes."""
         self._hash.update(data)
         self._bytes += len(data)
@@ -58,7 +59,8 @@ class Block:
 class Encoder:
     """Plain bytes in, compressed blocks out, encrypted for recipients if there are any.
 
-    A stream longer than `roll_at` stored bytes becomes several objects. An encoder that is not finished MUST be closed.
+    A stream longer than `roll_at` stored bytes, give or take a frame, becomes several objects. An encoder that is not
+    finished MUST be closed.
     """
 
     def __init__(self, level: int, roll_at: int = ROLL_AT, recipients: Recipients | None = None) -> None:
@@ -66,10 +68,10 @@ class Encoder:
         self._roll_at = roll_at
         self._recipients = recipients
         self._plain = Tally()
+        self._waiting = bytearray()
         self._open()
 
     def _open(self) -> None:
-        self._frame = self._compressor.compressobj()
         self._sealing: Sealing | None = None
         self._stored = Tally()
         self._buffer = bytearray()
@@ -77,9 +79,11 @@ class Encoder:
 
     def feed(self, plain: bytes) -> Block | None:
         """Take plain bytes; return a block once one is full."""
-        self._plain.add(plain)
-        self._buffer += self._frame.compress(plain)
-        if self._length + len(self._buffer) >= self._roll_at:
+        for start in range(0, len(plain), FRAME):
+            self._waiting += plain[start : start + FRAME]
+            if len(self._waiting) >= FRAME:
+                self._compress()
+        if self._length + len(self._buffer) + len(self._waiting) >= self._roll_at:
             block = self._close()
             self._open()
             return block
@@ -101,8 +105,14 @@ class Encoder:
             data = self._sealing.feed(data)
         return self._block(data)
 
+    def _compress(self) -> None:
+        self._plain.add(self._waiting)
+        self._buffer += self._compressor.compress(self._waiting)
+        self._waiting.clear()
+
     def _close(self) -> Block:
-        self._buffer += self._frame.flush()
+        if self._waiting or not self._length + len(self._buffer):
+            self._compress()
         data = self._drained()
         if self._sealing is not None:
             data = self._sealing.finish(data)

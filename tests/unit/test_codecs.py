@@ -87,7 +87,7 @@ def test_bytes_come_back_however_they_are_cut(
 
 
 def test_rows_are_counted_across_objects_that_end_in_the_middle_of_one() -> None:
-    stored = encode((PLAIN[start : start + 1000] for start in range(0, len(PLAIN), 1000)), roll_at=10_000)
+    stored = encode((PLAIN[start : start + 1000] for start in range(0, len(PLAIN), 1000)), roll_at=120_000)
     assert len(stored.objects) == 5
     decoder = Decoder()
     for one in stored.objects:
@@ -189,6 +189,19 @@ def from_blocks(blocks: Sequence[bytes]) -> Callable[[], bytes]:
     return lambda: next(waiting, b"")
 
 
+def test_a_huge_value_takes_no_more_memory_than_itself() -> None:
+    value = b"\0" * (64 * MIB)
+    encoder = Encoder(1)
+    tracemalloc.start()
+    try:
+        encoder.feed(value)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    encoder.close()
+    assert peak < 8 * MIB
+
+
 def test_a_block_is_handed_on_as_soon_as_it_is_full() -> None:
     noise = random.Random(1)
     encoder = Encoder(1)
@@ -200,6 +213,6 @@ def test_a_block_is_handed_on_as_soon_as_it_is_full() -> None:
 def test_an_object_rolls_over_once_it_is_long_enough() -> None:
     noise = random.Random(1)
     chunks = [noise.randbytes(100_000) for _ in range(50)]
-    stored = encode(iter(chunks), roll_at=1_000_000)
+    stored = encode(iter(chunks), roll_at=1_050_000)
     assert len(stored.objects) == 5
-    assert all(1_000_000 <= len(one) < 1_400_000 for one in islice(stored.objects, 4))
+    assert all(1_050_000 <= len(one) < 1_400_000 for one in islice(stored.objects, 4))
