@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from jobs.postgres.identifiers import TableName
 
-_NAME = r'(?:"(?:[^"]|"")+"|[a-z_\u0080-\uffff][a-z0-9_$\u0080-\uffff]*)'
+# Unquoted are names of a-z, 0-9 and _ alone: quote_identifier() in the server, fmtId() in pg_dump.
+_NAME = r'(?:"(?:[^"]|"")+"|[a-z_][a-z0-9_]*)'
 _TABLE = rf"(?P<{{}}>{_NAME}\.{_NAME})"
 _LIST = rf"{_NAME}(?:, (?:PERIOD )?{_NAME})*"
 _PERIOD = re.compile(rf", PERIOD {_NAME}")

@@ -52,8 +52,10 @@ def _candidates(pg_bin: Path | None) -> list[Path]:
     """Where the programs may be: the given folder alone, else PATH, the distributions' folders, the wheel."""
     if pg_bin is not None:
         return [pg_bin]
-    on_path = shutil.which("pg_dump")
-    return ([Path(on_path).parent] if on_path else []) + distribution_folders() + wheel_folders()
+    found = shutil.which("pg_dump")
+    # Debian's on PATH is a script that runs one of the distribution's below, and takes ten times as long to begin.
+    on_path = [Path(found).parent] if found and Path(found).resolve().name != "pg_wrapper" else []
+    return on_path + distribution_folders() + wheel_folders()
 
 
 def find_tools(server_version: int, pg_bin: Path | None) -> Tools:

@@ -42,6 +42,18 @@ def test_the_newest_at_hand_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert (tools.folder, tools.version, tools.major) == (tmp_path, "99.1", 99)
 
 
+def test_debians_script_on_the_path_is_passed_over_for_the_programs_that_it_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = program(tmp_path / "pg_wrapper", 'echo "pg_dump (PostgreSQL) 99.1"')
+    on_path = tmp_path / "bin"
+    on_path.mkdir()
+    for name in PROGRAMS:
+        (on_path / name).symlink_to(script)
+    monkeypatch.setenv("PATH", f"{on_path}:{os.environ['PATH']}")
+    assert find_tools(14, None).folder != on_path
+
+
 def test_pg_bin_alone_counts_where_it_is_set(tmp_path: Path) -> None:
     assert find_tools(14, installed(tmp_path, "14.3")).version == "14.3"
 
