@@ -8,7 +8,7 @@ from pathlib import Path
 from jobs.copying.table_copy import CopyOptions
 from jobs.errors import UnsafeTarget
 from jobs.places.ledger import unfinished
-from jobs.places.sweep import sweep
+from jobs.places.sweep import ORPHANED_HINT, orphaned_text, sweep
 from jobs.postgres.connection import Source, session
 from jobs.postgres.lineage import Lineage, read_lineage
 from jobs.postgres.pooling import refuse_transaction_pooling
@@ -79,30 +79,27 @@ async def make_ready(lineage: Lineage, repositories: Sequence[Repository], *, ad
     any of them.
     """
     primary, *rest = repositories
-    await primary.bind(lineage.system_identifier, lineage.database, adopt=adopt)
-    await sweep(primary)
-    others, pending = await _bind_others(rest, lineage, adopt)
-    suspicions = unmounted([primary, *others], await _holding(primary, others)) + await unfinished([primary, *others])
-    head = await _trail_head([primary, *others])
-    return Ready(lineage, primary, tuple(others), tuple(pending), suspicions, head)
-
-
-async def _bind_others(
-    others: list[Repository], lineage: Lineage, adopt: bool
-) -> tuple[list[Repository], list[PlaceOutcome]]:
-    """Which of the other places can take a copy now, and why the rest cannot."""
-    ready: list[Repository] = []
-    outcomes: list[PlaceOutcome] = []
-    for other in others:
+    suspicions = await _bind(primary, lineage, adopt)
+    others: list[Repository] = []
+    pending: list[PlaceOutcome] = []
+    for other in rest:
         try:
-            await other.bind(lineage.system_identifier, lineage.database, adopt=adopt)
-            await sweep(other)
-            ready.append(other)
+            suspicions += await _bind(other, lineage, adopt)
+            others.append(other)
         except OtherSource:
             raise
         except StorageError as error:
-            outcomes.append(PlaceOutcome(other.place, "pending", str(error)))
-    return ready, outcomes
+            pending.append(PlaceOutcome(other.place, "pending", str(error)))
+    places = [primary, *others]
+    suspicions += unmounted(places, await _holding(primary, others)) + await unfinished(places)
+    return Ready(lineage, primary, tuple(others), tuple(pending), suspicions, await _trail_head(places))
+
+
+async def _bind(repository: Repository, lineage: Lineage, adopt: bool) -> tuple[str, ...]:
+    """Bind a place to the source and sweep it; return what a person should look into there."""
+    await repository.bind(lineage.system_identifier, lineage.database, adopt=adopt)
+    orphaned = (await sweep(repository)).orphaned
+    return tuple(f"{orphaned_text(repository, one)}: {ORPHANED_HINT}" for one in orphaned)
 
 
 async def _holding(primary: Repository, others: Sequence[Repository]) -> set[str]:

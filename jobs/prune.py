@@ -273,6 +273,8 @@ class _Pruning:
         await self._remove(earlier)
         await self._remove([one.manifest for one in entries if one.id not in self.locked])
         self.unlisted = {one.id: None for one in entries if one.id not in self.locked}
+        # Still under the lease: a record without a manifest otherwise says that somebody else took that.
+        await self._repository.backend.delete([name for one in self.unlisted for name in _records(one)])
 
     async def _remove(self, manifests: Sequence[str]) -> None:
         locked = await purge_or_hide(self._repository, manifests)
@@ -290,7 +292,6 @@ class _Pruning:
 
     async def _discard(self) -> None:
         """Remove what belonged to backups that are listed no longer. What is read just now is left to be swept."""
-        await self._repository.backend.delete([name for one in self.unlisted for name in _records(one)])
         leased = await _leased(self._repository)
         waiting = iter([one for one in self.unlisted if one not in leased])
         done = count(1)

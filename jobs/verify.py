@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from jobs.concurrency import task_group
 from jobs.places.leasing import leased_for_reading
+from jobs.places.sweep import is_orphaned
 from jobs.progress import OnProgress, Progress, no_progress
 from jobs.results import PlaceOutcome, Problem, ProblemKind, State, VerifyResult
 from storage.age import SEALED, NoIdentity
@@ -18,6 +19,7 @@ from storage.codecs import Decoder, Tally
 from storage.errors import Corrupt, Misplaced, NotFound, Refused, StorageError
 from storage.increments import AnyBackup, Increment, Log, TableDifference
 from storage.manifest import Manifest, Part, StoredFile, Table
+from storage.names import MANIFESTS
 from storage.objects import BlockingReader
 from storage.repository import Repository
 
@@ -115,7 +117,7 @@ async def _verify_place(repository: Repository, backup_id: str, sample: float, o
             complete = found or sample >= 1.0
             trouble = await _record(repository, backup_id, found, not_proved) if complete else None
     except NotFound as error:
-        return _PlaceReport(PlaceOutcome(repository.place, "pending", error.message))
+        return await _absent(repository, backup_id, error)
     except StorageError as error:
         return _PlaceReport(PlaceOutcome(repository.place, "unreachable", error.message), tuple(found))
     return _PlaceReport(
@@ -125,6 +127,17 @@ async def _verify_place(repository: Repository, backup_id: str, sample: float, o
         bytes=sum(piece.bytes for piece in pieces),
         not_proved=not_proved,
     )
+
+
+async def _absent(repository: Repository, backup_id: str, error: NotFound) -> _PlaceReport:
+    """A place that does not list a backup is still to get it, unless it had it."""
+    try:
+        if not await is_orphaned(repository, backup_id):
+            return _PlaceReport(PlaceOutcome(repository.place, "pending", error.message))
+    except StorageError as silent:
+        return _PlaceReport(PlaceOutcome(repository.place, "unreachable", silent.message))
+    gone = Problem(repository.place, f"{MANIFESTS}{backup_id}", None, "missing", "its manifest", "its objects alone")
+    return _PlaceReport(_outcome(repository.place, [gone], None), (gone,))
 
 
 async def _read_manifest(

@@ -296,7 +296,9 @@ class Repository:
         name = f"{VERIFICATIONS}{backup_id}~{state}.json"
         await put(self.backend, name, json.dumps(report, ensure_ascii=False).encode())
         others = await self._names(f"{VERIFICATIONS}{backup_id}~")
-        await self.backend.delete([other for other in others if other != name])
+        # One that was pruned meanwhile gets none: it would say that somebody else removed the manifest.
+        there = await self.has(backup_id)
+        await self.backend.delete([other for other in others if other != name or not there])
 
     async def failed_objects(self, backup_id: str) -> set[str] | None:
         """The objects that the newest verification found fault with; None if that cannot be told."""

@@ -17,6 +17,7 @@ from daemon.output.manifest import print_manifest
 from daemon.output.progress import progress
 from jobs.places import catalogue
 from jobs.places.standing import standing
+from jobs.places.sweep import orphaned
 from jobs.results import VerifyResult
 from storage.names import check_label
 
@@ -175,7 +176,8 @@ def verify(
         if backup_id is not None:
             wanted = [await catalogue.resolve(app.repositories, backup_id)]
         else:
-            wanted = [one.id for one in (await catalogue.list_backups(app.repositories)).backups]
+            listed = [one.id for one in (await catalogue.list_backups(app.repositories)).backups]
+            wanted = [*listed, *sorted(await orphaned(app.repositories) - set(listed))]
         places = await catalogue.concerned(app.repositories, wanted)
         with progress(quiet=as_json) as on_progress:
             results = [

@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from jobs.checks.findings import Finding, checked, judge_clock, size
+from jobs.places.sweep import ORPHANED_HINT, find_leftovers, orphaned_text
 from jobs.places.wanted import Wanted, wanted
 from jobs.postgres.lineage import Lineage
 from storage.erasures import read_erasures
 from storage.errors import StorageError, Unavailable
 from storage.leases import list_leases
-from storage.names import is_backup_id
 from storage.objects import get, put
 from storage.repository import Catalogue, Repository
 
@@ -136,21 +136,23 @@ def clock_difference(began: datetime, ended: datetime, modified: datetime) -> fl
 
 
 async def _leftovers(repository: Repository) -> list[Finding]:
-    """What interrupted runs left. Begun is read before leases and manifests, so that a live backup never counts."""
-    unfinished = [one async for one in repository.backend.unfinished()]
-    begun = {folder for folder in await repository.begun() if is_backup_id(folder)}
+    """What interrupted runs left, and what somebody took the manifest of."""
+    left, place = await find_leftovers(repository), repository.place
+    orphaned = [
+        Finding("leftovers", "problem", orphaned_text(repository, one), ORPHANED_HINT, place) for one in left.orphaned
+    ]
     now = datetime.now(UTC)
     live = {lease.backup for lease in await list_leases(repository.backend) if lease.live(now)}
-    left = begun - live - {entry.id for entry in (await repository.catalogue()).entries}
-    place = repository.place
     if live:
-        return [Finding("leftovers", "ok", f"a job is at work in {place}: {', '.join(sorted(live))}", place=place)]
-    if not left and not unfinished:
-        return [Finding("leftovers", "ok", f"interrupted runs left nothing in {place}", place=place)]
+        at_work = f"a job is at work in {place}: {', '.join(sorted(live))}"
+        return [*orphaned, Finding("leftovers", "ok", at_work, place=place)]
+    if not left.backups and not left.unfinished:
+        return [*orphaned, Finding("leftovers", "ok", f"interrupted runs left nothing in {place}", place=place)]
     message = (
-        f"interrupted runs left {len(left)} uncommitted backups and {len(unfinished)} unfinished writes in {place}"
+        f"interrupted runs left {len(left.backups)} uncommitted backups and {len(left.unfinished)} unfinished writes"
+        f" in {place}"
     )
-    return [Finding("leftovers", "warning", message, "the next backup sweeps them: rowvault backup", place)]
+    return [*orphaned, Finding("leftovers", "warning", message, "the next backup sweeps them: rowvault backup", place)]
 
 
 def _judge_catalogue(catalogue: Catalogue, place: str) -> list[Finding]:

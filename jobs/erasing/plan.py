@@ -19,6 +19,7 @@ from jobs.erasing.resolving import Alive, Resolving
 from jobs.erasing.search import Searched
 from jobs.erasing.subject import Children, Found, Predicate
 from jobs.errors import NotThere, UnsafeTarget
+from jobs.places.sweep import ORPHANED_HINT, find_leftovers, orphaned_text
 from jobs.postgres.connection import Connection, Source, session
 from jobs.postgres.errors import translated
 from jobs.progress import OnProgress, no_progress
@@ -115,6 +116,13 @@ async def _refuse_later(repositories: Sequence[Repository], until: Until) -> Non
                 )
 
 
+async def _refuse_orphaned(repositories: Sequence[Repository]) -> None:
+    """Nobody can say any more what is in the objects of a backup whose manifest somebody took."""
+    for repository in repositories:
+        for one in (await find_leftovers(repository)).orphaned:
+            raise UnsafeTarget(orphaned_text(repository, one), ORPHANED_HINT)
+
+
 async def plan_erasure(
     connection: Connection,
     repositories: Sequence[Repository],
@@ -128,6 +136,7 @@ async def plan_erasure(
     Raises `BadName`, `NotThere`, `UnsafeTarget`, saying what to do; `Corrupt` for what cannot be read.
     """
     await _refuse_later(repositories, until)
+    await _refuse_orphaned(repositories)
     holdings = await read_holdings(repositories, until.moment)
     resolving = Resolving(connection, holdings, predicate, children, on_progress)
     search = await resolving.resolve()

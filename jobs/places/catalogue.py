@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from jobs.errors import NotThere
 from jobs.places.leasing import until_nothing_is_unlisted
+from jobs.places.sweep import ORPHANED_HINT, is_orphaned, orphaned_text
 from jobs.places.wanted import Wanted, broken_off, wanted
 from jobs.results import PlaceOutcome, PlaceState, State
 from storage.errors import NotFound, StorageError, Unavailable
@@ -177,6 +178,9 @@ async def resolve(repositories: Sequence[Repository], wanted: str) -> str:
         raise NotThere("there is no backup yet", "take one with: rowvault backup")
     if wanted == "latest":
         raise NotThere("no backup is whole in any place", "rowvault verify --all shows what is wrong with each")
+    for repository in repositories:
+        if await is_orphaned(repository, wanted):
+            raise NotThere(orphaned_text(repository, wanted), ORPHANED_HINT)
     raise NotThere(f"there is no backup {wanted}", "list the backups with: rowvault list")
 
 

@@ -1,16 +1,19 @@
 """Removes what interrupted runs left: objects, records and marks without a manifest, unfinished writes, expired leases.
 
-Runs under the job lock, and never touches what a live lease protects: another replica may be uploading.
+Runs under the job lock, and never touches what a live lease protects: another replica may be uploading. Nor what was
+verified here once, for then it was committed, unless a prune was cut short, whose lease tells.
 """
 
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from jobs.places.leasing import UNLISTING
 from storage.backends.protocol import Locked, Unfinished
-from storage.errors import Refused
+from storage.errors import Refused, Unavailable
 from storage.leases import LIFETIME, list_leases
 from storage.names import (
     ARCHIVES,
@@ -24,11 +27,15 @@ from storage.names import (
 )
 from storage.repository import Repository
 
+ORPHANED_HINT = "rowvault sync brings it back where another place has it; for where none has, see deploy/RUNBOOK.md"
+
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
     """What interrupted runs left: ids of backups that are listed nowhere, names of records and marks of such,
     unfinished writes, names of expired leases; and ids of backups of which an earlier revision is still listed.
+
+    `orphaned` are ids of backups that somebody took the manifests of: their objects are no leftovers.
     """
 
     backups: tuple[str, ...]
@@ -36,6 +43,7 @@ class Leftovers:
     unfinished: tuple[Unfinished, ...]
     leases: tuple[str, ...]
     revised: tuple[str, ...]
+    orphaned: tuple[str, ...]
 
 
 async def find_leftovers(repository: Repository, now: datetime | None = None) -> Leftovers:
@@ -56,13 +64,25 @@ async def find_leftovers(repository: Repository, now: datetime | None = None) ->
         # Even a stray name may describe the objects.
         return backup_id not in known and not any(name.startswith(f"{MANIFESTS}{backup_id}") for name in manifests)
 
+    pruning = any(lease.backup == UNLISTING for lease in leases)
+    orphaned = set() if pruning else await _still_verified(repository, set(filter(is_left, begun)), records)
+    left = {_id_of(name) for name in records if is_backup_id(_id_of(name)) and is_left(_id_of(name))} - orphaned
     return Leftovers(
-        backups=tuple(filter(is_left, sorted(begun))),
-        records=tuple(name for name in records if is_backup_id(_id_of(name)) and is_left(_id_of(name))),
+        backups=tuple(sorted(set(filter(is_left, begun)) - orphaned)),
+        records=tuple(name for name in records if _id_of(name) in left),
         unfinished=tuple(one for one in unfinished if not _in_use(one, live, now)),
         leases=tuple(lease.name for lease in leases if not lease.live(now)),
         revised=tuple(sorted(one for one, count in listed.items() if count > 1)),
+        orphaned=tuple(sorted(orphaned)),
     )
+
+
+async def _still_verified(repository: Repository, unlisted: set[str], records: Sequence[str]) -> set[str]:
+    """Which of these were verified once. At a second look nothing tells so of what was just being pruned."""
+    found = unlisted & {_id_of(name) for name in records if name.startswith(VERIFICATIONS)}
+    if not found:
+        return found
+    return found & {_id_of(one.name) async for one in repository.backend.list(VERIFICATIONS)}
 
 
 def _id_of(record: str) -> str:
@@ -70,8 +90,16 @@ def _id_of(record: str) -> str:
     return record.partition("/")[2].removesuffix(".json").partition("~")[0]
 
 
-async def sweep(repository: Repository, now: datetime | None = None) -> int:
-    """Sweep one place; return how many objects and unfinished writes were removed."""
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How many objects and unfinished writes were removed; ids of backups whose manifests somebody took."""
+
+    removed: int
+    orphaned: tuple[str, ...]
+
+
+async def sweep(repository: Repository, now: datetime | None = None) -> Swept:
+    """Sweep one place."""
     left = await find_leftovers(repository, now)
     removed = len(left.unfinished)
     await repository.backend.delete(left.records)
@@ -82,7 +110,7 @@ async def sweep(repository: Repository, now: datetime | None = None) -> int:
     await repository.backend.delete(left.leases)
     for backup_id in left.revised:
         removed += (await supersede(repository, backup_id)).removed
-    return removed
+    return Swept(removed, left.orphaned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +131,28 @@ async def supersede(repository: Repository, backup_id: str) -> Superseded:
     names = await _unlisted(repository, backup_id)
     locked = await repository.backend.purge(names)
     return Superseded(len(names) - len({one.name for one in locked}), locked)
+
+
+async def orphaned(repositories: Sequence[Repository]) -> set[str]:
+    """Ids of backups whose manifests somebody took from a place that answers."""
+    found: set[str] = set()
+    for repository in repositories:
+        with suppress(Unavailable):  # whoever wants to read from it finds out
+            found.update((await find_leftovers(repository)).orphaned)
+    return found
+
+
+async def is_orphaned(repository: Repository, backup_id: str) -> bool:
+    """Whether somebody took the manifest of a backup from a place."""
+    if not is_backup_id(backup_id):
+        return False
+    recorded = [one async for one in repository.backend.list(f"{VERIFICATIONS}{backup_id}~")]
+    return bool(recorded) and backup_id in (await find_leftovers(repository)).orphaned
+
+
+def orphaned_text(repository: Repository, backup_id: str) -> str:
+    """What a person should know of a backup whose manifest somebody took."""
+    return f"the manifest of {backup_id} is gone from {repository.place}, and its objects are still there"
 
 
 async def sweep_revisions(repository: Repository) -> tuple[Locked, ...]:

@@ -110,6 +110,14 @@ async def test_what_an_interrupted_run_left_is_a_warning(database: Database, loc
     assert "1 uncommitted" in finding.message
 
 
+async def test_a_manifest_that_somebody_took_is_a_problem(database: Database, local: Repository) -> None:
+    backup = await full_backup(Source(database.dsn), Selection(), [local], BackupOptions())
+    await local.backend.delete([await local.find(backup.id)])
+    first, *_ = [one for one in (await look(database, local)).findings if one.check == "leftovers"]
+    assert (first.state, first.place) == ("problem", "local")
+    assert backup.id in first.message
+
+
 async def test_what_a_live_lease_protects_is_not_left_over(database: Database, local: Repository) -> None:
     backup_id = "20240102T030405.678Z-full-0a1b2c"
     await local.lease(backup_id, "a test")

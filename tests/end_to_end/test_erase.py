@@ -462,6 +462,16 @@ async def test_what_is_dated_in_the_future_is_not_passed_by(follower: Follower) 
     assert await read_erasures(follower.primary) == ()
 
 
+async def test_what_nobody_can_look_through_for_want_of_its_manifest_stands_in_the_way(follower: Follower) -> None:
+    await follower.change("DELETE FROM documents WHERE id = 9")
+    taken = sound("20200102T030405.678Z-full-0a1b2c")
+    await taken.commit(follower.primary)
+    await follower.primary.record_verification(taken.manifest.id, "success", {})
+    await follower.primary.backend.delete([str(taken.manifest.name())])
+    with pytest.raises(UnsafeTarget, match=f"the manifest of {taken.manifest.id} is gone from"):
+        await plan(follower, Predicate("id", "9", ("documents",)))
+
+
 async def test_nothing_is_erased_from_places_of_different_databases() -> None:
     one, other = Repository("local", MemoryBackend()), Repository("s3", MemoryBackend())
     await one.bind("1", "shop")

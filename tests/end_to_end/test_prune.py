@@ -297,7 +297,7 @@ async def test_the_objects_of_what_began_to_be_read_meanwhile_are_left_to_the_sw
     await prune([place], at(3))
     assert await left(place) == ids(backups[1:])
     assert {one.name for one in backups[0].manifest.objects()} <= (await contents(store)).keys()
-    assert await sweep(place, datetime.now(UTC) + timedelta(seconds=61)) == len(backups[0].objects)
+    assert (await sweep(place, datetime.now(UTC) + timedelta(seconds=61))).removed == len(backups[0].objects)
 
 
 async def test_a_mark_that_was_set_meanwhile_counts(local: Place) -> None:

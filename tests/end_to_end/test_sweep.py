@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.places.sweep import sweep
+from jobs.places.leasing import UNLISTING
+from jobs.places.sweep import Swept, sweep
 from storage.backends.local import LocalBackend
 from storage.backends.memory import MemoryBackend
 from storage.backends.protocol import StoredObject, Unfinished, Upload
@@ -24,7 +25,15 @@ from tests.places import contents, s3_options, s3_place
 from tests.storage.helpers import MIB, names, payload, unfinished
 
 LONG_AGO = datetime.now(UTC) - timedelta(minutes=2)
-STAYS = ("committed", "committed and half deleted", "stray manifest", "live", "two leases", "unreadable lease")
+STAYS = (
+    "committed",
+    "committed and half deleted",
+    "manifest taken",
+    "stray manifest",
+    "live",
+    "two leases",
+    "unreadable lease",
+)
 GOES = ("begun", "lease expired")
 
 
@@ -38,6 +47,10 @@ async def plant(repository: Repository, backup: str, state: str) -> dict[str, by
         case "committed and half deleted":
             await repository.commit(made.manifest)
             await repository.backend.delete(list(made.objects)[:2])
+        case "manifest taken":
+            await repository.commit(made.manifest)
+            await repository.record_verification(backup, "success", {})
+            await repository.backend.delete([str(made.manifest.name())])
         case "stray manifest":
             await put(repository.backend, f"{MANIFESTS}{backup}~-~1~2~.json.old", b"")
         case "live":
@@ -64,13 +77,13 @@ async def test_exactly_what_nobody_has_or_needs_is_removed(states: list[str]) ->
     planted = {backup_id(number): state for number, state in enumerate(states)}
     objects = {backup: await plant(repository, backup, state) for backup, state in planted.items()}
     before = await contents(repository.backend, MANIFESTS)
-    removed = await sweep(repository)
+    removed = (await sweep(repository)).removed
     assert await contents(repository.backend, MANIFESTS) == before
     for backup, state in planted.items():
         left = await contents(repository.backend, f"{BACKUPS}{backup}/")
         assert left == (objects[backup] if state in STAYS else {}), state
     assert removed == sum(len(objects[backup]) for backup, state in planted.items() if state in GOES)
-    assert await sweep(repository) == 0
+    assert (await sweep(repository)).removed == 0
 
 
 async def test_expired_leases_are_removed_and_live_ones_are_not() -> None:
@@ -92,7 +105,7 @@ async def test_records_and_marks_of_backups_that_are_no_more_are_removed() -> No
     await put(repository.backend, f"{VERIFICATIONS}{third}~failed.json", b"{}")
     await repository.lease(third, "off-site copy")
     await put(repository.backend, f"{KEPT}README", b"mine")
-    await repository.backend.delete([str(made_up(ID).manifest.name())])
+    await repository.backend.delete([str(made_up(ID).manifest.name()), *made_up(ID).objects])
     await sweep(repository)
     assert await names(repository.backend, KEPT) == [f"{KEPT}{OTHER_ID}.json", f"{KEPT}README"]
     assert await names(repository.backend, VERIFICATIONS) == [
@@ -100,6 +113,23 @@ async def test_records_and_marks_of_backups_that_are_no_more_are_removed() -> No
         f"{VERIFICATIONS}{OTHER_ID}~success.json",
     ]
     assert await repository.begun() == {OTHER_ID}
+
+
+async def test_what_was_verified_once_is_no_leftover_whoever_took_its_manifest() -> None:
+    repository = Repository("here", MemoryBackend())
+    await plant(repository, ID, "manifest taken")
+    await repository.backend.create(f"{KEPT}{ID}.json", b"{}")
+    before = await contents(repository.backend)
+    assert await sweep(repository) == Swept(0, (ID,))
+    assert await contents(repository.backend) == before
+
+
+async def test_what_a_killed_prune_left_is_removed_though_it_was_verified() -> None:
+    repository = Repository("here", MemoryBackend())
+    await plant(repository, ID, "manifest taken")
+    await plant_lease(repository, UNLISTING, LONG_AGO)
+    assert (await sweep(repository)).orphaned == ()
+    assert await names(repository.backend) == []
 
 
 async def test_a_lease_on_one_backup_protects_no_other() -> None:
@@ -115,12 +145,12 @@ async def test_what_lies_there_and_is_no_backup_is_left_alone() -> None:
     foreign = [f"{BACKUPS}README/a", f"{BACKUPS}{ID}.copy/b", f"{BACKUPS}c", "elsewhere/d"]
     for name in foreign:
         await put(repository.backend, name, b"mine")
-    assert await sweep(repository) == 0
+    assert (await sweep(repository)).removed == 0
     assert await names(repository.backend) == sorted(foreign)
 
 
 async def test_an_empty_repository_is_swept_without_being_made(tmp_path: Path) -> None:
-    assert await sweep(Repository("local", LocalBackend(tmp_path / "new"))) == 0
+    assert (await sweep(Repository("local", LocalBackend(tmp_path / "new")))).removed == 0
     assert not (tmp_path / "new").exists()
 
 
@@ -228,7 +258,7 @@ async def test_a_dead_writers_unfinished_objects_are_swept_and_a_live_ones_are_n
     await plant_lease(place, ID, LONG_AGO)
     lease = await place.lease(OTHER_ID, "full backup")
     assert {one.name.split("/")[1] for one in await unfinished(place.backend)} == {ID, OTHER_ID}
-    assert await sweep(place) == 1
+    assert (await sweep(place)).removed == 1
     assert [one.name.split("/")[1] for one in await unfinished(place.backend)] == [OTHER_ID]
     assert await live.commit() == 20 * MIB
     await lease.release()
@@ -256,10 +286,10 @@ async def test_a_small_object_under_way_is_swept_once_nobody_can_still_be_writin
     place = Repository("local", LocalBackend(tmp_path))
     await made_up().commit(place)
     young = leave_temporary(tmp_path, name, timedelta(seconds=30))
-    assert await sweep(place) == 0
+    assert (await sweep(place)).removed == 0
     assert young.exists()
     old = leave_temporary(tmp_path, name, timedelta(seconds=61))
-    assert await sweep(place) == 1
+    assert (await sweep(place)).removed == 1
     assert not old.exists()
 
 
@@ -272,6 +302,6 @@ async def test_what_is_written_under_a_lease_is_its_backups(tmp_path: Path, kind
     }
     dead, live = (leave_temporary(tmp_path, name, timedelta(seconds=1)) for name in names[kind])
     await place.lease(OTHER_ID, "full backup")
-    assert await sweep(place) == 1
+    assert (await sweep(place)).removed == 1
     assert (dead.exists(), live.exists()) == (False, True)
     assert [lease.backup for lease in await list_leases(place.backend)] == [OTHER_ID]

@@ -354,7 +354,7 @@ async def test_sweeping_leaves_the_trail_alone(tmp_path: Path) -> None:
     await place.bind("7400000000000000001", "shop")
     await append([place], Event(datetime.now(UTC), "me@here", "backup", "failed"))
     before = await contents(place.backend, TRAIL)
-    assert await sweep(place) == 0
+    assert (await sweep(place)).removed == 0
     assert await contents(place.backend, TRAIL) == before
     assert len(before) == 1
 

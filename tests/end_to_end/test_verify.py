@@ -6,12 +6,14 @@ import pytest
 
 from jobs.results import Problem, ProblemKind
 from jobs.verify import verify_backup
+from storage.backends.memory import MemoryBackend
 from storage.errors import NotFound
 from storage.manifest import Part
 from storage.manifest_file import dump_manifest
 from storage.objects import get
 from storage.repository import Repository
 from tests.end_to_end.conftest import DUMP_FILES, KINDS_OF_OBJECT, Backups
+from tests.manifests import ID
 from tests.places import DAMAGES
 
 BYTES_DIFFER: set[ProblemKind] = {"size", "sha256_stored"}
@@ -114,20 +116,24 @@ class TestManifest:
             (problem,) = await problems(place, manifest.id)
             assert (problem.object, problem.kind) == (name, "identity")
 
-    async def test_one_that_is_gone_in_one_place_makes_that_place_pending(
-        self, backups: Backups, place: Repository
-    ) -> None:
+    async def test_one_that_was_taken_is_found(self, backups: Backups, place: Repository) -> None:
+        await verify_backup(backups.places, backups.id)
         await backups.planter(place).delete(str(backups.manifest.name()))
         result = await verify_backup(backups.places, backups.id)
-        assert (result.state, result.problems) == ("warning", ())
+        assert [(one.place, one.object, one.kind) for one in result.problems] == [
+            (place.place, f"manifests/{backups.id}", "missing")
+        ]
         states = {outcome.name: outcome.state for outcome in result.places}
-        assert states == {"local": "committed", "s3": "committed", place.place: "pending"}
+        assert states == {"local": "committed", "s3": "committed", place.place: "failed"}
 
-    async def test_one_that_is_gone_everywhere_is_a_backup_that_is_not_found(self, backups: Backups) -> None:
-        for place in backups.places:
-            await backups.planter(place).delete(str(backups.manifest.name()))
-        with pytest.raises(NotFound, match=f"no backup {backups.id} in any place"):
-            await verify_backup(backups.places, backups.id)
+    async def test_a_place_that_never_had_it_is_pending(self, backups: Backups) -> None:
+        result = await verify_backup([*backups.places, Repository("new", MemoryBackend())], backups.id)
+        assert (result.state, result.problems) == ("warning", ())
+        assert [outcome.state for outcome in result.places] == ["committed", "committed", "pending"]
+
+    async def test_one_that_no_place_ever_had_is_not_found(self, backups: Backups) -> None:
+        with pytest.raises(NotFound, match=f"no backup {ID} in any place"):
+            await verify_backup(backups.places, ID)
 
     @pytest.mark.parametrize(
         ("field", "change", "kind"),

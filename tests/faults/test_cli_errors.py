@@ -365,6 +365,19 @@ async def test_verifying_all_tells_which_backup_is_damaged(kept: Kept) -> None:
     assert {one["id"]: one["state"] for one in document(answer)} == {kept.id: "failed", newer["id"]: "success"}
 
 
+async def test_a_manifest_that_was_taken_is_told_and_what_it_described_stays(kept: Kept) -> None:
+    kept.manifest.unlink()
+    answer = await rowvault("verify", "--all", "--json", env=kept.settings)
+    assert answer.returncode == DIFFERENCE
+    [verified] = document(answer)
+    assert [(one["object"], one["kind"]) for one in verified["problems"]] == [(f"manifests/{kept.id}", "missing")]
+    error = await refuse("verify", kept.id, settings=kept.settings, code=NOT_FOUND)
+    assert f"the manifest of {kept.id} is gone from local" in error["message"]
+    newer = await succeed("backup", settings=kept.settings)
+    assert [one for one in newer["warnings"] if kept.id in one]
+    assert kept.data.exists()
+
+
 async def test_a_manifest_that_was_altered(kept: Kept, create_database: CreateDatabase) -> None:
     kept.manifest.write_bytes(kept.manifest.read_bytes().replace(b'"rows": 1000', b'"rows": 1001', 1))
     answer = await rowvault("verify", kept.id, "--json", env=kept.settings)

@@ -264,6 +264,6 @@ async def test_a_minute_after_its_lease_was_renewed_last_a_killed_upload_is_swep
         await uploads_a_part(scene, process)
     async with opened(scene.settings("bucket")) as app:
         (repository,) = app.repositories
-        assert await sweep(repository) == 0
-        assert await sweep(repository, datetime.now(UTC) + timedelta(seconds=61)) > 0
+        assert (await sweep(repository)).removed == 0
+        assert (await sweep(repository, datetime.now(UTC) + timedelta(seconds=61))).removed > 0
         assert await scene.leftovers(app.repositories) == set()

@@ -271,6 +271,10 @@ class TestMarks:
             assert [entry.verified for entry in (await repository.catalogue()).entries] == [state]
             assert await names(repository.backend, VERIFICATIONS) == [f"{VERIFICATIONS}{ID}~{state}.json"]
 
+    async def test_what_was_pruned_while_it_was_verified_gets_no_record(self, repository: Repository) -> None:
+        await repository.record_verification(ID, "success", {"problems": []})
+        assert await names(repository.backend, VERIFICATIONS) == []
+
     @pytest.mark.parametrize("states", [("failed", "success"), ("success", "failed")])
     async def test_of_two_records_the_worse_counts(self, repository: Repository, states: tuple[str, str]) -> None:
         await made_up().commit(repository)
