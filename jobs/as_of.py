@@ -36,7 +36,7 @@ from jobs.temporary import temporary_folder
 from storage.backends.local import LocalBackend
 from storage.backends.overlay import Overlay
 from storage.backends.protocol import Backend
-from storage.codecs import Encoder
+from storage.codecs import Encoder, compressor
 from storage.errors import Corrupt, OutOfSpace, StorageError
 from storage.leases import Lease
 from storage.manifest import Manifest, Part, StoredFile, Table
@@ -330,7 +330,7 @@ def _write(
     name = f"{MADE}{table.oid}-{part.number:05d}.copy.zst"
     path = folder / name
     path.parent.mkdir(exist_ok=True)
-    encoder, rows = Encoder(LEVEL, sys.maxsize), 0
+    encoder, rows = Encoder(compressor(LEVEL), sys.maxsize), 0
     with path.open("wb") as file:
         for chunk in change(chunks):
             rows += chunk.count(b"\n")

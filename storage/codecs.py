@@ -56,6 +56,11 @@ class Block:
     last: bool = False
 
 
+def compressor(level: int) -> zstandard.ZstdCompressor:
+    """What makes frames. Encoders that one thread feeds may share one: to make it takes longer than a small table."""
+    return zstandard.ZstdCompressor(level=level, write_checksum=True)
+
+
 class Encoder:
     """Plain bytes in, compressed blocks out, encrypted for recipients if there are any.
 
@@ -63,8 +68,10 @@ class Encoder:
     finished MUST be closed.
     """
 
-    def __init__(self, level: int, roll_at: int = ROLL_AT, recipients: Recipients | None = None) -> None:
-        self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)
+    def __init__(
+        self, frames: zstandard.ZstdCompressor, roll_at: int = ROLL_AT, recipients: Recipients | None = None
+    ) -> None:
+        self._frames = frames
         self._roll_at = roll_at
         self._recipients = recipients
         self._plain = Tally()
@@ -107,7 +114,7 @@ class Encoder:
 
     def _compress(self) -> None:
         self._plain.add(self._waiting)
-        self._buffer += self._compressor.compress(self._waiting)
+        self._buffer += self._frames.compress(self._waiting)
         self._waiting.clear()
 
     def _close(self) -> Block:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 
+from zstandard import ZstdCompressor
+
 from jobs.concurrency import Handoff, Worker, task_group
 from jobs.copying.object_stream import Encoded, store_encoded, stored_file
 from jobs.postgres.connection import Connection, Source
@@ -12,7 +14,7 @@ from jobs.postgres.identifiers import TableName
 from jobs.postgres.snapshot import join_snapshot
 from storage.age import Recipients, stored_name
 from storage.backends.protocol import Backend
-from storage.codecs import ROLL_AT, Encoder
+from storage.codecs import ROLL_AT, Encoder, compressor
 from storage.manifest import Part, StoredFile
 from storage.names import data_object
 
@@ -33,9 +35,9 @@ class CopyOptions:
     lost_after: float = 300.0
     recipients: Recipients | None = None
 
-    def encoder(self) -> Encoder:
-        """What makes stored bytes of plain ones; it must be finished or closed."""
-        return Encoder(self.level, self.roll_at, self.recipients)
+    def encoder(self, frames: ZstdCompressor | None = None) -> Encoder:
+        """What makes stored bytes of plain ones; it must be finished or closed. See `compressor` for `frames`."""
+        return Encoder(frames or compressor(self.level), self.roll_at, self.recipients)
 
     def named(self, name: str) -> str:
         """The name of an object, given what it would be called if it were plain."""
@@ -108,13 +110,14 @@ async def _encode_all(
     connection: Connection, waiting: Iterator[list[PartPlan]], options: CopyOptions, handoff: _Stream
 ) -> None:
     """In the worker's thread: copy parts until none is left, which None says."""
+    frames = compressor(options.level)
     limit = RateLimit(options.rate_limit / options.streams) if options.rate_limit else None
     small: list[_Copied] = []
     gathered = 0
     for batch in waiting:
         await lock_nowait(connection, [part.table for part in batch], options.lost_after)
         for part in batch:
-            copied = await _encode(connection, part, options, limit, handoff)
+            copied = await _encode(connection, part, options, frames, limit, handoff)
             if copied is not None:
                 small.append(copied)
                 gathered += len(copied.encoded.block.data)
@@ -127,14 +130,19 @@ async def _encode_all(
 
 
 async def _encode(
-    connection: Connection, part: PartPlan, options: CopyOptions, limit: RateLimit | None, handoff: _Stream
+    connection: Connection,
+    part: PartPlan,
+    options: CopyOptions,
+    frames: ZstdCompressor,
+    limit: RateLimit | None,
+    handoff: _Stream,
 ) -> _Copied | None:
     """Copy one part and hand its blocks over; one that makes a single block is returned instead.
 
     The sink is done with each chunk before it returns, so the next one comes larger.
     """
     single = True
-    with closing(options.encoder()) as encoder:
+    with closing(options.encoder(frames)) as encoder:
 
         async def sink(chunk: bytes) -> None:
             nonlocal single

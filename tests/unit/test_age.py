@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from storage import codecs
 from storage.age import BadKey, Keyring, NoIdentity, Recipients
 from storage.age_streams import Opening
-from storage.codecs import Decoder, Encoder, Tally, decompressed
+from storage.codecs import Decoder, Encoder, Tally, compressor, decompressed
 from storage.errors import Corrupt, StorageError, Unavailable
 from tests.keys import Key, keyring_of, new_key, recipients_of
 from tests.programs import ROOT
@@ -38,7 +38,7 @@ def no_thread_is_left() -> Iterator[None]:
 
 def encrypted(plain: bytes, *keys: Key, level: int = 1, roll_at: int = 1 << 40, step: int = 100_000) -> list[bytes]:
     """The stored objects."""
-    encoder = Encoder(level, roll_at, recipients_of(*keys))
+    encoder = Encoder(compressor(level), roll_at, recipients_of(*keys))
     objects, digests = [bytearray()], []
     for start in range(0, len(plain), step):
         block = encoder.feed(plain[start : start + step])
@@ -178,7 +178,7 @@ def failing(fetch: Callable[[], bytes], allowed: int) -> Callable[[], bytes]:
 
 
 def test_an_encoder_that_is_given_up_leaves_nothing_behind() -> None:
-    with closing(Encoder(1, recipients=KEY.recipients)) as encoder:
+    with closing(Encoder(compressor(1), recipients=KEY.recipients)) as encoder:
         assert encoder.feed(NOISE) is not None
         assert any(thread.name == "seal" for thread in threading.enumerate())
 
@@ -201,7 +201,7 @@ def test_what_was_given_up_is_not_taken_for_the_end() -> None:
 
 
 def test_memory_stays_bounded_while_writing_and_reading() -> None:
-    encoder, noise = Encoder(1, recipients=KEY.recipients), random.Random(2).randbytes(MIB)
+    encoder, noise = Encoder(compressor(1), recipients=KEY.recipients), random.Random(2).randbytes(MIB)
     tracemalloc.start()
     try:
         blocks = [block.data for _ in range(30) if (block := encoder.feed(noise))]
@@ -218,7 +218,7 @@ def test_memory_stays_bounded_while_writing_and_reading() -> None:
 
 
 def test_plain_objects_need_no_identity() -> None:
-    encoder = Encoder(1)
+    encoder = Encoder(compressor(1))
     encoder.feed(PLAIN)
     assert decode(Decoder(), encoder.finish()[0].data) == PLAIN
 

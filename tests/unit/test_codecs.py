@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.codecs import BLOCK, CHUNK, Decoder, Digest, Encoder, Tally
+from storage.codecs import BLOCK, CHUNK, Decoder, Digest, Encoder, Tally, compressor
 from storage.errors import Corrupt
 from tests.servers import program
 
@@ -31,7 +31,7 @@ class Stored:
 
 
 def encode(chunks: Iterable[bytes], level: int = 1, roll_at: int = 1 << 40) -> Stored:
-    encoder = Encoder(level, roll_at)
+    encoder = Encoder(compressor(level), roll_at)
     objects, digests = [bytearray()], []
     for chunk in chunks:
         block = encoder.feed(chunk)
@@ -166,7 +166,7 @@ def test_memory_stays_bounded_while_writing_and_reading(*, compressible: bool) -
     chunk = b"\0" * MIB if compressible else noise
     tracemalloc.start()
     try:
-        stored, longest = encode_blocks(Encoder(1), chunk, 100 if compressible else 30)
+        stored, longest = encode_blocks(Encoder(compressor(1)), chunk, 100 if compressible else 30)
         decoder = Decoder()
         longest_read = max(map(len, decoder.read("object", from_blocks(stored), Tally())))
         _, peak = tracemalloc.get_traced_memory()
@@ -191,7 +191,7 @@ def from_blocks(blocks: Sequence[bytes]) -> Callable[[], bytes]:
 
 def test_a_huge_value_takes_no_more_memory_than_itself() -> None:
     value = b"\0" * (64 * MIB)
-    encoder = Encoder(1)
+    encoder = Encoder(compressor(1))
     tracemalloc.start()
     try:
         encoder.feed(value)
@@ -204,7 +204,7 @@ def test_a_huge_value_takes_no_more_memory_than_itself() -> None:
 
 def test_a_block_is_handed_on_as_soon_as_it_is_full() -> None:
     noise = random.Random(1)
-    encoder = Encoder(1)
+    encoder = Encoder(compressor(1))
     full = next(block for block in (encoder.feed(noise.randbytes(100_000)) for _ in range(100)) if block)
     assert BLOCK <= len(full.data) < BLOCK + MIB
     assert full.ends is None
