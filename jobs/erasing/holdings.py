@@ -44,6 +44,12 @@ class Reading:
         return tuple(column.name for column in self.table.columns if not column.generated)
 
     @property
+    def types(self) -> Mapping[str, str]:
+        """The types that the columns had when it was written."""
+        assert self.table is not None
+        return {column.name: column.type for column in self.table.columns}
+
+    @property
     def bytes(self) -> int:
         """As stored."""
         return sum(stored.bytes for stored in self.part.objects)

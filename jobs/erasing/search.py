@@ -1,6 +1,6 @@
 """Searches everything that places hold for the rows of an erasure, again and again until no more of them are found."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from jobs.concurrency import task_group
@@ -134,9 +134,8 @@ class Search:
     def _text_filter(self, reading: Reading) -> TextFilter:
         found = self._concerned(reading)
         marked = found[0].marked() if found else _NOTHING
-        types: Mapping[str, str] = found[0].types if found else {}
         mentioned = self._mentioned if reading.what == "rows" else b""
-        return TextFilter(Judge(marked, reading.columns, types), reading.columns, Count(), (), mentioned)
+        return TextFilter(Judge(marked, reading.columns, reading.types), reading.columns, Count(), (), mentioned)
 
     def _take(self, marked: Marked, judge: Judge, fields: Fields) -> None:
         self.found[marked.table].take(judge, fields)

@@ -128,6 +128,23 @@ async def test_what_was_text_before_it_was_json_is_no_document(follower: Followe
     assert await objects_with(follower.places, b"7\tp7@example.org") == []
 
 
+async def test_a_document_is_sought_as_the_type_that_its_column_had_wrote_it(create_database: CreateDatabase) -> None:
+    """A jsonb is written in one way alone, the json that it was before in any."""
+    follower = following(await create_database())
+    await follower.database.execute(
+        "CREATE TABLE notes (id int PRIMARY KEY, data json);"
+        r"""INSERT INTO notes VALUES (1, '{"to": "p7\u0040example.org"}')"""
+    )
+    await follower.begin()
+    await follower.change("DELETE FROM notes")
+    await follower.database.execute("ALTER TABLE notes ALTER data TYPE jsonb")
+    await follower.database.execute("""INSERT INTO notes VALUES (2, '{"to": "p7@example.org"}')""")
+    await follower.full()
+    await follower.change("DELETE FROM notes")
+    await erased(follower, "data", "p7@example.org", "notes", path="to")
+    assert await objects_with(follower.places, b"u0040example.org", MAIL) == []
+
+
 async def test_what_points_to_a_row_for_a_period_goes_with_it(create_database: CreateDatabase) -> None:
     build = """
         CREATE TABLE people (id int4range, valid daterange, mail text, PRIMARY KEY (id, valid WITHOUT OVERLAPS));
