@@ -166,7 +166,7 @@ class Resolving:
         return learned > 0
 
     def _point(self, key: ForeignKey, parent: Found) -> int:
-        values = tuple(parent.values.listed(key.references))
+        values = tuple(parent.pointed_to.listed(key.references))
         if not values:
             return 0
         child = self._child(key)

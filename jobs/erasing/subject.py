@@ -32,7 +32,8 @@ class Found:
     """The rows of one table, or of the partitions of one, as far as they are known.
 
     `seeds` are the columns by which the first were found, `keys` those that tell rows apart; of every row that is found
-    these are known from then on, and those that are `noted` for others that point to it.
+    these are known from then on. What it held in those that are `noted` is `pointed_to` by others, and by itself tells
+    nobody: a row of somebody else may hold it later.
     """
 
     table: TableName
@@ -43,6 +44,7 @@ class Found:
     noted: set[Columns] = field(default_factory=set)
     document: Document | None = None
     values: Values = field(default_factory=Values)
+    pointed_to: Values = field(default_factory=Values)
     how: How = "drop"
     substitutes: tuple[Substitute, ...] = ()
     salt: bytes = b""
@@ -101,11 +103,11 @@ class Found:
 
     def take(self, judge: Judge, fields: Fields) -> None:
         """A row is concerned: know it by all that tells it apart."""
-        for columns in (*self.keys, *self.noted):
-            if judge.has(columns):
+        for known, sets in ((self.values, self.keys), (self.pointed_to, self.noted)):
+            for columns in filter(judge.has, sets):
                 value = judge.value(fields, columns)
                 if value is not None:
-                    self.values.add(columns, value)
+                    known.add(columns, value)
 
 
 def subjects(fulls: Sequence[Manifest], predicate: Predicate) -> list[Found]:

@@ -261,6 +261,28 @@ async def test_whoever_signs_up_again_stays(follower: Follower) -> None:
     await follower.require_latest()
 
 
+async def test_whoever_has_now_what_a_person_had_before_stays(create_database: CreateDatabase) -> None:
+    """What others point to tells of nobody any more once it was given up."""
+    follower = following(await create_database())
+    await follower.database.execute(
+        "CREATE TABLE people (id int PRIMARY KEY, mail text UNIQUE);"
+        "CREATE TABLE posts (id int PRIMARY KEY, author text REFERENCES people (mail) ON UPDATE CASCADE);"
+        "INSERT INTO people VALUES (7, 'first@example.org'), (8, 'p8@example.org')"
+    )
+    await follower.begin()
+    moment = await follower.now()
+    await follower.change(
+        "UPDATE people SET mail = 'moved7@example.org' WHERE id = 7",
+        "UPDATE people SET mail = 'first@example.org' WHERE id = 8",
+    )
+    await follower.full()
+    await follower.change("DELETE FROM people WHERE id = 7")
+    await erased(follower, "mail", "moved7@example.org", "people")
+    assert await objects_with(follower.places, b"moved7@example.org", b"7\tfirst@example.org") == []
+    assert (await follower.backed_up(At(moment)))["public.people"] == [b"8\tp8@example.org"]
+    await follower.require_latest()
+
+
 async def test_archives_are_erased_from_and_kept_backups_too(follower: Follower) -> None:
     before = await follower.lines()
     made = await archive(follower.places, ArchiveOptions(keep=True))
