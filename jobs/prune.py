@@ -13,7 +13,7 @@ from typing import Literal
 
 from jobs.concurrency import task_group
 from jobs.places.catalogue import Asked
-from jobs.places.leasing import UNLISTING, held
+from jobs.places.leasing import unlisting
 from jobs.places.one_database import bindings
 from jobs.places.standing import Standing, standing
 from jobs.places.sweep import discard, purge_or_hide
@@ -258,7 +258,7 @@ class _Pruning:
         """Remove the rows' backups of this place, newest first. Raises nothing that the store raises."""
         try:
             if ids := {row.id for row in rows if row.place == self.place}:
-                async with held(await self._repository.lease(UNLISTING, "prune")):
+                async with unlisting(self._repository):
                     # Somebody may just have set a mark: who does so from here on finds the lease, and waits.
                     self.marked = ids & await self._repository.marked()
                     await self._unlist(ids - self.marked)

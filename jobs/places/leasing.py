@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from jobs.concurrency import alongside
 from jobs.errors import Difference, NotThere
 from jobs.postgres.errors import Held
-from storage.errors import NotFound, Refused, StorageError
+from storage.errors import NotFound, OutOfSpace, Refused, StorageError
 from storage.leases import Lease, LeaseState, list_leases
 from storage.repository import Repository
 
@@ -70,12 +70,29 @@ async def leased_for_reading(repository: Repository, backup_id: str, purpose: st
     lease: Lease | None = None
     with suppress(Refused):
         lease = await repository.lease(backup_id, purpose)
-    async with held(lease, _unless_refused(lease)) if lease else nullcontext():
+    async with _held_if_any(lease):
         yield
 
 
+@asynccontextmanager
+async def unlisting(repository: Repository) -> AsyncIterator[None]:
+    """Let whoever sets a keep mark wait while the block removes manifests.
+
+    On a full disk there is no lease: removing makes room there, and until then no mark can be set either.
+    """
+    lease: Lease | None = None
+    with suppress(OutOfSpace):
+        lease = await repository.lease(UNLISTING, "prune")
+    async with _held_if_any(lease):
+        yield
+
+
+def _held_if_any(lease: Lease | None) -> AbstractAsyncContextManager[None]:
+    return held(lease, _unless_refused(lease)) if lease else nullcontext()
+
+
 async def _unless_refused(lease: Lease) -> NoReturn:
-    """Keep a lease for as long as the place takes it: a disk that fills up meanwhile stops no restore."""
+    """Keep a lease for as long as the place takes it: a disk that fills up meanwhile stops no restore, and no prune."""
     with suppress(Refused):
         await lease.keep()
     while True:

@@ -78,6 +78,16 @@ async def test_a_disk_that_has_no_room_left_for_the_manifest_is_not_left_full_ei
     assert used(disk) <= before + 2 * PAGE  # the trail's entry is there to stay
 
 
+async def test_what_retention_lets_go_of_makes_room_on_a_full_disk(create_database: CreateDatabase, disk: Path) -> None:
+    source = await create_database(build="CREATE TABLE t AS SELECT generate_series(1, 100000) AS n", key="numbers")
+    settings = settings_of(source, disk, RETENTION__DAILY="1")
+    old, new = [(await succeed("backup", settings=settings))["id"] for _ in range(2)]
+    resize(disk, used(disk))
+    result = await succeed("prune", settings=settings)
+    assert {one["id"]: one["action"] for one in result["backups"]} == {old: "removed", new: "keep"}
+    assert [one["outcome"] for one in (await succeed("trail", settings=settings))["entries"]] == ["success"] * 3
+
+
 async def test_a_full_disk_can_still_be_listed_verified_and_restored_from(
     create_database: CreateDatabase, disk: Path
 ) -> None:
