@@ -12,6 +12,7 @@ import zstandard
 
 from jobs.errors import NotWritten, UnsafeTarget
 from jobs.temporary import sweep_folders, temporary_folder
+from storage.backends.local_files import sync_folder
 from storage.codecs import Digest, Tally
 from storage.names import escape
 
@@ -108,10 +109,13 @@ def table_file(schema: str, table: str, suffix: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Staging:
-    """A folder for files until all are whole; `publish` puts them where they belong."""
+    """A folder for files until all are whole; `publish` puts them where they belong. `made` are the folders that had to
+    be made for it.
+    """
 
     folder: Path
     unfinished: Path
+    made: tuple[Path, ...] = ()
 
     def open(self, name: str, compression: Compression | None) -> Sink:
         """Begin a file. Two tables whose names the file system takes for one are an error."""
@@ -122,17 +126,52 @@ class Staging:
         (self.unfinished / name).unlink(missing_ok=True)
 
     def publish(self, names: list[str]) -> None:
-        """Give every file its own name, the last one last; all of them, or none."""
-        given: list[Path] = []
+        """Give every file its own name, the last one last, for good; all of them, or none: then what was replaced is
+        there again.
+        """
+        naming = _Naming(self)
         try:
             with told(self.folder):
                 for name in names:
-                    (self.folder / name).parent.mkdir(exist_ok=True)
-                    given.append((self.unfinished / name).replace(self.folder / name))
+                    naming.give(name)
+                naming.settle()
         except BaseException:
-            for file in given:
-                file.unlink()
+            naming.undo()
             raise
+
+
+class _Naming:
+    """Gives the files of an export their names; until all have theirs it can be undone."""
+
+    def __init__(self, staging: Staging) -> None:
+        self._staging = staging
+        self._given: list[Path] = []
+        self._replaced: dict[Path, Path] = {}
+        self._made: list[Path] = []
+
+    def give(self, name: str) -> None:
+        """Give a file its name; what has it is put aside."""
+        file, unfinished = self._staging.folder / name, self._staging.unfinished
+        self._made += _make(file.parent)
+        if file.is_file() or file.is_symlink():
+            self._replaced[file] = file.replace(unfinished / f"{len(self._replaced)}.replaced")
+        self._given.append((unfinished / name).replace(file))
+
+    def settle(self) -> None:
+        """Make the names durable, and those of folders that were made for them."""
+        made = (*self._staging.made, *self._made)
+        for folder in {self._staging.folder, *(one.parent for one in (*self._given, *made))}:
+            sync_folder(folder)
+
+    def undo(self) -> None:
+        """Take the names back."""
+        for file in self._given:
+            file.unlink(missing_ok=True)
+        for file, aside in self._replaced.items():
+            aside.replace(file)
+        for folder in self._made:
+            with suppress(OSError):  # somebody else has put something there
+                folder.rmdir()
 
 
 def refuse_unless_empty(folder: Path, *, replace: bool) -> None:
@@ -156,7 +195,7 @@ def staged(folder: Path) -> Iterator[Staging]:
             with told(folder):
                 made += _make(folder)
                 unfinished = stack.enter_context(temporary_folder(folder, _UNFINISHED))
-            yield Staging(folder, unfinished)
+            yield Staging(folder, unfinished, tuple(made))
     finally:
         for one in made:
             with suppress(OSError):  # it is not empty: all went well

@@ -137,6 +137,20 @@ async def test_a_damaged_part_is_told_with_its_table_and_nothing_is_left(servers
     await server.drop(source)
 
 
+async def test_what_was_replaced_is_there_again_where_a_file_cannot_be_given_its_name(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "export.sql").write_text("old")
+    (tmp_path / "export.json").mkdir()  # what lists the files is given its name last
+    for format_, found in (("sql", {"export.sql"}), ("csv", {"export.sql"})):
+        arguments = ("export", "--format", format_, "--out", str(tmp_path), "--yes")
+        error = await refuse(*arguments, settings=settings, code=FAILED, together=False)
+        assert f"cannot write to {tmp_path}" in error["message"]
+        assert files(tmp_path) == found
+        assert (tmp_path / "export.sql").read_text() == "old"
+        assert sorted(inside(tmp_path)) == ["export.json", "export.sql"]
+
+
 async def test_who_is_stopped_leaves_nothing_and_what_was_there_before(two: Two, tmp_path: Path) -> None:
     (tmp_path / "public").mkdir()
     (tmp_path / "public" / "one.csv").write_text("old")
