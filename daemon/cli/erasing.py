@@ -58,6 +58,11 @@ def erase(
     async def work(app: App) -> int:
         if [bool(where), resume, bool(check_)].count(True) != 1:
             raise UsageError("say one of --where, --resume and --check")
+        if not where and (table or json_path or children or dry_run):
+            raise UsageError(
+                "--table, --json-path, --children and --dry-run go with --where",
+                "--resume goes on with what was said then",
+            )
         if check_:
             return await _check(app, check_, as_json=as_json)
         if resume:

@@ -15,6 +15,7 @@ from tests.faults.commands import (
     document,
     off_site,
     opened,
+    refuse,
     settings_of,
     succeed,
 )
@@ -136,6 +137,13 @@ async def test_without_a_yes_nothing_is_erased(settings: dict[str, str]) -> None
     assert (answer.returncode, document(answer)["error"]["hint"]) == (REFUSED, "say --yes")
     assert await succeed("erase", "--resume", settings=settings) == []
     assert (await succeed("show", "latest", settings=settings))["revision"] == 0
+
+
+async def test_what_an_erasure_is_about_is_said_once(settings: dict[str, str]) -> None:
+    """A dry run of `--resume` would have finished what was interrupted."""
+    for arguments in (("--resume", "--dry-run"), ("--resume", "--table", "people"), ("--check", "x", "--dry-run")):
+        error = await refuse("erase", *arguments, settings=settings, code=USAGE)
+        assert "go with --where" in error["message"]
 
 
 async def test_diffs_and_verifications_go_on_as_before(settings: dict[str, str]) -> None:
