@@ -11,6 +11,7 @@ from storage.names import REPOSITORY
 from tests.conftest import CreateDatabase
 from tests.faults.commands import FAILED, document, opened, refuse, settings_of, succeed
 from tests.faults.places import accounted_for, files
+from tests.keys import new_key
 from tests.programs import rowvault
 from tests.servers import Database
 
@@ -76,6 +77,28 @@ async def test_a_disk_that_has_no_room_left_for_the_manifest_is_not_left_full_ei
     assert "manifests/" in error["message"]
     assert files(disk) == kept
     assert used(disk) <= before + 2 * PAGE  # the trail's entry is there to stay
+
+
+async def test_exports_of_an_encrypted_archive_need_room_once_and_without_any_the_archive_is_made_all_the_same(
+    create_database: CreateDatabase, disk: Path, tmp_path: Path
+) -> None:
+    build = "CREATE TABLE t AS SELECT gen_random_uuid() AS u, gen_random_uuid() AS v FROM generate_series(1, 60000) n"
+    key = new_key()
+    (tmp_path / "identity").write_text(key.identity)
+    settings = settings_of(
+        await create_database(build=build, key="random numbers"),
+        tmp_path / "backups",
+        ENCRYPTION__RECIPIENTS=key.public,
+        ENCRYPTION__IDENTITY_FILE=str(tmp_path / "identity"),
+        ARCHIVE__EXPORTS="csv",
+    ) | {"TMPDIR": str(disk)}
+    await succeed("backup", settings=settings)
+    assert (await succeed("backup", "archive", settings=settings))["state"] == "success"
+    resize(disk, 1 * MIB)
+    told = await succeed("backup", "archive", settings=settings)
+    assert told["state"] == "warning"
+    assert any("it has no export as csv: cannot write to" in one for one in told["warnings"])
+    assert used(disk) == 0
 
 
 async def test_what_retention_lets_go_of_makes_room_on_a_full_disk(create_database: CreateDatabase, disk: Path) -> None:
