@@ -50,16 +50,17 @@ def table_plan(found: Found, holdings: Holdings, searched: Searched) -> TablePla
     """What was found of one table."""
     rows: Counter[str] = Counter()
     changes = unlinked = 0
-    for held in holdings.held:
-        for reading in held.readings:
-            if reading.what == "window" and reading.key in searched.windows:
-                number = searched.windows[reading.key].changes.get(found.table, 0)
-                changes += number if found.is_sought else 0
-                unlinked += 0 if found.is_sought else number
-            elif reading.table is not None and reading.table.oid in found.oids and reading.key in searched.rows:
-                count = searched.rows[reading.key]
-                rows[held.manifest.kind] += count.concerned if reading.what == "rows" else 0
-                unlinked += count.unlinked
+    # A backup's copies in several places are one, unless they were rewritten apart.
+    once = {(held.manifest.id, one.key): one for held in holdings.held for one in held.readings}
+    for reading in once.values():
+        if reading.what == "window" and reading.key in searched.windows:
+            number = searched.windows[reading.key].changes.get(found.table, 0)
+            changes += number if found.is_sought else 0
+            unlinked += 0 if found.is_sought else number
+        elif reading.table is not None and reading.table.oid in found.oids and reading.key in searched.rows:
+            count = searched.rows[reading.key]
+            rows[reading.kind] += count.concerned if reading.what == "rows" else 0
+            unlinked += count.unlinked
     keys = len(found.values.listed(found.keys[0])) if found.keys and found.is_sought else 0
     does = ("erased" if found.how == "drop" else "anonymised") if found.is_sought else "unlinked"
     return TablePlan(found.table, does, keys, dict(rows), changes, unlinked)

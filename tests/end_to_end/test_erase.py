@@ -200,6 +200,15 @@ async def test_whoever_only_changed_the_value_is_alive(follower: Follower) -> No
         await erased(follower, "mail", "p7@example.org", "people", children="null")
 
 
+async def test_what_lies_in_two_places_is_counted_once(create_database: CreateDatabase) -> None:
+    places = memory(), Repository("other", MemoryBackend())
+    follower = following(await create_database(key="erase", build=BUILD), *places)
+    await follower.begin()
+    await follower.change("DELETE FROM people WHERE id = 7")
+    people, parcels = (await plan(follower, Predicate("id", "7", ("people",)), "null")).tables
+    assert (people.rows, people.changes, parcels.unlinked) == ({"full": 1}, 1, 2)
+
+
 async def test_references_are_not_broken_without_being_asked(follower: Follower) -> None:
     await follower.change("DELETE FROM people WHERE id = 7")
     with pytest.raises(UnsafeTarget, match=r"2 rows and changes of public\.parcels"):
