@@ -12,6 +12,7 @@ from pathlib import Path
 from jobs.archive_exports import formats_of, store_exports
 from jobs.as_of import AsOf
 from jobs.copying.table_copy import CopyOptions
+from jobs.erasing.damage import NOT_FINISHED
 from jobs.erasing.holdings import Held, Holdings, Shapes, read_holdings
 from jobs.erasing.ledger import clean_entry, entry_of, marked_in
 from jobs.erasing.locks import StillLocked, still_locked
@@ -311,7 +312,7 @@ async def resume(
     results = []
     locked = [one for place in there for one in still_locked(place, await sweep_revisions(place))]
     for erasure in await share_erasures(there):
-        holdings = await read_holdings(there, erasure.moment)
+        holdings = await read_holdings(there, erasure.moment, NOT_FINISHED)
         if erasure.state == "done" and all(erasure.clears(held.manifest) for held in holdings.held):
             continue
         work = _Work(erasure, marked_in(erasure, there), holdings.shapes, Searched(), options, on_progress)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jobs.erasing.damage import NOT_TOLD
 from jobs.erasing.holdings import Held, Holdings, Reading, read_holdings
 from jobs.erasing.ledger import marked_in
 from jobs.erasing.locks import Superseded, still_there
@@ -41,7 +42,7 @@ async def superseded(repositories: Sequence[Repository], erasure: Erasure) -> tu
 
 async def check(repositories: Sequence[Repository], erasure: Erasure, on_progress: OnProgress) -> tuple[Remaining, ...]:
     """Look through every backup of an erasure's time again; what of it is still there."""
-    holdings: Holdings = await read_holdings(repositories, erasure.moment)
+    holdings: Holdings = await read_holdings(repositories, erasure.moment, NOT_TOLD)
     marked, searched = marked_in(erasure, repositories), Searched()
     for number, reading in enumerate(holdings.readings.values()):
         on_progress(Progress("checking", number, len(holdings.readings), counted=True))

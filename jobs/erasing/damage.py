@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from storage.errors import Corrupt, StorageError
 
+NOTHING_ERASED = "nothing was erased"
+NOT_FINISHED = "what was begun cannot be finished"
+NOT_TOLD = "whether anything is left cannot be told"
 _MOST_NAMED = 5
 _SYNC = "rowvault sync --check read makes good what another place has whole"
 _PRUNE = "what is whole in no place goes with: rowvault prune"
@@ -19,13 +22,13 @@ class Damage:
     elsewhere: bool
 
 
-def in_the_way(damages: Iterable[Damage]) -> Corrupt:
-    """The error that names every one of them, and what a person can do; nothing was erased yet."""
+def in_the_way(damages: Iterable[Damage], so: str) -> Corrupt:
+    """The error that names every one of them, what that means, and what a person can do."""
     found = sorted(damages, key=lambda one: one.backup)
     lost = [*dict.fromkeys(one.backup for one in found if not one.elsewhere)]
     hints = [_SYNC] if len(lost) < len({one.backup for one in found}) else []
     hints += [f"{_PRUNE} {' '.join(lost)}"] if lost else []
-    return Corrupt(f"nothing was erased: {_said(found)}", "; ".join(hints))
+    return Corrupt(f"{so}: {_said(found)}", "; ".join(hints))
 
 
 def _said(found: Sequence[Damage]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from jobs.erasing.damage import Damage, in_the_way
+from jobs.erasing.damage import NOTHING_ERASED, Damage, in_the_way
 from jobs.postgres.identifiers import TableName
 from storage.errors import Corrupt
 from storage.increments import AnyBackup, Increment, Log
@@ -85,10 +85,10 @@ class Holdings:
         return tuple(found[one] for one in sorted(found))
 
 
-async def read_holdings(repositories: Sequence[Repository], until: datetime) -> Holdings:
+async def read_holdings(repositories: Sequence[Repository], until: datetime, so: str = NOTHING_ERASED) -> Holdings:
     """Read the manifests of all backups up to a moment.
 
-    Raises `Corrupt`, naming them, if some cannot be read: what they have can neither be searched nor erased.
+    Raises `Corrupt`, naming them, if some cannot be read, and `so`: what they have can neither be searched nor erased.
     """
     stored: list[tuple[Repository, AnyBackup, str]] = []
     kept, damaged = set[str](), dict[str, Corrupt]()
@@ -106,7 +106,7 @@ async def read_holdings(repositories: Sequence[Repository], until: datetime) -> 
                     stored.append((repository, *read))
     if damaged:
         whole = {manifest.id for _, manifest, _ in stored}
-        raise in_the_way(Damage(backup_id, error, backup_id in whole) for backup_id, error in damaged.items())
+        raise in_the_way((Damage(backup_id, error, backup_id in whole) for backup_id, error in damaged.items()), so)
     shapes = Shapes([manifest for _, manifest, _ in stored if isinstance(manifest, Manifest)])
     held = [
         Held(repository, manifest, sha256, manifest.id in kept, tuple(_readings(repository, manifest, shapes)))

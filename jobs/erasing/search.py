@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from jobs.concurrency import task_group
 from jobs.copying.part_reading import read_part
-from jobs.erasing.damage import Damage, in_the_way
+from jobs.erasing.damage import NOTHING_ERASED, Damage, in_the_way
 from jobs.erasing.holdings import Holdings, Key, Reading
 from jobs.erasing.marks import Fields, Judge, Marked
 from jobs.erasing.subject import Found
@@ -54,7 +54,7 @@ class Search:
             await self._look_at([one for one in todo if self._version(one)])
             self._seen |= {one.key: 0 for one in todo if not self._version(one)}
         if self._damaged:
-            raise in_the_way([one for key in self._damaged for one in await self._damages(key)])
+            raise in_the_way([one for key in self._damaged for one in await self._damages(key)], NOTHING_ERASED)
 
     async def look_at_the_rest(self) -> tuple[str, ...]:
         """Count the mentions in whatever was not looked at yet; what is wrong with contents that hold none that can be

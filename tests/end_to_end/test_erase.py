@@ -10,6 +10,7 @@ from jobs.archive import ArchiveOptions, archive
 from jobs.as_of import opened
 from jobs.chains.points import At
 from jobs.erase import EraseOptions, erase, resume
+from jobs.erasing.checking import check, the_erasure
 from jobs.erasing.subject import Children, Predicate
 from jobs.errors import NotThere, UnsafeTarget
 from jobs.history import history
@@ -607,6 +608,17 @@ async def test_damage_is_named_at_once_and_what_another_place_has_whole_is_told_
     await sync(places, SyncOptions("read"))
     await erased(follower, "id", "7", "people", children="cascade")
     assert await objects_with(places, *BEFORE) == []
+
+
+async def test_where_it_cannot_be_told_whether_anything_is_left_that_is_what_is_said(follower: Follower) -> None:
+    await follower.change("DELETE FROM people WHERE id = 7")
+    done = await erased(follower, "id", "7", "people", children="cascade")
+    newest = (await follower.primary.catalogue()).entries[0]
+    await Planter(follower.primary.backend).truncate(newest.manifest)
+    erasure = await the_erasure(follower.places, done.id)
+    with pytest.raises(Corrupt, match="whether anything is left cannot be told: ") as raised:
+        await check(follower.places, erasure, no_progress)
+    assert newest.id in raised.value.message
 
 
 async def people_of(place: Repository, backup_id: str) -> str:
