@@ -79,6 +79,9 @@ def digest(salt: bytes, columns: Columns, value: bytes) -> str:
     return hmac.digest(salt, name + b"\0" + value, "sha256").hex()
 
 
+_INDEX = re.compile(r"-?[0-9]{1,10}")
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A place in JSON documents: the column, and the path from its root on."""
@@ -106,7 +109,7 @@ class Document:
         for step in self.path:
             if isinstance(found, dict):
                 found = found.get(step)
-            elif isinstance(found, list) and step.lstrip("-").isdigit() and -len(found) <= int(step) < len(found):
+            elif isinstance(found, list) and _INDEX.fullmatch(step) and -len(found) <= int(step) < len(found):
                 found = found[int(step)]
             else:
                 return None

@@ -84,6 +84,11 @@ def test_a_document_is_read_as_the_server_reads_it(body: str, value: str | None)
     assert found == (value.encode() if value is not None else None)
 
 
+@pytest.mark.parametrize(("step", "value"), [("-1", b"b"), ("--1", None), ("²", None), ("9" * 5000, None), ("", None)])
+def test_what_is_no_number_is_no_element_of_an_array(step: str, value: bytes | None) -> None:
+    assert Document("b", (step,)).value(b'["a", "b"]') == value
+
+
 def test_lines_are_put_together_in_which_the_value_is_cut() -> None:
     values = Values()
     values.add(("b",), b"needle" * 50)
