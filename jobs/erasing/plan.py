@@ -19,6 +19,7 @@ from jobs.erasing.resolving import Alive, Resolving
 from jobs.erasing.search import Searched
 from jobs.erasing.subject import Children, Found, Predicate
 from jobs.errors import NotThere, UnsafeTarget
+from jobs.places.catalogue import read_backup
 from jobs.places.sweep import ORPHANED_HINT, find_leftovers, orphaned_text
 from jobs.postgres.connection import Connection, Source, session
 from jobs.postgres.errors import translated
@@ -82,10 +83,10 @@ async def drained(source: Source, newest: AnyBackup) -> Until:
 
 async def newest(repositories: Sequence[Repository]) -> Until:
     """Up to the newest backup that there is, to see what would be done."""
-    ids = {entry.id: repository for repository in repositories for entry in (await repository.catalogue()).entries}
+    ids = {entry.id for repository in repositories for entry in (await repository.catalogue()).entries}
     if not ids:
         raise NotThere("there is no backup yet", "there is nothing to erase")
-    found = await ids[max(ids)].backup(max(ids))
+    found = await read_backup(repositories, max(ids))
     return Until(found.created_at, _lsn(found), found.source.system_identifier)
 
 

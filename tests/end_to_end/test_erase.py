@@ -11,9 +11,11 @@ from jobs.as_of import opened
 from jobs.chains.points import At
 from jobs.erase import EraseOptions, erase, resume
 from jobs.erasing.checking import check, the_erasure
+from jobs.erasing.plan import check_subject
 from jobs.erasing.subject import Children, Predicate
 from jobs.errors import NotThere, UnsafeTarget
 from jobs.history import history
+from jobs.postgres.connection import session
 from jobs.progress import no_progress
 from jobs.removal import remove
 from jobs.sync import SyncOptions, sync
@@ -619,6 +621,17 @@ async def test_where_it_cannot_be_told_whether_anything_is_left_that_is_what_is_
     with pytest.raises(Corrupt, match="whether anything is left cannot be told: ") as raised:
         await check(follower.places, erasure, no_progress)
     assert newest.id in raised.value.message
+
+
+async def test_damage_of_the_newest_backup_in_one_place_is_told_as_any_other(create_database: CreateDatabase) -> None:
+    places = memory(), Repository("other", MemoryBackend())
+    follower = following(await create_database(key="erase", build=BUILD), *places)
+    full = await follower.begin()
+    await Planter(places[1].backend).truncate(await places[1].find(full.id))
+    async with session(follower.source, "erase") as connection:
+        with pytest.raises(Corrupt, match="nothing was erased") as raised:
+            await check_subject(connection, places, Predicate("id", "7", ("people",)), None)
+    assert raised.value.hint.startswith("rowvault sync --check read")
 
 
 async def people_of(place: Repository, backup_id: str) -> str:
