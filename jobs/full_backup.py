@@ -146,17 +146,15 @@ async def _taking(
 
 async def _attempt(taking: _Taking) -> tuple[Manifest, list[PlaceOutcome]]:
     primary, others = taking.primary, taking.ready.others
-    async with AsyncExitStack() as snapshot_scope:
-        session = await snapshot_scope.enter_async_context(
-            open_snapshot(taking.source, taking.selection, taking.options.locks)
-        )
+    async with AsyncExitStack() as locks:
+        session = await locks.enter_async_context(open_snapshot(taking.source, taking.selection, taking.options.locks))
+        await locks.enter_async_context(alongside(session.watch()))
         backup_id = new_backup_id("full", session.snapshot.moment)
         async with (
             leased(primary, backup_id, "full backup"),
             mirrored(primary, others, backup_id) as mirrors,
         ):
-            manifest = await _copy(taking, session, backup_id, mirrors)
-            await snapshot_scope.aclose()  # nobody waits on our locks for what storage still has to do
+            manifest = await _copy(taking, session, locks, backup_id, mirrors)
             await _commit(primary, manifest)
             outcomes = [PlaceOutcome(primary.place, "committed")]
             outcomes += [await mirror.finish(manifest) for mirror in mirrors]
@@ -175,10 +173,14 @@ async def _commit(primary: Repository, manifest: Manifest) -> None:
         raise
 
 
-async def _copy(taking: _Taking, session: SnapshotSession, backup_id: str, mirrors: list[Mirror]) -> Manifest:
-    """Copy everything; on failure remove what was written, since a full disk should not stay full."""
+async def _copy(
+    taking: _Taking, session: SnapshotSession, locks: AsyncExitStack, backup_id: str, mirrors: list[Mirror]
+) -> Manifest:
+    """Copy everything, and let go of the locks; on failure remove what was written, since a full disk should not stay
+    full.
+    """
     try:
-        async with alongside(session.watch()):
+        async with locks:  # nobody waits on our locks for what storage still has to do
             manifest = await _store_everything(taking, session, backup_id, mirrors)
             await session.make_durable()
             await session.confirm()

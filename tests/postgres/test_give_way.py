@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 import pytest
@@ -17,7 +17,7 @@ from jobs.postgres.tools import find_tools
 from jobs.preparing import BackupOptions
 from jobs.progress import Progress
 from storage.backends.memory import MemoryBackend
-from storage.backends.protocol import Upload
+from storage.backends.protocol import Locked, Upload
 from storage.repository import Repository
 from tests.conftest import CreateDatabase
 from tests.proxy import FaultProxy
@@ -136,7 +136,7 @@ async def test_losing_a_session_fails_the_run_and_commits_nothing(
 class ActsOn(MemoryBackend):
     """A place that does something first when it comes to an object of that name."""
 
-    def __init__(self, name: str, act: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, name: str, act: Callable[[], Awaitable[object]]) -> None:
         super().__init__()
         self._name, self._act = name, act
 
@@ -144,6 +144,40 @@ class ActsOn(MemoryBackend):
         if name.endswith(self._name):
             await self._act()
         return await super().begin(name, sha256=sha256)
+
+
+async def test_somebody_who_waits_on_us_gets_through_though_the_place_does_not_answer_yet(tables: Database) -> None:
+    """Nothing is copied before the place has taken a lease."""
+    place = Repository("memory", ActsOn(".json", asyncio.Event().wait))
+    taking = asyncio.create_task(back_up(tables, options=ONCE, repository=place))
+    await until(lambda: sessions(tables, "snapshot", "EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND granted)"))
+    async with asyncio.timeout(LIMITS.give_way_after + 3):
+        await tables.execute("ALTER TABLE big ADD later int")
+    with pytest.raises(Contended, match=r"gave way on public\.big"):
+        await taking
+
+
+class RemovesLater(MemoryBackend):
+    """A place that removes nothing before it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_remove = asyncio.Event()
+
+    async def purge(self, names: Iterable[str]) -> tuple[Locked, ...]:
+        await self.may_remove.wait()
+        return await super().purge(names)
+
+
+async def test_somebody_who_waits_on_us_does_not_wait_for_what_is_removed_from_the_place(tables: Database) -> None:
+    backend = RemovesLater()
+    taking = asyncio.create_task(back_up(tables, options=ONCE, repository=Repository("memory", backend)))
+    await copying(tables)
+    async with asyncio.timeout(LIMITS.give_way_after + 3):
+        await tables.execute("ALTER TABLE big ADD later int")
+    backend.may_remove.set()
+    with pytest.raises(Contended, match=r"gave way on public\.big"):
+        await taking
 
 
 async def test_losing_the_locks_just_before_the_end_fails_the_run_too(tables: Database) -> None:
