@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# Not the loop's own threads: those may all wait for what is read here, as they do by `BlockingReader`.
+_THREADS = ThreadPoolExecutor(thread_name_prefix="in-thread")
 
 
 async def to_the_end(work: Awaitable[T]) -> T:
@@ -26,7 +30,10 @@ async def to_the_end(work: Awaitable[T]) -> T:
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run blocking work in a thread. Once this returns or raises, cancelled or not, the thread is done with it."""
+    """Run blocking work in a thread. Once this returns or raises, cancelled or not, the thread is done with it.
+
+    The work must not wait for other work of this kind.
+    """
     # Not asyncio.to_thread: its task for each call costs more than writing a small file.
     call = partial(function, *args, **kwargs)
-    return await to_the_end(asyncio.get_running_loop().run_in_executor(None, call))
+    return await to_the_end(asyncio.get_running_loop().run_in_executor(_THREADS, call))

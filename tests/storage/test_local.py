@@ -11,6 +11,7 @@ import pytest
 from storage.backends.factory import open_local
 from storage.backends.local import LocalBackend
 from storage.errors import OutOfSpace, Refused
+from storage.objects import BlockingReader
 from tests.storage.helpers import MIB, blocks_of, fetch, names, payload, store, unfinished
 
 
@@ -223,3 +224,20 @@ async def test_a_file_in_place_of_a_folder_is_refused(local: LocalBackend) -> No
     with pytest.raises(Refused, match="folder"):
         await store(local, "folder", b"bytes")
     assert await unfinished(local) == []
+
+
+async def test_reading_goes_on_though_all_of_the_loops_threads_wait_for_it(local: LocalBackend) -> None:
+    """As they do in an export of many tables at a time."""
+    await store(local, "object", b"data")
+    readers = [BlockingReader(local.read("object")) for _ in range(50)]
+    try:
+        async with asyncio.timeout(20):
+            read = await asyncio.gather(*(asyncio.to_thread(_all_of, reader) for reader in readers))
+    finally:
+        for reader in readers:
+            reader.close()
+    assert read == [b"data"] * len(readers)
+
+
+def _all_of(reader: BlockingReader) -> bytes:
+    return b"".join(iter(reader.fetch, b""))
