@@ -24,6 +24,7 @@ from storage.errors import AlreadyExists, Corrupt, NotFound, OutOfSpace, Refused
 
 BLOCK_BYTES = 1 << 20
 LIST_BATCH = 1000
+STORE_BATCH = 100  # files open at a time: many systems let a process have 1,024
 
 
 class LocalBackend:
@@ -143,17 +144,22 @@ class LocalBackend:
                     yield entry
 
     def _store(self, objects: Mapping[str, bytes]) -> None:
+        rest = iter(objects.items())
+        while batch := list(islice(rest, STORE_BATCH)):
+            self._store_batch(batch)
+        self._tree.settle()
+
+    def _store_batch(self, objects: Iterable[tuple[str, bytes]]) -> None:
         files: list[TemporaryFile] = []
         try:
             # One after the other: at each of a thousand small calls threads would wait for each other's lock.
             with self._storing:
-                for name, data in objects.items():
+                for name, data in objects:
                     files.append(TemporaryFile(self._tree, name))
                     files[-1].write(data)
             side_by_side(TemporaryFile.sync, files)
             for file in files:
                 file.publish()
-            self._tree.settle()
         finally:
             for file in files:
                 file.discard()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,15 @@ def nobody(root: Path) -> Iterator[int]:
         os.seteuid(65534)
     yield os.geteuid()
     os.seteuid(before)
+
+
+@pytest.fixture
+def few_open_files() -> Iterator[int]:
+    """How many files this process may have open, which are fewer than it may by default anywhere."""
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+    yield 256
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
 def mount_read_only(where: Path) -> None:
@@ -224,6 +234,12 @@ async def test_a_file_in_place_of_a_folder_is_refused(local: LocalBackend) -> No
     with pytest.raises(Refused, match="folder"):
         await store(local, "folder", b"bytes")
     assert await unfinished(local) == []
+
+
+async def test_more_objects_than_files_may_be_open_are_stored_at_once(local: LocalBackend, few_open_files: int) -> None:
+    objects = {f"object-{number}": b"data" for number in range(2 * few_open_files)}
+    await local.store(objects)
+    assert len(await names(local)) == len(objects)
 
 
 async def test_reading_goes_on_though_all_of_the_loops_threads_wait_for_it(local: LocalBackend) -> None:
