@@ -184,6 +184,9 @@ _HARMLESS = 'unrecognized configuration parameter "transaction_timeout"'
 # What pg_dump's --lock-wait-timeout comes to: it is a statement timeout.
 _LOCK_WAIT = re.compile(r"due to statement timeout(?s:.*)(LOCK TABLE .*)")
 
+# What pg_dump says of what its snapshot shows, but nobody had locked, so that it was dropped meanwhile.
+_DROPPED = re.compile('relation "[^"]*" does not exist|could not open relation with OID|cache lookup failed')
+
 # libpq's words, of connecting and of a connection that ends later.
 _NOT_CONNECTED = re.compile("connection to server .*failed:")
 _LOST = re.compile(
@@ -208,6 +211,8 @@ def _trouble(program: str, complaint: str) -> Exception:
     waited = _LOCK_WAIT.search(complaint)
     if waited:
         return Contended(f"{text} in {waited[1][:200]}", "run it again when no schema change is under way")
+    if program == "pg_dump" and _DROPPED.search(complaint):
+        return Contended(text, "run it again when no schema change is under way")
     if "permission denied" in complaint:
         return MissingPrivilege(text, "GRANT what is missing to the role (rowvault doctor prints the SQL)")
     if _NOT_CONNECTED.search(complaint):

@@ -12,7 +12,7 @@ from jobs.copying.table_copy import CopyOptions
 from jobs.postgres.connection import Source
 from jobs.postgres.ddl import dump_schema
 from jobs.postgres.errors import ConnectionLost, Contended, Unreachable
-from jobs.postgres.snapshot import LockLimits
+from jobs.postgres.snapshot import LockLimits, open_snapshot
 from jobs.postgres.tools import find_tools
 from jobs.preparing import BackupOptions
 from jobs.progress import Progress
@@ -21,7 +21,7 @@ from storage.backends.protocol import Locked, Upload
 from storage.repository import Repository
 from tests.conftest import CreateDatabase
 from tests.proxy import FaultProxy
-from tests.round_trip import Taken, back_up, memory, nothing_committed
+from tests.round_trip import Taken, back_up, memory, nothing_committed, selection
 from tests.servers import Database, own_server
 from tests.sessions import end_session, holding, sessions, until, waiting_for_a_lock
 
@@ -257,6 +257,20 @@ async def test_a_dump_that_begins_after_the_snapshot_was_lost_says_so(tables: Da
     with pytest.raises(ConnectionLost, match="snapshot"):
         async for _ in dump_schema(tools, source, "00000003-0000001B-1", ["public"], [], 5):
             pass
+
+
+@pytest.mark.parametrize("change", ["DROP TABLE small", "ALTER TABLE small RENAME TO other", "DROP VIEW seen"])
+async def test_what_is_dropped_before_pg_dump_comes_to_it_is_a_reason_to_begin_again(
+    tables: Database, change: str
+) -> None:
+    """It dumps definitions of all tables and views; only those tables are locked of which rows are copied."""
+    await tables.execute("CREATE VIEW seen AS SELECT 1 AS n")
+    source, tools = Source(tables.dsn), find_tools(tables.server.major, None)
+    async with open_snapshot(source, selection(["big"]), LIMITS) as session:
+        await tables.execute(change)
+        with pytest.raises(Contended, match="pg_dump"):
+            async for _ in dump_schema(tools, source, session.snapshot.id, ["public"], [], 5):
+                pass
 
 
 async def test_cancelling_leaves_no_session_behind(tables: Database, place: Repository) -> None:
