@@ -9,12 +9,14 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from storage.backends.protocol import Backend, Checksum, Locked, StoredObject, Unfinished, Upload
 from storage.errors import Unavailable
 
 T = TypeVar("T")
+STORE_STREAMS = 4  # each waits for the network and the store
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,19 @@ class Retrying:
         await _again(self._patience, lambda: self._backend.create(name, data))
 
     async def store(self, objects: Mapping[str, bytes]) -> None:
-        """See `Backend.store`."""
-        await _again(self._patience, lambda: self._backend.store(objects))
+        """See `Backend.store`. Each is tried again by itself: of a thousand, one or other may fail every time."""
+        waiting = iter(objects.items())
+
+        async def stream() -> None:
+            for name, data in waiting:
+                await _again(self._patience, partial(self._backend.store, {name: data}))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(STORE_STREAMS):
+                    group.create_task(stream())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
 
     async def read(self, name: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """See `Backend.read`; goes on where it broke off, which in an object replaced meanwhile is in the new one."""

@@ -26,8 +26,6 @@ __all__ = ["S3Backend", "S3Options"]
 BLOCK_BYTES = 1 << 20
 DELETE_BATCH = 1000
 
-SMALL_STREAMS = 4
-
 
 class S3Backend:
     """Objects in a bucket, under a prefix. Implements `Backend`; belongs to the loop it was opened on."""
@@ -60,19 +58,9 @@ class S3Backend:
             raise
 
     async def store(self, objects: Mapping[str, bytes]) -> None:
-        """See `Backend.store`: several PUTs at a time, since each waits for the network and the store."""
-        waiting = iter(objects.items())
-
-        async def stream() -> None:
-            for name, data in waiting:
-                await self._client.put(require_name(name), [data], sha256_of([data]))
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(SMALL_STREAMS):
-                    group.create_task(stream())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+        """See `Backend.store`. One after the other: who tries again asks for several at a time."""
+        for name, data in objects.items():
+            await self._client.put(require_name(name), [data], sha256_of([data]))
 
     async def read(self, name: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """See `Backend.read`. A body that ends early is `Unavailable`."""

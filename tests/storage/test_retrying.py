@@ -1,6 +1,6 @@
 """How `Retrying` tries again: what, how often, how long, and that nothing is lost or doubled by it."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Container, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -58,6 +58,11 @@ class Unreliable(MemoryBackend):
     async def create(self, name: str, data: bytes) -> None:
         self.faults.meet("create")
         await super().create(name, data)
+
+    async def store(self, objects: Mapping[str, bytes]) -> None:
+        for name, data in objects.items():
+            self.faults.meet("store")
+            await super().store({name: data})
 
     async def read(self, name: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         async with aclosing(super().read(name, offset)) as blocks:
@@ -146,6 +151,7 @@ STEPS: dict[str, Callable[[Backend], Awaitable[object]]] = {
     "append": lambda backend: store(backend, "new", b"bytes"),
     "commit": lambda backend: store(backend, "new", b"bytes"),
     "create": lambda backend: backend.create("new", b"bytes"),
+    "store": lambda backend: backend.store({"new": b"bytes"}),
     "read": lambda backend: fetch(backend, "object"),
     "stat": lambda backend: backend.stat("object"),
     "list": names,
@@ -225,6 +231,13 @@ async def test_blocks_appended_again_are_not_doubled() -> None:
     away = patient({"append": {2, 3, 5, 9}, "commit": {1, 2}})
     await store(away.backend, "object", data)
     assert await fetch(away.backend, "object") == data
+
+
+async def test_many_are_stored_together_though_some_fail_each_time() -> None:
+    away = patient({"store": range(10, 1_000_000, 10)})
+    objects = {f"object-{number}": payload(100, number) for number in range(200)}
+    await away.backend.store(objects)
+    assert {name: await fetch(away.backend, name) for name in await names(away.backend)} == objects
 
 
 async def test_a_read_goes_on_where_it_broke_off() -> None:
