@@ -52,7 +52,7 @@ class TimeLimit(Exception):
 
     def __init__(self, job: str, seconds: float) -> None:
         self.message = f"{job} was ended after {seconds:.0f} s, its time limit"
-        self.hint = "nothing was committed; raise ROWVAULT_JOB_TIME_LIMIT, or find out what is slow"
+        self.hint = "raise ROWVAULT_JOB_TIME_LIMIT, or find out what is slow; what was committed by then stays"
         super().__init__(self.message)
 
 

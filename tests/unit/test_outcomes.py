@@ -120,5 +120,9 @@ def test_a_time_limit_names_the_job_the_seconds_and_the_setting() -> None:
     assert "JOB_TIME_LIMIT" in described["hint"]
 
 
+def test_a_time_limit_does_not_deny_a_backup_that_was_committed_before_it_was_verified() -> None:
+    assert "what was committed by then stays" in describe(TimeLimit("daily-full", 90.0))["hint"]
+
+
 def test_no_description_shows_a_password() -> None:
     assert "hunter2" not in str(describe(ValueError("cannot use postgresql://app:hunter2@db:5432/app")))
