@@ -29,7 +29,7 @@ from storage.age import NoIdentity
 from storage.errors import Corrupt, NotFound, StorageError
 from storage.leases import CLOCKS_APART
 from storage.manifest import Manifest, TrailHead
-from storage.names import check_label, id_kind, id_moment, new_backup_id
+from storage.names import check_label, check_reason, id_kind, id_moment, new_backup_id
 from storage.objects import transfer
 from storage.repository import Catalogue, OtherSource, Repository
 from storage.trail import read_head
@@ -65,6 +65,7 @@ async def archive(
     belong to different databases, and what reading raises.
     """
     check_label(options.label)
+    check_reason(options.reason)
     started = time.monotonic()
     asked = await ask(repositories)
     answering = [one for one in repositories if asked.catalogues[one.place] is not None]

@@ -47,7 +47,7 @@ from jobs.verify import verify_backup
 from storage.errors import OutOfSpace, StorageError
 from storage.manifest import Dump, Manifest, Part, Table
 from storage.manifest import Sequence as StoredSequence
-from storage.names import check_label, new_backup_id
+from storage.names import check_label, check_reason, new_backup_id
 from storage.repository import Repository
 
 Shapes = Mapping[int, TableShape]
@@ -66,6 +66,7 @@ async def full_backup(
     Raises what the database and the primary place raise; nothing is committed then.
     """
     check_label(options.label)
+    check_reason(options.reason)
     started = time.monotonic()
     async with task_group() as group:
         at_hand = group.create_task(asyncio.to_thread(tools_at_hand, options.pg_bin))

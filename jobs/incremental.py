@@ -28,7 +28,7 @@ from jobs.results import BackupResult, PlaceOutcome, State, TableOutcome
 from jobs.verify import verify_backup
 from storage.increments import Increment, Incremental, TableDifference
 from storage.manifest import Manifest, StoredFile
-from storage.names import check_label
+from storage.names import check_label, check_reason
 from storage.repository import Repository
 
 
@@ -47,6 +47,7 @@ async def incremental_backup(
     way that is wanted, `NoIdentity` where tables are compared with what no identity opens.
     """
     check_label(options.label)
+    check_reason(options.reason)
     started = time.monotonic()
     ready = await make_ready(await identify(source), repositories, adopt=options.adopt)
     async with session(source, "capture") as connection:

@@ -194,7 +194,7 @@ def is_manifest_name(name: str) -> bool:
 
 
 class BadLabel(StorageError):
-    """A label does not fit into the manifest's name."""
+    """A label does not fit into the manifest's name, or a reason not into a file."""
 
 
 def check_label(label: str) -> str:
@@ -209,3 +209,12 @@ def check_label(label: str) -> str:
             "shorten it, and put the details into --reason",
         )
     return label
+
+
+def check_reason(reason: str) -> str:
+    """Return the reason, or raise `BadLabel`: told before a backup is taken, not when its manifest is to be written."""
+    try:
+        reason.encode()
+    except UnicodeEncodeError as error:
+        raise BadLabel("the reason is not UTF-8", "write it in UTF-8") from error
+    return reason

@@ -19,7 +19,7 @@ from jobs.places import catalogue
 from jobs.places.standing import standing
 from jobs.places.sweep import orphaned
 from jobs.results import VerifyResult
-from storage.names import check_label
+from storage.names import check_label, check_reason
 
 
 class Kind(StrEnum):
@@ -51,7 +51,7 @@ def backup(
     """
 
     async def work(app: App) -> int:
-        request = Request(check_label(label), reason, keep, adopt)
+        request = Request(check_label(label), check_reason(reason), keep, adopt)
         if kind is Kind.archive and adopt:
             raise UsageError("--adopt goes with backups of a source, not with an archive")
         _ = app.selection  # what cannot be meant is said before anybody is asked
@@ -92,7 +92,7 @@ def keep(
 
     async def work(app: App) -> int:
         found = await catalogue.resolve(app.repositories, backup_id)
-        await recorded.keep(app, recorder(app), found, reason)
+        await recorded.keep(app, recorder(app), found, check_reason(reason))
         say(as_json, {"id": found, "kept": True}, f"{found} is kept until: rowvault release {found}")
         return DONE
 

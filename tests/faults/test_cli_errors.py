@@ -246,6 +246,8 @@ USAGES = {
     "too much to verify": ("verify", "latest", "--all"),
     "no share": ("verify", "latest", "--sample", "some"),
     "long label": ("backup", "--label", "long" * 50),
+    "reason that no file can hold": ("backup", "--reason", "caf\udce9"),
+    "reason to keep it that no file can hold": ("keep", "latest", "--reason", "caf\udce9"),
 }
 
 

@@ -16,6 +16,7 @@ from storage.names import (
     ManifestName,
     backup_prefix,
     check_label,
+    check_reason,
     data_object,
     escape,
     id_kind,
@@ -159,6 +160,12 @@ def test_a_label_may_be_90_bytes_long_once_escaped() -> None:
 def test_a_label_that_is_not_utf_8_is_refused() -> None:
     with pytest.raises(BadLabel, match="not UTF-8"):
         check_label("caf\udce9")
+
+
+def test_a_reason_that_is_not_utf_8_is_refused() -> None:
+    assert check_reason("the café's migration") == "the café's migration"
+    with pytest.raises(BadLabel, match="not UTF-8"):
+        check_reason("caf\udce9")
 
 
 def test_a_later_revision_has_a_name_of_its_own() -> None:
