@@ -9,6 +9,8 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import uvloop
 
+from storage.backends.waiting import to_the_end
+
 T = TypeVar("T")
 
 
@@ -57,10 +59,13 @@ class Worker:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        ended = asyncio.run_coroutine_threadsafe(self._end_everything(), self._loop)
-        await asyncio.shield(asyncio.wrap_future(ended))
+        # Where a server crashes, whoever leaves over one lost session is cancelled over the next.
+        await to_the_end(self._end())
+
+    async def _end(self) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._end_everything(), self._loop))
         self._loop.call_soon_threadsafe(self._loop.stop)
-        await asyncio.shield(asyncio.to_thread(self._thread.join))
+        await asyncio.to_thread(self._thread.join)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)

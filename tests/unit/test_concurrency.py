@@ -137,6 +137,35 @@ async def test_cancelling_here_cancels_there_and_leaving_waits_for_its_end() -> 
     assert ended.is_set()
 
 
+async def test_who_is_cancelled_while_leaving_a_worker_leaves_no_thread_behind() -> None:
+    began, ending, may_end = asyncio.Event(), asyncio.Event(), threading.Event()
+    loop, threads = asyncio.get_running_loop(), list[threading.Thread]()
+
+    async def work() -> None:
+        threads.append(threading.current_thread())
+        loop.call_soon_threadsafe(began.set)
+        try:
+            await forever()
+        finally:
+            loop.call_soon_threadsafe(ending.set)
+            may_end.wait(10)
+
+    async def use() -> None:
+        async with Worker("w") as worker:
+            await worker.run(work())
+
+    task = asyncio.create_task(use())
+    await began.wait()
+    task.cancel()
+    await ending.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not threads[0].is_alive()
+
+
 async def test_what_fails_while_it_is_being_cancelled_is_nobodys_error(caplog: pytest.LogCaptureFixture) -> None:
     began = asyncio.Event()
     loop = asyncio.get_running_loop()
