@@ -44,6 +44,12 @@ async def waiting_for_a_lock(database: Database, name: str = "%") -> None:
     await until(lambda: sessions(database, name, waits))
 
 
+async def locked(database: Database, table: str) -> None:
+    """Wait until one of Rowvault's sessions has locked a table."""
+    has = f"EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.granted AND l.relation = '{table}'::regclass)"
+    await until(lambda: sessions(database, "%", has))
+
+
 async def end_session(database: Database, name: str) -> None:
     """Wait until there is such a session of Rowvault's, and have the server end it."""
     await until(lambda: sessions(database, name))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
+from jobs.concurrency import alongside
 from jobs.incrementals.comparison import comparison
 from jobs.incrementals.continuation import changed
 from jobs.incrementals.difference_chain import Previous
@@ -33,7 +34,10 @@ def these(tables: Sequence[Table]) -> Choice:
 async def compare(
     taking: Taking, session: SnapshotSession, previous: Previous, reasons: Mapping[int, str], backup_id: str
 ) -> Beside:
-    """Store what became of the tables beside the change log; `reasons` say why each is."""
+    """Store what became of the tables beside the change log; `reasons` say why each is.
+
+    The caller watches the session.
+    """
     stamps = taking.capture.stamps if taking.capture.method == "timestamp" else None
     tables = {
         table.oid: comparison(table, previous, reasons.get(table.oid, ""), stamps)
@@ -55,20 +59,21 @@ async def take_difference(taking: Taking, previous: Previous) -> Taken | str:
     """Store and commit what became of all tables; return why not, if tables changed meanwhile."""
     base = previous.base
     reasons = {table.oid: base.compared for table in base.tables}
-    async with AsyncExitStack() as snapshot_scope:
-        session = await snapshot_scope.enter_async_context(
+    async with AsyncExitStack() as locks:
+        session = await locks.enter_async_context(
             open_snapshot(taking.source, these(base.tables), taking.options.locks)
         )
+        await locks.enter_async_context(alongside(session.watch()))
         moment = session.snapshot.moment
         backup_id = new_backup_id("incremental", moment)
 
         async def store() -> Difference | str:
-            beside = await compare(taking, session, previous, reasons, backup_id)
-            sequences = await taking.sequences(base)
-            # Our locks are still held: what is seen now was so all the time.
-            if why := await changed(taking.look, base):
-                return why
-            await snapshot_scope.aclose()  # nobody waits on our locks for what storage still has to do
+            async with locks:  # nobody waits on our locks for what storage still has to do
+                beside = await compare(taking, session, previous, reasons, backup_id)
+                sequences = await taking.sequences(base)
+                # Our locks are still held: what is seen now was so all the time.
+                if why := await changed(taking.look, base):
+                    return why
             return Difference(
                 **taking.header(base, backup_id, moment),
                 method="timestamp" if taking.capture.method == "timestamp" else "xmin",

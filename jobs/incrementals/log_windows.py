@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
 
+from jobs.concurrency import alongside
 from jobs.incrementals.continuation import Continuation, changed_since, chosen_table_logs
 from jobs.incrementals.differences import beside_log, compare, these, warnings
 from jobs.incrementals.log_position import continued
@@ -110,8 +111,10 @@ class _Window:
         reasons = {oid: log.reason for oid, log in logs.items()}
         try:
             session = await locks.enter_async_context(open_snapshot(taking.source, these(tables), taking.options.locks))
-            return await compare(taking, session, self._chain.previous, reasons, backup_id), ()
+            async with alongside(session.watch()):
+                return await compare(taking, session, self._chain.previous, reasons, backup_id), ()
         except (Contended, NoIdentity) as error:
+            await locks.aclose()  # nobody waits on our locks for what storage still has to do
             self._unopened = isinstance(error, NoIdentity)
             await discard(taking.ready.primary, backup_id, log_prefix(backup_id))
             return None, (f"tables that are not in the change log were left out this time: {error.message}",)

@@ -10,7 +10,6 @@ from functools import partial
 
 from jobs.chains.replay import Rows
 from jobs.chains.sorted_keys import KeySieve, Step, known_keys, lines_of
-from jobs.concurrency import alongside
 from jobs.copying.part_reading import opened_part, require_identity
 from jobs.copying.row_stream import AllOfThem, RowStream
 from jobs.copying.table_copy import CopyOptions
@@ -49,16 +48,13 @@ async def store_differences(
     options: CopyOptions,
     on_progress: OnProgress,
 ) -> Beside:
-    """Store what became of the tables with these oids, which the session has locked.
+    """Store what became of the tables with these oids, which the session has locked; the caller watches it.
 
-    Raises `Unexplained` if a table does not fit what is known of it, `Contended` if somebody waits for our locks,
+    Raises `Unexplained` if a table does not fit what is known of it, `Contended` if somebody has one of its locks,
     `NoIdentity` if rows of a table changed and the list of its keys cannot be opened: which are gone is not known then.
     """
     found: list[TableDifference] = []
-    async with (
-        alongside(session.watch()),
-        row_stream(source, session.snapshot.id, "difference", repository.backend, options) as stream,
-    ):
+    async with row_stream(source, session.snapshot.id, "difference", repository.backend, options) as stream:
         chosen = [table for table in previous.base.tables if table.oid in tables]
         # All at once: who waits for one of them only later is no reason to begin again.
         names = [TableName(table.schema_name, table.name) for table in chosen]

@@ -1,5 +1,6 @@
 """Incremental backups by comparing: what they hold, and that the newest is always what is in the database."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -16,15 +17,18 @@ from jobs.incrementals import table_difference
 from jobs.incrementals.key_lists import row_stream
 from jobs.places.catalogue import list_backups
 from jobs.postgres.catalogue import Selection
+from jobs.postgres.errors import Contended
 from jobs.postgres.snapshot import open_snapshot
 from jobs.verify import verify_backup
 from storage.increments import Difference
+from storage.repository import Repository
 from tests.changes import BUILD, CHANGES
 from tests.conftest import CreateDatabase
 from tests.following import Follower, comparing
-from tests.places import Planter
+from tests.places import ActsOn, Planter
 from tests.round_trip import QUICK, memory
 from tests.servers import DEFAULT_MAJOR, Servers
+from tests.sessions import locked
 
 KEYS = r"""
     CREATE TABLE texts (k text PRIMARY KEY, v int);
@@ -281,3 +285,21 @@ async def test_a_column_without_a_time_zone_is_not_believed(stamped: Follower) -
     assert (told.method, told.changes) == ("xmin", 2)
     assert "updated_at" in told.reason
     await stamped.require_latest()
+
+
+async def test_somebody_who_waits_on_our_locks_gets_through_though_the_place_does_not_answer(
+    create_database: CreateDatabase,
+) -> None:
+    may_answer = asyncio.Event()
+    may_answer.set()
+    database = await create_database()
+    await database.execute(BUILD)
+    follower = comparing(database, Repository("memory", ActsOn(".json", may_answer.wait)))
+    await follower.begin()
+    may_answer.clear()
+    taking = asyncio.create_task(follower.take())
+    await locked(database, "parents")
+    async with asyncio.timeout(QUICK.locks.give_way_after + 3):
+        await database.execute("BEGIN; LOCK TABLE parents IN ACCESS EXCLUSIVE MODE; ROLLBACK")
+    with pytest.raises(Contended, match=r"gave way on public\.parents"):
+        await taking

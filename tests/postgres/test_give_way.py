@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -17,13 +17,14 @@ from jobs.postgres.tools import find_tools
 from jobs.preparing import BackupOptions
 from jobs.progress import Progress
 from storage.backends.memory import MemoryBackend
-from storage.backends.protocol import Locked, Upload
+from storage.backends.protocol import Locked
 from storage.repository import Repository
 from tests.conftest import CreateDatabase
+from tests.places import ActsOn
 from tests.proxy import FaultProxy
 from tests.round_trip import Taken, back_up, memory, nothing_committed, selection
 from tests.servers import Database, own_server
-from tests.sessions import end_session, holding, sessions, until, waiting_for_a_lock
+from tests.sessions import end_session, holding, locked, sessions, until, waiting_for_a_lock
 
 ROWS = 100_000
 COUNTS = {"public.big": ROWS, "public.small": 1, "public.last": ROWS // 20}
@@ -133,24 +134,11 @@ async def test_losing_a_session_fails_the_run_and_commits_nothing(
     await our_sessions_are_gone(tables)
 
 
-class ActsOn(MemoryBackend):
-    """A place that does something first when it comes to an object of that name."""
-
-    def __init__(self, name: str, act: Callable[[], Awaitable[object]]) -> None:
-        super().__init__()
-        self._name, self._act = name, act
-
-    async def begin(self, name: str, *, sha256: str | None = None) -> Upload:
-        if name.endswith(self._name):
-            await self._act()
-        return await super().begin(name, sha256=sha256)
-
-
 async def test_somebody_who_waits_on_us_gets_through_though_the_place_does_not_answer_yet(tables: Database) -> None:
     """Nothing is copied before the place has taken a lease."""
     place = Repository("memory", ActsOn(".json", asyncio.Event().wait))
     taking = asyncio.create_task(back_up(tables, options=ONCE, repository=place))
-    await until(lambda: sessions(tables, "snapshot", "EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND granted)"))
+    await locked(tables, "big")
     async with asyncio.timeout(LIMITS.give_way_after + 3):
         await tables.execute("ALTER TABLE big ADD later int")
     with pytest.raises(Contended, match=r"gave way on public\.big"):
