@@ -80,17 +80,21 @@ class Source:
 
     @property
     def dsn_without_password(self) -> str:
-        """The DSN as it may be shown to child processes in their arguments."""
+        """The DSN as it may be shown to child processes in their arguments; a silent server is lost after a minute."""
         parts = urlsplit(self.dsn)
         user, at, address = parts.netloc.rpartition("@")
         netloc = f"{user.split(':')[0]}{at}{address}"
         # As they were written: libpq does not take a `+` for a space, as urllib does.
-        query = "&".join(pair for pair in parts.query.split("&") if pair.partition("=")[0] not in _SECRETS)
-        return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+        pairs = [pair for pair in parts.query.split("&") if pair and pair.partition("=")[0] not in _SECRETS]
+        return urlunsplit((parts.scheme, netloc, parts.path, "&".join([*_KEEPALIVES, *pairs]), ""))
 
 
 _PORT = re.compile(r":\d+$")
 _SECRETS = {"password", "sslpassword"}
+
+# Our own sessions ask the server something now and then; pg_dump only waits, by default for two hours. What a DSN says
+# itself comes after these, and counts.
+_KEEPALIVES = ("keepalives_idle=30", "keepalives_interval=10", "keepalives_count=3")
 
 
 async def connect(source: Source, purpose: str) -> Connection:
