@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jobs.concurrency import task_group
 from jobs.copying.instructions import instructions, load_script
+from jobs.errors import JobError
 from jobs.postgres.connection import Source
 from jobs.postgres.ddl import dump_roles, dump_schema, schema_as_sql
 from jobs.postgres.inventory import Inventory, Scope
@@ -40,13 +41,19 @@ async def copy_schema(
 ) -> SchemaFiles:
     """Dump the schema at the snapshot, and the roles beside it, and store them."""
     prefix = backup_prefix(backup_id)
-    with temporary_folder() as folder:
-        archive = folder / "schema.dump"
-        async with task_group() as group:
-            roles = group.create_task(dump_roles(tools, source))
-            await _dump_archive(tools, source, snapshot_id, scope, lock_timeout, archive)
-            sql = await schema_as_sql(tools, archive)
-        dumped = await asyncio.to_thread(archive.read_bytes)
+    try:
+        with temporary_folder() as folder:
+            archive = folder / "schema.dump"
+            async with task_group() as group:
+                roles = group.create_task(dump_roles(tools, source))
+                await _dump_archive(tools, source, snapshot_id, scope, lock_timeout, archive)
+                sql = await schema_as_sql(tools, archive)
+            dumped = await asyncio.to_thread(archive.read_bytes)
+    except OSError as error:
+        raise JobError(
+            f"the schema could not be dumped into a temporary file: {error}",
+            "let TMPDIR name a folder that can be written to and has some room",
+        ) from error
     return SchemaFiles(
         archive=await store_file(backend, f"{prefix}schema.dump", dumped, recipients),
         sql=await store_file(backend, f"{prefix}schema.sql", sql, recipients),

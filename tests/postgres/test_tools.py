@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from jobs.errors import JobError
 from jobs.postgres.connection import Source
 from jobs.postgres.errors import (
     ConnectionLost,
@@ -17,6 +19,8 @@ from jobs.postgres.errors import (
     Unreachable,
 )
 from jobs.postgres.tools import find_tools, run_tool, stream_output, tool_environment
+from tests.round_trip import back_up
+from tests.servers import Database
 from tests.sessions import until
 
 PROGRAMS = ("pg_dump", "pg_dumpall", "pg_restore")
@@ -210,3 +214,14 @@ async def has_ended(pid: int) -> bool:
     """Whether a process is gone, or a zombie that its new parent has not yet looked at."""
     status = Path(f"/proc/{pid}/stat")
     return await asyncio.to_thread(lambda: not status.exists() or status.read_text().split()[2] == "Z")
+
+
+async def test_a_backup_that_has_nowhere_for_temporary_files_says_what_to_do(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose file system is read-only."""
+    await database.execute("CREATE TABLE items (id int)")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    with pytest.raises(JobError, match="the schema could not be dumped into a temporary file") as refused:
+        await back_up(database)
+    assert "TMPDIR" in refused.value.hint
