@@ -25,7 +25,8 @@ def load_script(
         into = f" ({column_list(columns)})" if columns else ""
         place = table.load_into or table
         copy = f"COPY {qualified(TableName(place.schema_name, place.name))}{into} FROM STDIN (ENCODING 'UTF8')"
-        files = [stored.name.removeprefix(prefix) for part in table.parts for stored in part.objects]
+        files = {stored.name.removeprefix(prefix): stored.bytes for part in table.parts for stored in part.objects}
+        lines += [f"sized {size} {shlex.quote(file)}" for file, size in files.items()]
         lines.append(f"load {shlex.quote(copy)} {shlex.join(files)}")
     for sequence in sequences:
         name = qualified(TableName(sequence.schema_name, sequence.name)).replace("'", "''")
@@ -47,7 +48,12 @@ export PGOPTIONS="${PGOPTIONS:-} -c DateStyle=ISO,YMD -c IntervalStyle=postgres 
 
 run() { psql -qtAX -v ON_ERROR_STOP=1 -c "$1" >/dev/null; }
 
-# psql cannot tell the end of a damaged file from the end of the data, so the files are tested first.
+# psql cannot tell the end of a damaged file from the end of the data, so the files are tested first; nor can zstd,
+# where a file was cut off between two of its frames.
+sized() {
+    [ "$(wc -c <"$2")" -eq "$1" ] || { echo "$2 is damaged: it should have $1 bytes" >&2; exit 1; }
+}
+
 """
 
 _LOAD_PLAIN = """\

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import zstandard
 
 import storage
 from jobs.copying.table_copy import CopyOptions
@@ -124,6 +125,27 @@ async def test_a_damaged_file_stops_the_script_before_a_row_of_its_table_is_load
     code, said = await shell(f"export PGDATABASE={target.name}; {load}", folder, target)
     assert code != 0
     assert longest.name.rpartition("/")[2] in said
+    assert await target.value("SELECT count(*) FROM t") == 0
+
+
+async def test_a_file_that_was_cut_off_between_two_of_its_frames_stops_the_script_too(
+    database: Database, target: Database, tmp_path: Path
+) -> None:
+    """What is left of it is whole zstd data."""
+    await database.execute("CREATE TABLE t AS SELECT md5(n::text) FROM generate_series(1, 40000) AS n")
+    taken, folder = await saved(database, tmp_path)
+    _, create, definitions, load, _ = steps(folder, target)
+    for step in (create, definitions):
+        await shell(step, folder, target)
+    file = tmp_path / taken.manifest.tables[0].parts[0].objects[0].name
+    first_frame = zstandard.ZstdDecompressor().decompressobj()
+    first_frame.decompress(file.read_bytes())
+    file.write_bytes(file.read_bytes().removesuffix(first_frame.unused_data))
+    code, said = await shell(f"zstd -tq {file}", folder, target)
+    assert code == 0, said
+    code, said = await shell(f"export PGDATABASE={target.name}; {load}", folder, target)
+    assert code != 0
+    assert f"{file.name} is damaged" in said
     assert await target.value("SELECT count(*) FROM t") == 0
 
 
