@@ -206,6 +206,22 @@ async def test_a_statement_that_waits_too_long_on_our_locks_makes_us_give_way(ta
         assert await attack == "TRUNCATE TABLE"
 
 
+async def test_who_waits_on_a_session_of_ours_that_came_later_counts_too(tables: Database) -> None:
+    async with tables.connect() as attacker:
+        async with snapshot(tables, "child") as session:
+            await session.confirm()  # it has looked at who is there
+            joined = await join_snapshot(Source(tables.dsn), session.snapshot.id, "test")
+            try:
+                await joined.execute("LOCK TABLE other.unrelated IN ACCESS SHARE MODE")
+                attack = asyncio.create_task(attacker.execute("TRUNCATE other.unrelated"))
+                with pytest.raises(Contended, match=r"gave way on other\.unrelated"):
+                    async with asyncio.timeout(10):
+                        await session.watch()
+            finally:
+                joined.terminate()
+        assert await attack == "TRUNCATE TABLE"
+
+
 async def test_readers_writers_and_those_who_wait_for_others_do_not_make_us_give_way(tables: Database) -> None:
     async with (
         task_group() as others,
