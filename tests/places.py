@@ -13,7 +13,7 @@ from storage.backends.protocol import Backend, Upload
 from storage.backends.retrying import Patience
 from storage.backends.s3 import S3Options
 from storage.increments import AnyBackup
-from storage.names import BACKUPS, id_kind, new_backup_id
+from storage.names import ARCHIVES, BACKUPS, id_kind, new_backup_id
 from storage.objects import get, put
 from storage.repository import Repository
 from tests.conftest import Bucket
@@ -73,7 +73,7 @@ async def backups_alike(one: Repository, other: Repository) -> bool:
 async def _backups(repository: Repository) -> dict[str, bytes]:
     manifests = {entry.manifest for entry in (await repository.catalogue()).entries}
     objects = await contents(repository.backend)
-    return {name: data for name, data in objects.items() if name in manifests or name.startswith(BACKUPS)}
+    return {name: data for name, data in objects.items() if name in manifests or name.startswith((ARCHIVES, BACKUPS))}
 
 
 async def date_ahead(place: Repository, backup: AnyBackup) -> str:
