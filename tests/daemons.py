@@ -66,6 +66,10 @@ class RunningDaemon:
         """Every log line so far with this event."""
         return [line for line in self.lines if line["event"] == event]
 
+    def in_order(self, *events: str) -> list[str]:
+        """Those of these events that it has logged so far, as they came for the first time."""
+        return [event for event in dict.fromkeys(line["event"] for line in self.lines) if event in events]
+
     async def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON document of one request."""
         async with self._answer(path) as response:

@@ -461,4 +461,6 @@ async def test_the_daemon_catches_up_a_missed_archive_once(shop: Database, tmp_p
         assert metrics["rowvault_job_last_success_timestamp_seconds job=weekly-archive"] > 1.7e9
     async with running_daemon(settings) as daemon:
         await daemon.logged("database and storage answer")
+        assert (await daemon.terminate())[0] == 0
+        await daemon.read_out()
         assert not daemon.all_logged("archive begins")
