@@ -103,6 +103,24 @@ async def test_a_slot_past_its_limit_is_dropped_aloud(shop: Database, tmp_path: 
         assert await slots(shop) == 0
 
 
+async def test_a_backup_is_taken_at_once_when_the_slot_has_used_half_of_the_wal_it_may_keep(tmp_path: Path) -> None:
+    async with own_server(max_slot_wal_keep_size="64MB") as server:
+        database = await server.create()
+        await database.execute(SCHEMA)
+        async with running_daemon(settings(database, tmp_path, SCHEDULE__FULL="off")) as daemon:
+            await daemon.logged("backup committed")
+            await database.execute(
+                "SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1000000)) FROM generate_series(1, 48)"
+            )
+
+            async def another() -> bool:
+                return len(daemon.all_logged("backup committed")) == 2
+
+            await until(another)
+            kinds = [line["backup"].split("-")[1] for line in daemon.all_logged("backup committed")]
+            assert kinds == ["full", "incremental"]
+
+
 async def test_a_table_that_lost_its_key_is_taken_out_at_once(shop: Database, tmp_path: Path) -> None:
     async with running_daemon(settings(shop, tmp_path, SCHEDULE__FULL="off")) as daemon:
         await daemon.logged("backup committed")
