@@ -51,7 +51,7 @@ async def test_an_unreachable_database_leaves_it_unready_and_the_missed_full_is_
             assert (await daemon.get("/livez"))[0] == 200
             await server.embedded.start()
             await daemon.logged("backup committed")
-            assert daemon.in_order(*CAUGHT_UP) == list(CAUGHT_UP)
+            assert daemon.in_order(*CAUGHT_UP, "backup failed") == list(CAUGHT_UP)
             assert (await daemon.get("/readyz"))[0] == 200
 
 
@@ -129,4 +129,4 @@ async def test_an_unreachable_store_leaves_it_unready_and_the_missed_full_is_cau
         assert (await daemon.get("/livez"))[0] == 200
         await proxy.heal()
         assert (await daemon.logged("backup committed"))["places"] == {"s3": "committed"}
-        assert daemon.in_order(*CAUGHT_UP) == list(CAUGHT_UP)
+        assert daemon.in_order(*CAUGHT_UP, "backup failed") == list(CAUGHT_UP)
