@@ -1,7 +1,7 @@
-"""Reconciling places: what one lacks or has differently is made good from another, and what cannot be is said."""
+"""Reconciling places: what one lacks is brought from another, where it belongs there and there is room."""
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,63 +9,25 @@ import pytest
 from jobs.places.alone import alone
 from jobs.places.survey import Check
 from jobs.postgres.errors import Held
-from jobs.sync import SyncOptions, SyncResult, sync
-from jobs.verify import verify_backup
+from jobs.sync import SyncOptions, sync
 from storage.backends.memory import MemoryBackend
 from storage.backends.protocol import StoredObject
 from storage.drill_reports import DrillRecord, keep_report
-from storage.erasures import Clean, Erasure, read_erasures, write_erasure
 from storage.errors import Unavailable
 from storage.leases import list_leases
-from storage.manifest import StoredFile
-from storage.names import KEPT, MANIFESTS, REPOSITORY
+from storage.names import KEPT, MANIFESTS
 from storage.repository import Identity, OtherSource, Repository
 from storage.retention import Policy
-from tests.manifests import ID, OTHER_ID, SYSTEM, MadeUp, sound
+from tests.manifests import ID, OTHER_ID, SYSTEM, sound
 from tests.places import Planter, contents
-from tests.storage.helpers import hash_of
+from tests.reconciling import CHECKS, DATA, EARLY, OBJECT, Places, found, place, require_alike, synced, two_places
 
 THIRD_ID = "20260104T030405.678Z-full-0a1b2c"
-OBJECT = f"backups/{ID}/schema.sql"
-REWRITTEN = f"backups/{ID}/r1/schema.sql"
-DATA = f"backups/{ID}/data/public/Orders/00000-000.copy.zst"
-CHECKS: tuple[Check, ...] = ("size", "checksum", "read")
-EARLY = datetime(2026, 1, 1, tzinfo=UTC)
-
-Places = tuple[Repository, Repository]
-
-
-async def place(name: str, *backups: MadeUp, since: datetime = EARLY) -> Repository:
-    repository = Repository(name, MemoryBackend())
-    await repository.bind_as(Identity(SYSTEM, "shop", since))
-    for one in backups:
-        await one.commit(repository)
-    return repository
 
 
 @pytest.fixture
 async def places() -> Places:
-    """Two places that hold the same two backups."""
-    one, other = sound(ID), sound(OTHER_ID)
-    return await place("local", one, other), await place("s3", one, other)
-
-
-async def synced(places: Places, check: Check = "size", *, dry_run: bool = False, fill: bool = True) -> SyncResult:
-    return await sync(places, SyncOptions(check, dry_run=dry_run, fill=fill))
-
-
-async def require_alike(places: Places) -> None:
-    """The same backups, marks and reports in both, whole, and no lease is left."""
-    held = [await contents(one.backend) for one in places]
-    own = [{name: data for name, data in one.items() if not name.startswith("verifications/")} for one in held]
-    assert own[0] == own[1]
-    for backup_id in (ID, OTHER_ID):
-        assert (await verify_backup(places, backup_id)).state == "success"
-    assert [await list_leases(one.backend) for one in places] == [[], []]
-
-
-def found(result: SyncResult) -> list[tuple[str, str, str, str]]:
-    return [(row.id, row.place, row.found, row.done) for row in result.lacking]
+    return await two_places()
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -89,146 +51,6 @@ async def test_a_backup_that_one_place_lacks_is_brought_from_the_other(
     assert found(result) == [(ID, lacking.place, "missing", "made good")]
     assert (result.state, [one.state for one in result.verified]) == ("success", ["success"])
     await require_alike(places)
-
-
-Harm = Callable[[Repository, Planter], Awaitable[None]]
-
-
-async def lose_the_manifest(place: Repository, planter: Planter) -> None:
-    await planter.delete(await place.find(ID))
-
-
-async def spoil_the_manifest(place: Repository, planter: Planter) -> None:
-    await planter.flip(await place.find(ID))
-
-
-async def shorten_the_manifest(place: Repository, planter: Planter) -> None:
-    await planter.truncate(await place.find(ID))
-
-
-async def lose_an_object(_: Repository, planter: Planter) -> None:
-    await planter.delete(OBJECT)
-
-
-async def shorten_an_object(_: Repository, planter: Planter) -> None:
-    await planter.truncate(DATA)
-
-
-async def spoil_an_object(_: Repository, planter: Planter) -> None:
-    await planter.flip(DATA)
-
-
-async def swap_objects(_: Repository, planter: Planter) -> None:
-    await planter.swap(OBJECT, f"backups/{OTHER_ID}/schema.sql")
-
-
-SEEN_BY_SIZE: dict[str, tuple[Harm, str]] = {
-    "manifest lost": (lose_the_manifest, "partial"),
-    "manifest shortened": (shorten_the_manifest, "damaged"),
-    "object lost": (lose_an_object, "partial"),
-    "object shortened": (shorten_an_object, "damaged"),
-}
-SEEN_INSIDE: dict[str, tuple[Harm, str]] = {
-    "manifest spoilt": (spoil_the_manifest, "damaged"),
-    "object spoilt": (spoil_an_object, "damaged"),
-    "objects swapped": (swap_objects, "damaged"),
-}
-HARMS = [
-    *((name, check) for name in SEEN_BY_SIZE for check in CHECKS),
-    *((name, check) for name in SEEN_INSIDE for check in CHECKS[1:]),
-]
-
-
-@pytest.mark.parametrize(("harm", "check"), HARMS)
-@pytest.mark.parametrize("number", [0, 1])
-async def test_what_is_damaged_in_one_place_is_mended_from_the_other(
-    places: Places, harm: str, check: Check, number: int
-) -> None:
-    plant, word = (SEEN_BY_SIZE | SEEN_INSIDE)[harm]
-    await plant(places[number], Planter(places[number].backend))
-    planned = await synced(places, check, dry_run=True)
-    assert {row.done for row in planned.lacking} == {"to do"}
-    result = await synced(places, check)
-    assert (result.state, result.damaged) == ("success", ())
-    assert (ID, places[number].place, word, "made good") in found(result)
-    assert [(row.id, row.place, row.found) for row in planned.lacking] == [one[:3] for one in found(result)]
-    await require_alike(places)
-
-
-@pytest.mark.parametrize("harm", SEEN_INSIDE)
-async def test_sizes_alone_show_no_other_bytes_of_the_same_length(places: Places, harm: str) -> None:
-    await SEEN_INSIDE[harm][0](places[0], Planter(places[0].backend))
-    assert found(await synced(places)) == []
-
-
-async def test_what_failed_its_verification_is_mended_whatever_is_looked_at(places: Places) -> None:
-    await Planter(places[1].backend).flip(DATA)
-    assert (await verify_backup(places, ID)).state == "failed"
-    result = await synced(places)
-    assert found(result) == [(ID, "s3", "damaged", "made good")]
-    assert [entry.verified for entry in (await places[1].catalogue()).entries if entry.id == ID] == ["success"]
-    assert found(await synced(places)) == []
-    await require_alike(places)
-
-
-async def test_what_failed_its_verification_and_is_whole_after_all_is_verified_again(places: Places) -> None:
-    await Planter(places[1].backend).flip(DATA)
-    await verify_backup(places, ID)
-    await Planter(places[1].backend).flip(DATA)
-    result = await synced(places)
-    assert (found(result), [one.state for one in result.verified]) == ([], ["success"])
-    assert (await synced(places)).verified == ()
-
-
-@pytest.mark.parametrize("check", CHECKS)
-async def test_two_damaged_copies_make_each_other_whole(places: Places, check: Check) -> None:
-    await Planter(places[0].backend).delete(OBJECT)
-    await Planter(places[1].backend).truncate(DATA)
-    await lose_the_manifest(places[1], Planter(places[1].backend))
-    result = await synced(places, check)
-    assert result.state == "success"
-    assert {row.done for row in result.lacking} == {"made good"}
-    await require_alike(places)
-
-
-async def test_damage_that_shows_only_on_the_way_is_mended_too(places: Places) -> None:
-    third = await place("third", sound(ID), sound(OTHER_ID))
-    await Planter(places[0].backend).flip(DATA)
-    await Planter(places[1].backend).delete(DATA)
-    result = await sync([*places, third])
-    assert found(result) == [(ID, "local", "damaged", "made good"), (ID, "s3", "partial", "made good")]
-    assert result.state == "success"
-    await require_alike(places)
-
-
-@pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("dry_run", [False, True])
-async def test_what_is_whole_nowhere_is_said_loudly(places: Places, check: Check, *, dry_run: bool) -> None:
-    await Planter(places[0].backend).truncate(DATA)
-    await Planter(places[1].backend).delete(DATA)
-    await Planter(places[1].backend).delete(OBJECT)
-    result = await synced(places, check, dry_run=dry_run)
-    assert (result.state, result.damaged) == ("failed", (ID,))
-    if not dry_run:
-        assert all(f"{DATA} is whole in no place" in str(row.error) for row in result.lacking)
-        assert await contents(places[1].backend, OBJECT) == await contents(places[0].backend, OBJECT)
-    assert DATA not in await contents(places[1].backend)
-
-
-@pytest.mark.parametrize("check", CHECKS)
-async def test_what_every_place_lost_alike_is_said_too(places: Places, check: Check) -> None:
-    for one in places:
-        await Planter(one.backend).delete(OBJECT)
-    assert (await synced(places, check)).damaged == (ID,)
-
-
-@pytest.mark.parametrize("check", CHECKS)
-async def test_a_manifest_that_can_be_read_nowhere_is_said_loudly(places: Places, check: Check) -> None:
-    for one in places:
-        await Planter(one.backend).truncate(await one.find(ID))
-    result = await synced(places, check)
-    # Two that are damaged alike are told apart from whole ones only by reading them.
-    assert result.damaged == (() if check == "size" else (ID,))
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -296,78 +118,6 @@ async def test_what_goes_while_it_looks_is_passed_over(what: str, *, dry_run: bo
     result = await synced((changing, other), dry_run=dry_run)
     assert result.state == "success"
     assert result.marks == (1 if what == "a backup" else 0)
-
-
-def revised(data: bytes = b"all without the subject") -> MadeUp:
-    """The first backup after an erasure: one object was written anew."""
-    made = sound(ID)
-    name = REWRITTEN
-    sql = StoredFile(name=name, bytes=len(data), sha256=hash_of(data))
-    dump = made.manifest.dump.model_copy(update={"sql": sql})
-    manifest = made.manifest.model_copy(update={"revision": 1, "erasures": (ERASURE.id,), "dump": dump})
-    return MadeUp(manifest, {key: value for key, value in made.objects.items() if key != OBJECT} | {name: data})
-
-
-ERASURE = Erasure(
-    id="20260105T000000.000Z-erasure-0a1b2c",
-    state="done",
-    moment=datetime(2026, 1, 5, tzinfo=UTC),
-    lsn="0/0",
-    system_identifier=SYSTEM,
-    children="",
-    salt="00",
-    subject="",
-    tables=(),
-    clean=(Clean(id=OTHER_ID, revision=0, sha256=""),),
-)
-
-
-@pytest.mark.parametrize("check", CHECKS)
-async def test_an_earlier_revision_gives_way_to_the_newest_with_all_that_it_alone_held(check: Check) -> None:
-    old, new = await place("local", sound(ID), sound(OTHER_ID)), await place("s3", revised(), sound(OTHER_ID))
-    await write_erasure(new, ERASURE)
-    result = await synced((old, new), check)
-    assert found(result) == [(ID, "local", "outdated", "made good")]
-    assert OBJECT not in await contents(old.backend)
-    await require_alike((old, new))
-
-
-@pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("number", [0, 1])
-async def test_what_was_rewritten_apart_is_not_mixed(check: Check, number: int) -> None:
-    """As where each place was away from another erasure, or it was sealed twice: each copy is whole by itself."""
-    apart = await place("local", revised()), await place("s3", revised(b"one without the subject"))
-    assert found(await synced(apart, check)) == []
-    damaged = apart[number]
-    await damaged.backend.delete([DATA])
-    assert found(await synced(apart, check)) == [(ID, damaged.place, "partial", "made good")]
-    await damaged.backend.delete([REWRITTEN])
-    assert found(await synced(apart, check)) == [(ID, damaged.place, "partial", "failed")]
-    assert (await verify_backup([apart[1 - number]], ID)).state == "success"
-
-
-async def test_a_backup_that_an_erasure_has_still_to_go_through_is_not_spread(places: Places) -> None:
-    await write_erasure(places[0], ERASURE)
-    empty = Repository("s3", MemoryBackend())
-    result = await synced((places[0], empty))
-    assert found(result) == [(ID, "s3", "missing", "left"), (OTHER_ID, "s3", "missing", "made good")]
-    assert "rowvault erase --resume" in str(result.lacking[0].error)
-    assert result.state == "warning"
-    assert await read_erasures(empty) == (ERASURE,)
-
-
-async def test_a_damaged_entry_of_the_ledger_is_mended(places: Places) -> None:
-    for one in places:
-        await write_erasure(one, ERASURE)
-    await Planter(places[0].backend).truncate(f"erasures/{ERASURE.id}.json")
-    await synced(places)
-    assert await read_erasures(places[0]) == (ERASURE,)
-
-
-async def test_a_binding_that_cannot_be_read_is_made_good(places: Places) -> None:
-    await Planter(places[0].backend).truncate(REPOSITORY)
-    await synced(places)
-    await require_alike(places)
 
 
 async def test_places_of_different_databases_are_refused(places: Places) -> None:
