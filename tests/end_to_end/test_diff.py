@@ -1,81 +1,28 @@
 """What differs between a backup and the database now, or another backup, table by table."""
 
-import asyncio
-import json
-import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
 
-from daemon.app import open_app
-from daemon.settings.load import load_settings
 from jobs.as_of import AsOf
-from jobs.diff import KEYS_SHOWN, DiffOptions, DiffResult, TableDiff, diff_backups, diff_live
+from jobs.diff import KEYS_SHOWN, DiffOptions, diff_backups
 from jobs.errors import NotThere
-from jobs.postgres.connection import Source
-from jobs.postgres.errors import ConnectionLost, Contended, MissingPrivilege
-from jobs.postgres.snapshot import LockLimits
-from jobs.progress import Progress
-from storage.backends.local import LocalBackend
-from storage.backends.memory import MemoryBackend
-from storage.errors import Corrupt, NotFound
-from storage.manifest import Manifest
-from storage.repository import Repository
+from storage.errors import NotFound
 from tests import hostile
 from tests.conftest import CreateDatabase
-from tests.daemons import environment, settings_for
-from tests.faults.commands import refuse
-from tests.places import DAMAGES, Planter, contents
-from tests.programs import rowvault
-from tests.round_trip import EVERYTHING, SMALL_PIECES, Taken, back_up, memory, selection
+from tests.diffing import ODD, by_name, counts, diff, diff_shop
+from tests.round_trip import SMALL_PIECES, Taken, back_up
 from tests.servers import Database, Server, quoted
-from tests.sessions import end_session, holding, sessions, until
-
-LIMITS = LockLimits(lock_timeout=1.0, give_way_after=0.4, lost_after=3)
-SHOP = """
-    CREATE TABLE customers (id int PRIMARY KEY, name text, score numeric);
-    INSERT INTO customers SELECT n, 'customer ' || n, n / 7.0 FROM generate_series(1, 500) n;
-    CREATE TABLE "Odd. ""table"" here" ("the=key" text, b int, "v\tv" text, PRIMARY KEY (b, "the=key"));
-    INSERT INTO "Odd. ""table"" here" SELECT E'tab\\t, line\\n, back\\\\slash ' || n, n, md5(n::text)
-      FROM generate_series(1, 20) n;
-    CREATE TABLE notes (body text);
-    INSERT INTO notes SELECT 'note ' || n % 5 FROM generate_series(1, 50) n;
-    CREATE TABLE events (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
-    CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
-    CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');
-    INSERT INTO events SELECT n, date '2026-01-01' + n % 50 FROM generate_series(1, 100) n;
-    CREATE TABLE nothing (id int PRIMARY KEY);
-"""
-ODD = 'Odd. "table" here'
+from tests.sessions import holding
 
 
 @pytest.fixture
 async def shop(create_database: CreateDatabase) -> Database:
-    return await create_database(key="diff_shop", build=SHOP)
+    return await diff_shop(create_database)
 
 
 @pytest.fixture
 async def taken(shop: Database) -> Taken:
     """A backup of the shop, in several pieces, before anything is done to it."""
     return await back_up(shop, copying=SMALL_PIECES)
-
-
-async def diff(
-    taken: Taken, live: Database, *tables: str, keys: bool = False, patterns: tuple[str, ...] = EVERYTHING
-) -> DiffResult:
-    return await diff_live(
-        [taken.repository], taken.manifest, Source(live.dsn), selection(patterns), LIMITS, DiffOptions(tables, keys)
-    )
-
-
-def by_name(result: DiffResult) -> dict[str, TableDiff]:
-    return {table.name: table for table in result.tables}
-
-
-def counts(table: TableDiff) -> tuple[int, int, int]:
-    return table.missing, table.changed, table.extra
 
 
 async def test_what_was_not_touched_is_equal(shop: Database, taken: Taken) -> None:
@@ -246,233 +193,3 @@ async def test_two_backups_are_compared(shop: Database, taken: Taken) -> None:
 async def test_the_live_side_is_read_at_one_moment(shop: Database, taken: Taken) -> None:
     async with holding(shop, "DELETE FROM customers; DELETE FROM notes"):
         assert (await diff(taken, shop)).equal
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-async def test_a_damaged_object_is_never_compared(shop: Database, taken: Taken, damage: str) -> None:
-    await plant(taken.manifest, taken.repository, damage)
-    await shop.execute(TOUCHED)
-    with pytest.raises(NotFound if damage == "deleted" else Corrupt):
-        await diff(taken, shop)
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-async def test_a_table_that_is_damaged_in_one_place_is_read_from_the_other(
-    shop: Database, taken: Taken, damage: str
-) -> None:
-    other = memory()
-    for name, data in (await contents(taken.repository.backend)).items():
-        await Planter(other.backend).put(name, data)
-    await plant(taken.manifest, taken.repository, damage)
-    await shop.execute(TOUCHED)
-    result = await diff_live(
-        [taken.repository, other], taken.manifest, Source(shop.dsn), selection(EVERYTHING), LIMITS, DiffOptions()
-    )
-    assert result.equal
-
-
-async def test_a_place_that_lacks_the_backup_is_passed_over(shop: Database, taken: Taken) -> None:
-    await shop.execute("DELETE FROM customers WHERE id = 7")
-    places = [memory(), taken.repository]
-    live = Source(shop.dsn)
-    result = await diff_live(places, taken.manifest, live, selection(EVERYTHING), LIMITS, DiffOptions())
-    assert counts(by_name(result)["customers"]) == (1, 0, 0)
-    with pytest.raises(NotFound):
-        await diff_live(places[:1], taken.manifest, live, selection(EVERYTHING), LIMITS, DiffOptions())
-
-
-TOUCHED = "UPDATE customers SET name = name"  # the rows are as before, and lie elsewhere, so all parts have to be read
-
-
-async def plant(manifest: Manifest, place: Repository, damage: str) -> None:
-    """Damage the last object of a table, so that others of it were read already."""
-    (customers,) = (table for table in manifest.tables if table.name == "customers")
-    await DAMAGES[damage][0](Planter(place.backend), customers.parts[-1].objects[-1].name)
-
-
-class Silent(MemoryBackend):
-    """A place that begins to send a table's rows, and then sends no more."""
-
-    async def read(self, name: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
-        first = await anext(aiter(super().read(name, offset)))
-        yield first[:20]
-        await asyncio.Event().wait()
-
-
-@pytest.fixture
-async def unfinished(shop: Database, taken: Taken, tmp_path: Path) -> AsyncIterator[asyncio.Task[DiffResult]]:
-    """A comparison that has read the live side, and waits for the backup; temporary files in a folder of its own."""
-    place = Repository("silent", Silent())
-    for name, data in (await contents(taken.repository.backend)).items():
-        await Planter(place.backend).put(name, data)
-    await shop.execute(TOUCHED)
-    options = DiffOptions(("customers",), scratch=tmp_path)
-    comparing = asyncio.create_task(
-        diff_live([place], taken.manifest, Source(shop.dsn), selection(), LIMITS, options)
-    )  # fmt: skip
-    await until(lambda: reading(tmp_path, comparing))
-    quiet = "state = 'idle in transaction' AND clock_timestamp() - state_change > interval '300 ms'"
-    await until(lambda: sessions(shop, "diff", quiet))
-    yield comparing
-    assert comparing.done()
-
-
-def open_in(folder: Path) -> list[str]:
-    """Files of a folder that this process has open, with names or without."""
-    links = (str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
-    return [target for target in links if target.startswith(f"{folder}/")]
-
-
-async def reading(folder: Path, comparing: asyncio.Task[DiffResult]) -> bool:
-    """Whether rows are being spread over temporary files."""
-    assert not comparing.done()
-    return len(open_in(folder)) == 2
-
-
-async def our_sessions_are_gone(database: Database) -> None:
-    async def none_left() -> bool:
-        return not await sessions(database, "%")
-
-    await until(none_left)
-
-
-async def test_a_cancelled_comparison_leaves_no_file_and_no_session(
-    shop: Database, unfinished: asyncio.Task[DiffResult], tmp_path: Path
-) -> None:
-    assert len(open_in(tmp_path)) == 2
-    unfinished.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await unfinished
-    assert open_in(tmp_path) == []
-    await our_sessions_are_gone(shop)
-
-
-async def test_whoever_waits_on_the_locks_goes_first(
-    shop: Database, unfinished: asyncio.Task[DiffResult], tmp_path: Path
-) -> None:
-    async with asyncio.timeout(LIMITS.give_way_after + 3):
-        await shop.execute("ALTER TABLE customers ADD later int")
-    with pytest.raises(Contended, match=r"gave way on public\.customers"):
-        await unfinished
-    assert open_in(tmp_path) == []
-
-
-async def test_it_begins_again_after_it_gave_way(shop: Database, taken: Taken) -> None:
-    again = asyncio.Event()
-
-    def hear(progress: Progress) -> None:
-        if "beginning again after attempt 1" in progress.phase:
-            again.set()
-
-    async with holding(shop, "LOCK TABLE customers IN ACCESS EXCLUSIVE MODE") as session:
-        source, options = Source(shop.dsn), DiffOptions(attempts=2)
-        comparing = asyncio.create_task(
-            diff_live([taken.repository], taken.manifest, source, selection(), LIMITS, options, hear)
-        )
-        await again.wait()
-        await session.execute("COMMIT")
-    assert (await comparing).equal
-
-
-async def test_a_session_that_ends_ends_the_comparison(shop: Database, unfinished: asyncio.Task[DiffResult]) -> None:
-    """Without its locks, a table could have been emptied just before it was read."""
-    await end_session(shop, "snapshot")
-    with pytest.raises(ConnectionLost):
-        await unfinished
-
-
-async def test_rows_that_a_policy_hides_are_an_error_not_missing(shop: Database, taken: Taken) -> None:
-    await shop.execute(
-        """
-        DO $$ BEGIN CREATE ROLE diff_reader LOGIN PASSWORD 'secret'; EXCEPTION WHEN duplicate_object THEN END $$;
-        GRANT SELECT ON ALL TABLES IN SCHEMA public TO diff_reader;
-        ALTER TABLE customers ENABLE ROW LEVEL SECURITY; CREATE POLICY one ON customers USING (id = 1);
-        """
-    )
-    reader = replace(shop, dsn=shop.as_role("diff_reader", "secret"))
-    with pytest.raises(MissingPrivilege, match="row-level security"):
-        await diff(taken, reader)
-
-
-async def test_the_command_says_a_line_for_each_table_and_exits_with_3_if_any_differs(
-    shop: Database, tmp_path: Path
-) -> None:
-    settings = environment(settings_for(shop, tmp_path))
-    await rowvault("backup", env=settings)
-    equal = await rowvault("diff", "latest", env=settings)
-    assert (equal.returncode, equal.stdout.splitlines()[-1]) == (0, "no differences")
-    assert re.fullmatch(r"comparing \d+ %\n", equal.stderr)
-    await shop.execute(f"DELETE FROM customers WHERE id = 7; DELETE FROM {quoted(ODD)} WHERE b = 5")
-    differing = await rowvault("diff", "latest", "--keys", env=settings)
-    assert differing.returncode == 3
-    shown = [" ".join(line.split()) for line in differing.stdout.splitlines()]
-    assert shown[1] == "table rows in the backup rows live missing changed extra state note"
-    assert "public.customers 500 499 1 0 0 differs" in shown
-    assert "public.events_1 62 62 0 0 0 ok" in shown
-    assert "public.customers missing: id=7" in shown
-    assert f'public.{quoted(ODD)} missing: b=5 "the=key"="tab\\t, line\\n, back\\\\slash 5"' in shown
-    assert shown[-1] == "differences in 2 of 6 tables"
-
-
-async def test_the_command_prints_one_json_document(shop: Database, tmp_path: Path) -> None:
-    settings = environment(settings_for(shop, tmp_path))
-    first = json.loads((await rowvault("backup", "--json", env=settings)).stdout)["id"]
-    await shop.execute("UPDATE customers SET name = '' WHERE id = 7")
-    second = json.loads((await rowvault("backup", "--json", env=settings)).stdout)["id"]
-    live, two, narrow = await asyncio.gather(
-        rowvault("diff", "latest", "--json", env=settings),
-        rowvault("diff", first, "--against", second, "--keys", "--json", env=settings),
-        rowvault("diff", first, "--table", "events", "--json", env=settings),
-    )
-    assert [(done.returncode, done.stderr) for done in (live, two, narrow)] == [(0, ""), (3, ""), (0, "")]
-    document = json.loads(live.stdout)
-    assert set(document) == {"backup", "against", "tables", "equal", "warnings"}
-    assert (document["backup"], document["against"], document["equal"]) == (second, "live", True)
-    document = json.loads(two.stdout)
-    assert (document["backup"], document["against"], document["equal"]) == (first, second, False)
-    (customers,) = (table for table in document["tables"] if table["name"] == "customers")
-    assert customers == {
-        "schema": "public", "name": "customers", "missing": 0, "changed": 1, "extra": 0, "rows_backup": 500,
-        "rows_other": 500, "note": "", "keys": {"missing": [], "changed": [{"id": "7"}], "extra": [], "more": False},
-    }  # fmt: skip
-    assert [table["name"] for table in json.loads(narrow.stdout)["tables"]] == ["events_1", "events_2"]
-
-
-@pytest.mark.parametrize(
-    ("args", "code"),
-    [
-        (("diff", "latest", "--table", "nope"), 4),
-        (("diff", "20260101T020000.000Z-full-0a1b2c"), 4),
-        (("diff", "latest", "--against", "20260101T020000.000Z-full-0a1b2c"), 4),
-        (("diff", "latest", "--table", "no.such.name"), 2),
-        (("diff",), 2),
-    ],
-)
-async def test_what_cannot_be_compared_has_its_exit_code(
-    shop: Database, tmp_path: Path, args: tuple[str, ...], code: int
-) -> None:
-    settings = environment(settings_for(shop, tmp_path))
-    await rowvault("backup", env=settings)
-    await refuse(*args, settings=settings, code=code)
-
-
-async def test_a_damaged_backup_exits_with_3_and_an_error(shop: Database, tmp_path: Path) -> None:
-    settings = environment(settings_for(shop, tmp_path))
-    await rowvault("backup", env=settings)
-    place = Repository("local", LocalBackend(tmp_path))
-    (entry,) = (await place.catalogue()).entries
-    await plant(await place.manifest(entry.id), place, "byte flipped")
-    await shop.execute("DELETE FROM customers WHERE id = 7")
-    error = await refuse("diff", "latest", settings=settings, code=3)
-    assert "customers" in error["message"]
-
-
-async def test_temporary_files_are_beside_the_backups_unless_a_folder_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a container, /tmp may be memory."""
-    async with open_app(load_settings({"ROWVAULT_LOCAL_PATH": str(tmp_path)}, dotenv=None)) as app:
-        monkeypatch.delenv("TMPDIR", raising=False)
-        assert app.diff_options([], keys=False).scratch == tmp_path
-        monkeypatch.setenv("TMPDIR", "/tmp")
-        assert app.diff_options([], keys=False).scratch is None
