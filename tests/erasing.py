@@ -18,7 +18,31 @@ from storage.codecs import Tally, decompressed
 from storage.errors import Unavailable
 from storage.objects import get
 from storage.repository import Repository
-from tests.following import Follower
+from tests.conftest import CreateDatabase
+from tests.following import Follower, Lines, following
+
+BUILD = """
+    CREATE TABLE people (id int PRIMARY KEY, mail text UNIQUE, note text);
+    INSERT INTO people SELECT n, 'p' || n || '@example.org', 'note of person ' || n FROM generate_series(1, 300) n;
+    CREATE TABLE parcels (id int PRIMARY KEY, person int REFERENCES people ON DELETE CASCADE, way text);
+    INSERT INTO parcels SELECT n, 1 + n % 300, 'way ' || n FROM generate_series(1, 600) n;
+    CREATE TABLE scans (id int PRIMARY KEY, parcel int REFERENCES parcels ON DELETE CASCADE, seen text);
+    INSERT INTO scans SELECT n, n, 'scan ' || n FROM generate_series(1, 600) n;
+    CREATE TABLE odd ("k=1" text, "K 2" int, mail text, PRIMARY KEY ("K 2", "k=1"));
+    INSERT INTO odd VALUES (E'tab\there', 1, 'odd@example.org'), (E'tab\there', 2, 'even@example.org'),
+                           ('\\N', 1, 'null@example.org'), ('', 1, 'empty@example.org');
+    CREATE TABLE days (day date, n int, mail text, PRIMARY KEY (day, n)) PARTITION BY RANGE (day);
+    CREATE TABLE days_2026 PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+    CREATE TABLE days_rest PARTITION OF days DEFAULT;
+    INSERT INTO days SELECT '2025-12-01'::date + n, n, 'day' || n || '@example.org' FROM generate_series(1, 60) n;
+    CREATE TABLE staff (id int PRIMARY KEY, boss int REFERENCES staff ON DELETE CASCADE, name text);
+    INSERT INTO staff VALUES (1, NULL, 'one'), (2, 1, 'two'), (3, 2, 'three'), (4, 3, 'four'), (5, 1, 'five');
+    CREATE TABLE keyless (mail text, v int); INSERT INTO keyless VALUES ('a@example.org', 1), ('b@example.org', 2);
+    CREATE TABLE documents (id int PRIMARY KEY, body jsonb);
+    INSERT INTO documents SELECT n, jsonb_build_object('who', jsonb_build_object('mail', 'd' || n || '@example.org'))
+      FROM generate_series(1, 50) n;
+"""
+BEFORE = b"note of person 7\n", b"p7@example.org", b"moved7@example.org", b"note of person 7!"
 
 
 class Unreliable(MemoryBackend):
@@ -98,6 +122,13 @@ class _Counted:
         await self.upload.abort()
 
 
+async def followed(create_database: CreateDatabase) -> Follower:
+    """A database whose changes are captured, with its first full backup."""
+    made = following(await create_database(key="erase", build=BUILD))
+    await made.begin()
+    return made
+
+
 async def plan(follower: Follower, predicate: Predicate, children: Children | None = None) -> ErasePlan:
     """What an erasure would do, everything stored that was committed before."""
     taken = await follower.take()
@@ -152,3 +183,8 @@ def _plain(place: Repository, name: str, data: bytes) -> bytes:
         return place.keyring.open(name, data) if name.endswith(SEALED) else data
     blocks = iter((data, b""))
     return b"".join(decompressed(name, lambda: next(blocks, b""), Tally(), place.keyring))
+
+
+def without(lines: Lines, table: str, *starts: bytes) -> Lines:
+    """The same lines without the rows of a table that begin so."""
+    return lines | {table: [line for line in lines[table] if not line.startswith(starts)]}
