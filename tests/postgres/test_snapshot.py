@@ -4,14 +4,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from jobs.concurrency import alongside, task_group
 from jobs.postgres.connection import Source
+from jobs.postgres.ddl import dump_schema, schema_as_sql
 from jobs.postgres.errors import ConnectionLost, Contended, MissingPrivilege, NoSuchTable
 from jobs.postgres.snapshot import LockLimits, SnapshotSession, join_snapshot, open_snapshot
+from jobs.postgres.tools import find_tools
 from tests.conftest import CreateDatabase
 from tests.proxy import FaultProxy
 from tests.round_trip import selection
@@ -108,6 +111,17 @@ async def test_the_record_of_the_snapshot_says_whom_it_sees(tables: Database) ->
     assert theirs in taken.in_progress
     assert await tables.value("SELECT $1::text::pg_lsn BETWEEN $2 AND $3", taken.lsn, before, after)
     assert 0 <= (now - taken.moment).total_seconds() < 5
+
+
+async def test_definitions_are_those_of_the_snapshot(tables: Database, tmp_path: Path) -> None:
+    tools, archive = find_tools(tables.server.major, None), tmp_path / "archive"
+    async with snapshot(tables) as session:
+        await tables.execute("CREATE TABLE later (); CREATE FUNCTION later() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+        dump = dump_schema(tools, Source(tables.dsn), session.snapshot.id, ["public"], [], LIMITS.lock_timeout)
+        archive.write_bytes(b"".join([block async for block in dump]))
+    definitions = await schema_as_sql(tools, archive)
+    assert b"CREATE TABLE public.parent" in definitions
+    assert b"later" not in definitions
 
 
 async def test_sessions_cannot_write(tables: Database) -> None:
