@@ -11,7 +11,7 @@ from tests.conftest import CreateDatabase
 from tests.daemons import RunningDaemon, environment, listed, running_daemon, settings_for
 from tests.programs import rowvault
 from tests.servers import Database
-from tests.sessions import holding
+from tests.sessions import end_session, holding
 
 SCHEMA = "CREATE TABLE events AS SELECT n, repeat(md5(n::text), 8) AS payload FROM generate_series(1, 4000) n"
 SLOW = {"RATE_LIMIT": "20kB"}
@@ -53,6 +53,17 @@ async def test_a_replica_that_was_held_up_takes_no_backup_when_the_other_has_tak
         await second.run_ended()
         assert second.all_logged("backup begins") == []
         assert len(await listed(settings)) == 1
+
+
+async def test_a_job_that_loses_its_lock_is_given_up_and_nothing_is_committed(
+    database: Database, settings: dict[str, str]
+) -> None:
+    async with running_daemon(settings | SLOW) as daemon:
+        await daemon.logged("backup begins")
+        await end_session(database, "daily-full on %")
+        line = await daemon.logged("backup failed", "backup committed")
+        assert "the session that holds the job lock was lost" in str(line)
+        assert await listed(settings) == ()
 
 
 async def test_a_replica_held_up_says_by_whom_and_takes_over_when_that_one_is_killed(settings: dict[str, str]) -> None:
