@@ -198,6 +198,8 @@ async def test_what_a_wrong_clock_dated_years_ahead_is_not_the_newest_until_then
 UNUSABLE = {
     "without_key": "CREATE TABLE without_key (id int, v text)",
     "deferred": "CREATE TABLE deferred (id int PRIMARY KEY DEFERRABLE, v text)",
+    "not_valid": "CREATE TABLE not_valid (id int PRIMARY KEY, v text);"
+    "UPDATE pg_index SET indisvalid = false WHERE indrelid = 'not_valid'::regclass",
     "nothing": "CREATE TABLE nothing (id int PRIMARY KEY, v text); ALTER TABLE nothing REPLICA IDENTITY NOTHING",
     "whole_row": "CREATE TABLE whole_row (id int, v text); ALTER TABLE whole_row REPLICA IDENTITY FULL",
     "unlogged": "CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY, v text)",
