@@ -20,7 +20,7 @@ from storage.manifest import Manifest
 from tests.conftest import CreateDatabase
 from tests.following import Follower, following
 from tests.servers import DEFAULT_MAJOR, Database, Server, Servers, own_server
-from tests.sessions import until
+from tests.sessions import holding, until
 
 UNHURRIED = {"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB", "wal_buffers": "64kB"}
 """WAL is written as its buffers are full, and put on disk when somebody waits for a commit."""
@@ -180,3 +180,33 @@ async def test_what_was_at_work_as_the_slot_was_made_is_lost_to_who_does_not_wai
     assert base.rows == 1
     await follower.change("INSERT INTO items VALUES (2)")
     await follower.require_latest()
+
+
+async def test_nothing_is_lost_of_who_came_to_work_while_the_slot_was_made(database: Database) -> None:
+    """The server waits for those at work, and for those who came meanwhile, but not for whoever came after these."""
+    await database.execute("CREATE TABLE items (id int PRIMARY KEY)")
+    follower = following(database)
+    async with (
+        holding(database, "INSERT INTO items VALUES (1)") as first,
+        database.connect() as second,
+        database.connect() as third,
+    ):
+        beginning = asyncio.create_task(follower.begin())
+        await _waited_for(database, first)
+        await second.execute("BEGIN; INSERT INTO items VALUES (2)")
+        await first.execute("COMMIT")
+        await _waited_for(database, second)
+        await third.execute("BEGIN; INSERT INTO items VALUES (3)")
+        await second.execute("COMMIT")
+        base = await beginning
+        await third.execute("COMMIT")
+    assert base.rows == 2
+    await follower.change("INSERT INTO items VALUES (4)")
+    await follower.require_latest()
+
+
+async def _waited_for(database: Database, application: asyncpg.Connection) -> None:
+    """Wait until the making of a slot waits for the transaction of a session."""
+    making = "SELECT FROM pg_stat_activity WHERE query LIKE '%create_logical_replication_slot%'"
+    waits = f"{making} AND $1 = ANY (pg_blocking_pids(pid))"
+    await until(lambda: database.fetch(waits, application.get_server_pid()))
