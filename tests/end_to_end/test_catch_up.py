@@ -49,6 +49,7 @@ async def test_an_unreachable_database_leaves_it_unready_and_the_missed_full_is_
             assert reason.startswith(f"database: 127.0.0.1:{server.port}/{database.name} cannot be reached")
             assert await daemon.get("/readyz") == (503, {"status": "failing", "reasons": [reason]})
             assert (await daemon.get("/livez"))[0] == 200
+            assert (await daemon.metrics())["rowvault_job_running_seconds job=daily-full"] == 0
             await server.embedded.start()
             await daemon.logged("backup committed")
             assert daemon.in_order(*CAUGHT_UP, "backup failed") == list(CAUGHT_UP)
@@ -127,6 +128,7 @@ async def test_an_unreachable_store_leaves_it_unready_and_the_missed_full_is_cau
         assert reason.startswith("s3: ")
         assert (await daemon.get("/readyz"))[0] == 503
         assert (await daemon.get("/livez"))[0] == 200
+        assert (await daemon.metrics())["rowvault_job_running_seconds job=daily-full"] == 0
         await proxy.heal()
         assert (await daemon.logged("backup committed"))["places"] == {"s3": "committed"}
         assert daemon.in_order(*CAUGHT_UP, "backup failed") == list(CAUGHT_UP)
