@@ -16,7 +16,7 @@ from storage.age import NO_KEYS, SEALED, Keyring, Recipients
 from storage.age_streams import Opening, Sealing
 from storage.errors import Corrupt
 
-FRAME = 1024 * 1024  # bytes of plain data in a frame: by the frame, zstd is a tenth faster than by one long stream
+FRAME = 256 * 1024  # bytes of plain data in a frame: by the frame, zstd is a tenth faster than by one long stream
 BLOCK = 1024 * 1024  # bytes of compressed data handed on at a time
 ROLL_AT = 64 * 1024**3  # S3 takes 10,000 blocks of 8 MiB an upload: 78 GiB; a longer part goes on in another object
 CHUNK = 256 * 1024  # bytes of plain data handed on at a time while reading
