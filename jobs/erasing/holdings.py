@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import Literal
 
 from jobs.erasing.damage import NOTHING_ERASED, Damage, in_the_way
+from jobs.places.sweep import ORPHANED_HINT, find_leftovers, orphaned_text
 from jobs.postgres.identifiers import TableName
 from storage.errors import Corrupt
 from storage.increments import AnyBackup, Increment, Log
 from storage.manifest import Manifest, Part, Table
+from storage.names import id_moment
 from storage.repository import Repository
 
 AT_ONCE = 16
@@ -93,6 +95,7 @@ async def read_holdings(repositories: Sequence[Repository], until: datetime, so:
     stored: list[tuple[Repository, AnyBackup, str]] = []
     kept, damaged = set[str](), dict[str, Corrupt]()
     for repository in repositories:
+        await _require_manifests(repository, until, so)
         entries = (await repository.catalogue()).entries
         kept |= {entry.id for entry in entries if entry.kept}
         ids = [entry.id for entry in reversed(entries) if entry.created_at <= until]
@@ -117,6 +120,13 @@ async def read_holdings(repositories: Sequence[Repository], until: datetime, so:
         for reading in one.readings:
             readings.setdefault(reading.key, reading)
     return Holdings(tuple(held), readings, shapes)
+
+
+async def _require_manifests(repository: Repository, until: datetime, so: str) -> None:
+    """Nobody can say any more what is in the objects of a backup whose manifest somebody took."""
+    for one in (await find_leftovers(repository)).orphaned:
+        if id_moment(one) <= until:
+            raise Corrupt(f"{so}: {orphaned_text(repository, one)}", ORPHANED_HINT)
 
 
 async def _stored(repository: Repository, backup_id: str) -> tuple[AnyBackup, str] | Corrupt:

@@ -20,7 +20,6 @@ from jobs.erasing.search import Searched
 from jobs.erasing.subject import Children, Found, Predicate
 from jobs.errors import NotThere, UnsafeTarget
 from jobs.places.catalogue import read_backup
-from jobs.places.sweep import ORPHANED_HINT, find_leftovers, orphaned_text
 from jobs.postgres.connection import Connection, Source, session
 from jobs.postgres.errors import translated
 from jobs.progress import OnProgress, no_progress
@@ -117,13 +116,6 @@ async def _refuse_later(repositories: Sequence[Repository], until: Until) -> Non
                 )
 
 
-async def _refuse_orphaned(repositories: Sequence[Repository]) -> None:
-    """Nobody can say any more what is in the objects of a backup whose manifest somebody took."""
-    for repository in repositories:
-        for one in (await find_leftovers(repository)).orphaned:
-            raise UnsafeTarget(orphaned_text(repository, one), ORPHANED_HINT)
-
-
 async def plan_erasure(
     connection: Connection,
     repositories: Sequence[Repository],
@@ -137,7 +129,6 @@ async def plan_erasure(
     Raises `BadName`, `NotThere`, `UnsafeTarget`, saying what to do; `Corrupt` for what cannot be read.
     """
     await _refuse_later(repositories, until)
-    await _refuse_orphaned(repositories)
     holdings = await read_holdings(repositories, until.moment)
     resolving = Resolving(connection, holdings, predicate, children, on_progress)
     search = await resolving.resolve()

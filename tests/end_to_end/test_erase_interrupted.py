@@ -6,19 +6,21 @@ from datetime import UTC, datetime
 import pytest
 
 from jobs.erase import EraseOptions, erase, resume
+from jobs.erasing.checking import check, the_erasure
 from jobs.erasing.subject import Predicate
 from jobs.errors import UnsafeTarget
 from jobs.progress import no_progress
 from storage.backends.memory import MemoryBackend
 from storage.backends.protocol import Upload
 from storage.erasures import read_erasures
-from storage.errors import OutOfSpace
+from storage.errors import Corrupt, OutOfSpace
 from storage.repository import Repository
 from tests.conftest import CreateDatabase
 from tests.erasing import (
     BEFORE,
     BUILD,
     Unreliable,
+    erased,
     followed,
     objects_with,
     plan,
@@ -76,12 +78,18 @@ async def test_what_is_dated_in_the_future_is_not_passed_by(follower: Follower) 
 
 async def test_what_nobody_can_look_through_for_want_of_its_manifest_stands_in_the_way(follower: Follower) -> None:
     await follower.change("DELETE FROM documents WHERE id = 9")
+    done = await erased(follower, "id", "9", "documents")
     taken = sound("20200102T030405.678Z-full-0a1b2c")
     await taken.commit(follower.primary)
     await follower.primary.record_verification(taken.manifest.id, "success", {})
     await follower.primary.backend.delete([str(taken.manifest.name())])
-    with pytest.raises(UnsafeTarget, match=f"the manifest of {taken.manifest.id} is gone from"):
+    gone = f"the manifest of {taken.manifest.id} is gone from"
+    with pytest.raises(Corrupt, match=f"nothing was erased: {gone}"):
         await plan(follower, Predicate("id", "9", ("documents",)))
+    with pytest.raises(Corrupt, match=f"whether anything is left cannot be told: {gone}"):
+        await check(follower.places, await the_erasure(follower.places, done.id), no_progress)
+    with pytest.raises(Corrupt, match=f"what was begun cannot be finished: {gone}"):
+        await resume(follower.places, EraseOptions(), no_progress)
 
 
 async def test_what_is_locked_is_named_and_goes_later(create_database: CreateDatabase) -> None:
