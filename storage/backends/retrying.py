@@ -13,6 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 from storage.backends.protocol import Backend, Checksum, Locked, StoredObject, Unfinished, Upload
+from storage.backends.waiting import in_streams
 from storage.errors import Unavailable
 
 T = TypeVar("T")
@@ -63,12 +64,7 @@ class Retrying:
             for name, data in waiting:
                 await _again(self._patience, partial(self._backend.store, {name: data}))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(STORE_STREAMS):
-                    group.create_task(stream())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+        await in_streams(STORE_STREAMS, stream)
 
     async def read(self, name: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """See `Backend.read`; goes on where it broke off, which in an object replaced meanwhile is in the new one."""

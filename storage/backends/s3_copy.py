@@ -14,7 +14,7 @@ from storage.backends.protocol import Checksum
 from storage.backends.s3_client import S3Client
 from storage.backends.s3_errors import Unsupported
 from storage.backends.s3_upload import ABORT_SECONDS, PART_BYTES
-from storage.backends.waiting import to_the_end
+from storage.backends.waiting import in_streams, to_the_end
 from storage.errors import StorageError
 
 STREAMS = 4
@@ -69,12 +69,7 @@ async def _copy_parts(client: S3Client, name: str, to: str, size: int) -> None:
             parts.append(await _copy_part(client, name, to, upload_id, number, f"bytes={start}-{end}"))
 
     try:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(STREAMS):
-                    group.create_task(stream())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+        await in_streams(STREAMS, stream)
         parts.sort(key=lambda part: int(part["PartNumber"]))
         await client.call(
             f"complete {to}",

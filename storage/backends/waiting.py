@@ -1,11 +1,11 @@
 """Work that must not be left half done when the task that waits for it is cancelled."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,6 +27,16 @@ async def to_the_end(work: Awaitable[T]) -> T:
         if not task.cancelled():
             task.exception()
         raise
+
+
+async def in_streams(count: int, stream: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run so many streams beside each other, which share what there is to do; raise the first error plainly."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(count):
+                group.create_task(stream())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
