@@ -125,6 +125,12 @@ def translated(doing: str) -> Iterator[None]:
         raise PostgresError(
             f"{doing}: {_text(error)}", "with many tables, raise max_locks_per_transaction on the server"
         ) from error
+    except asyncpg.CharacterNotInRepertoireError as error:
+        raise PostgresError(
+            f"{doing}: {_text(error)}",
+            "a database of encoding SQL_ASCII may hold such bytes, and a backup is UTF-8: convert them there first, "
+            "or leave the table out (ROWVAULT_EXCLUDE_TABLES)",
+        ) from error
     except asyncpg.PostgresError as error:
         raise PostgresError(f"{doing}: {_text(error)}", "see the server's log for the statement") from error
 

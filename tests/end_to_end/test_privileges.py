@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from jobs.errors import UnsafeTarget
-from jobs.postgres.errors import MissingPrivilege, NoSuchTable
+from jobs.postgres.errors import MissingPrivilege, NoSuchTable, PostgresError
 from storage.repository import Repository
 from tests.compare import differences
 from tests.conftest import CreateDatabase
@@ -175,3 +175,16 @@ async def test_a_target_that_lacks_a_role_is_refused(tables: Database, create_da
     with pytest.raises(UnsafeTarget, match=r"lacks roles .*: privileges_gone"):
         await bring_back(taken, target)
     assert await differences(await create_database(), target) == []
+
+
+async def test_bytes_that_are_no_utf_8_are_an_error_that_says_what_to_do(server: Server, place: Repository) -> None:
+    await server.maintenance.execute("CREATE DATABASE ascii ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    database = server.database("ascii")
+    try:
+        await database.execute(r"CREATE TABLE notes AS SELECT convert_from('\xff', 'SQL_ASCII') AS note")
+        with pytest.raises(PostgresError, match=r"copying public\.notes .* 0xff") as raised:
+            await back_up(database, repository=place)
+        assert "ROWVAULT_EXCLUDE_TABLES" in raised.value.hint
+        assert await nothing_committed(place)
+    finally:
+        await server.drop(database)
